@@ -1,0 +1,117 @@
+"""Optimizers for LSTMs in JAX: exact, composable Optax update rules, and a Flax LSTM to train.
+
+Every public name is here; each is imported when it is first asked for, so that the command line
+answers before JAX is needed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_ROOMS = {
+    "lstm_optax.transforms": (
+        "CenteredMeanSquareState",
+        "DampedMomentumState",
+        "DebiasState",
+        "DozatMomentumState",
+        "EmaState",
+        "MeanSquareState",
+        "MomentumState",
+        "NesterovState",
+        "PreconditionState",
+        "RunningMaxState",
+        "SumSquareState",
+        "centered_mean_square",
+        "damped_momentum",
+        "debias",
+        "dozat_momentum",
+        "ema",
+        "keep_dtype",
+        "mean_square",
+        "momentum",
+        "nesterov",
+        "precondition",
+        "running_max",
+        "scale_by_learning_rate",
+        "sum_square",
+    ),
+    "lstm_optax.optimizers": (
+        "OPTIMIZERS",
+        "adam",
+        "momentum_sgd",
+        "nadam",
+        "nadamw",
+        "nesterov_sgd",
+        "rmsprop",
+        "rmsprop_momentum",
+        "sgd",
+    ),
+    "lstm_optax.gates": ("GATES", "gate_slice"),
+    "lstm_optax.lstm": (
+        "BACKENDS",
+        "LSTM",
+        "LSTMParams",
+        "LSTMState",
+        "LSTMWeights",
+        "lstm_cell",
+        "lstm_sequence",
+    ),
+    "lstm_optax.models": ("LanguageModel", "token_losses"),
+    "lstm_optax.data": (
+        "Batch",
+        "TextError",
+        "Vocabulary",
+        "Windows",
+        "ngram_losses",
+        "read_text",
+        "split",
+        "topics_text",
+    ),
+    "lstm_optax.training": (
+        "CheckpointError",
+        "Checkpoints",
+        "FitResult",
+        "NonFiniteError",
+        "TrainState",
+        "best_record",
+        "fit",
+        "init_state",
+        "make_evaluate",
+        "make_step",
+        "run_steps",
+    ),
+    "lstm_optax.experiments.options": ("OptionError", "SampleConfig", "TrainConfig"),
+    "lstm_optax.experiments.sample": ("sample_text",),
+    "lstm_optax.experiments.train": (
+        "Diverged",
+        "Observer",
+        "TrainResult",
+        "train_language_model",
+    ),
+    "lstm_optax.report": ("TrainScreen", "draw_losses", "loss_figure", "loss_table", "plan_table"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = sorted(_ROOM_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from lstm_optax.data import *
+    from lstm_optax.experiments.options import *
+    from lstm_optax.experiments.sample import *
+    from lstm_optax.experiments.train import *
+    from lstm_optax.gates import *
+    from lstm_optax.lstm import *
+    from lstm_optax.models import *
+    from lstm_optax.optimizers import *
+    from lstm_optax.report import *
+    from lstm_optax.training import *
+    from lstm_optax.transforms import *
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ROOM_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,101 @@
+"""Character n-gram models: the losses that a text yields to counting alone.
+
+They are the floors a trained model is measured by: below the best of them it has learned what
+no table of short contexts holds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .text import TextError
+
+
+def ngram_losses(
+    train: NDArray[np.int32],
+    validation: NDArray[np.int32],
+    vocabulary_size: int,
+    max_order: int = 4,
+) -> dict[str, float]:
+    """Loss on `validation` of the uniform model and of n-gram models counted on `train`.
+
+    Interpolated Witten-Bell; h is the k characters before w, h′ is h without its oldest one:
+
+        P(w|h) = (c(h,w) + T(h) P(w|h′)) / (c(h) + T(h)),    P(w) without context: 1/V
+
+    with c the counts and T(h) the number of distinct characters seen after h. A context never
+    seen passes P(w|h′) on.
+
+    Args:
+      train, validation: codes [N], [M] in 0 … V−1. Every character of `validation` but its
+        first is predicted; the contexts of the first few reach back into `train`.
+      vocabulary_size: V.
+      max_order: the longest context k, in characters; k = 4 is the 5-gram.
+
+    Returns:
+      Mean negative log likelihoods in nats per character: "uniform", "1-gram", "2-gram", …
+
+    Raises:
+      TextError: nothing to count in `train`, or nothing to predict in `validation`.
+      ValueError: a code outside of the vocabulary, or a negative `max_order`.
+
+    Reference: Witten and Bell, 1991, method C, doi:10.1109/18.87000.
+    """
+    _check(train, validation, vocabulary_size, max_order)
+    codes = np.concatenate([train, validation])
+    probability = np.full(len(validation) - 1, 1 / vocabulary_size)
+    losses = {"uniform": _loss(probability)}
+    context = np.zeros(len(codes), np.int64)
+    for order in range(max_order + 1):
+        counted = len(train) - order  # characters of `train` that have a whole context
+        if counted > 0:
+            grams, gram = np.unique(context * vocabulary_size + codes[order:], return_inverse=True)
+            probability = _interpolate(
+                probability, context, gram, grams // vocabulary_size, counted
+            )
+            context = gram[:-1]  # this n-gram is the longer context of the character after it
+        losses[f"{order + 1}-gram"] = _loss(probability)
+    return losses
+
+
+def _interpolate(
+    shorter: NDArray[np.float64],
+    context: NDArray[np.int64],
+    gram: NDArray[np.int64],
+    gram_context: NDArray[np.int64],
+    counted: int,
+) -> NDArray[np.float64]:
+    """P(w|h) [targets] from P(w|h′) = `shorter`.
+
+    `context` and `gram` [positions] number h and (h, w) at each position, of which the first
+    `counted` are counted and the last are the targets; `gram_context` [grams] gives h of (h, w).
+    """
+    gram_count = np.bincount(gram[:counted], minlength=len(gram_context))
+    contexts = gram_context[-1] + 1
+    context_count = np.bincount(context[:counted], minlength=contexts)
+    followers = np.bincount(gram_context[gram_count > 0], minlength=contexts)
+    h, hw = context[-len(shorter) :], gram[-len(shorter) :]
+    total = context_count[h] + followers[h]
+    mixed = (gram_count[hw] + followers[h] * shorter) / np.maximum(total, 1)
+    return np.where(total > 0, mixed, shorter)
+
+
+def _loss(probability: NDArray[np.float64]) -> float:
+    return float(-np.log(probability).mean())
+
+
+def _check(
+    train: NDArray[np.int32], validation: NDArray[np.int32], vocabulary_size: int, max_order: int
+) -> None:
+    if len(train) < 1 or len(validation) < 2:
+        raise TextError(
+            f"n-gram models need 1 character to count and 2 to predict, not {len(train)} and "
+            f"{len(validation)}: take a longer text"
+        )
+    low = min(train.min(), validation.min())
+    high = max(train.max(), validation.max())
+    if low < 0 or high >= vocabulary_size:
+        raise ValueError(f"codes span {low} … {high}, not 0 … {vocabulary_size - 1}")
+    if max_order < 0:
+        raise ValueError(f"max_order is 0 or more, not {max_order}")

@@ -1,0 +1,263 @@
+"""Text for character models: where it comes from, its vocabulary, and its contiguous windows.
+
+The way of a text is `read_text` (or `topics_text`), `Vocabulary.of`, `encode`, `split`,
+`Windows.of`. Everything is NumPy: a model takes the arrays of a `Batch` as they are.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TextError(ValueError):
+    """What is wrong with a text, and what to do about it."""
+
+
+def topics_text() -> str:
+    """The text that ships with CPython: the language reference as `help()` shows it.
+
+    The values of `pydoc_data.topics.topics` in the order of their keys, joined by newlines,
+    every non-ASCII character folded to "?". Half a million characters, which differ from one
+    Python version to the next.
+
+    Raises:
+      TextError: this Python has no `pydoc_data`.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise TextError(
+            "this Python has no pydoc_data.topics, the text to train on by default: "
+            "name a text of your own with --text FILE"
+        ) from None
+    text = "\n".join(topics[key] for key in sorted(topics))
+    return text.encode("ascii", "replace").decode("ascii")
+
+
+def read_text(path: str | PathLike[str]) -> str:
+    r"""The text of a UTF-8 file, without a byte order mark and with "\n" as its only newline.
+
+    Raises:
+      TextError: the file is missing, a folder, unreadable, binary, not UTF-8 or empty.
+    """
+    text = _decode(_read_bytes(Path(path)), path)
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    if not text.strip():
+        raise TextError(f"{path} is empty: name a file that holds some text")
+    return text
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise TextError(f"{path} is a folder: name one text file in it")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise TextError(f"{path} does not exist: check the name and the folder") from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise TextError(f"{path} cannot be read ({reason}): check its permissions") from None
+
+
+def _decode(data: bytes, path: str | PathLike[str]) -> str:
+    nul = data.find(b"\0")
+    if nul >= 0:
+        raise TextError(
+            f"{path} is binary (NUL at byte {nul}), not text: name a plain text file, or convert "
+            "it if it is UTF-16: iconv -f UTF-16 -t UTF-8 OLD > NEW"
+        )
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"{path} is not UTF-8 (at byte {error.start}): convert it, "
+            "for example by iconv -f LATIN1 -t UTF-8 OLD > NEW"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The characters a model knows; the code of a character is its place among them.
+
+    Attributes:
+      characters: V ≥ 2 single characters, sorted, each once.
+
+    Raises:
+      TextError: fewer than two distinct characters (there would be nothing to predict).
+      ValueError: characters that are not single, sorted and distinct.
+    """
+
+    characters: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if any(len(character) != 1 for character in self.characters):
+            raise ValueError("a vocabulary is made of single characters: use Vocabulary.of(text)")
+        if list(self.characters) != sorted(set(self.characters)):
+            raise ValueError("a vocabulary is sorted and names no character twice: use .of(text)")
+        if len(self) < 2:
+            raise TextError(
+                f"the text has {len(self)} distinct characters, a model needs 2 or more: "
+                "take another text"
+            )
+
+    @classmethod
+    def of(cls, text: str) -> Vocabulary:
+        """The vocabulary of exactly the characters in `text`."""
+        return cls(tuple(sorted(set(text))))
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """The codes [N] of the N characters of `text`, each in 0 … V−1.
+
+        Raises:
+          TextError: the text has characters that this vocabulary has not; it names some.
+        """
+        known, points = self._points(), _code_points(text)
+        codes = np.minimum(np.searchsorted(known, points), len(known) - 1)
+        unknown = np.unique(points[known[codes] != points])
+        if unknown.size:
+            raise TextError(
+                f"{_some_characters(unknown)} in the text, not in the vocabulary of "
+                f"{len(self)}: take them out, or train on a text that has them"
+            )
+        return codes.astype(np.int32)
+
+    def decode(self, codes: NDArray[np.integer]) -> str:
+        """The text of `codes` [N], each in 0 … V−1: `decode(encode(text)) == text`.
+
+        Raises:
+          ValueError: a code out of that range, such as the −1 of a padded target.
+        """
+        codes = np.asarray(codes, np.int64)
+        if codes.size and not (0 <= codes.min() and codes.max() < len(self)):
+            raise ValueError(f"codes span {codes.min()} … {codes.max()}, not 0 … {len(self) - 1}")
+        return self._points()[codes].tobytes().decode("utf-32-le", "surrogatepass")
+
+    def _points(self) -> NDArray[np.uint32]:
+        return _code_points("".join(self.characters))
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _some_characters(points: NDArray[np.uint32], limit: int = 5) -> str:
+    named = ", ".join(repr(chr(point)) for point in points[:limit])
+    rest = f" and {len(points) - limit} more" if len(points) > limit else ""
+    return f"{named}{rest} {'is' if len(points) == 1 else 'are'}"
+
+
+def split(
+    codes: NDArray[np.int32], validation: float = 0.1
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The first part of `codes` [N] to train on, and the last to validate with.
+
+    Args:
+      validation: the share that validates, between 0 and 1.
+
+    Raises:
+      ValueError: a share that is not between 0 and 1.
+      TextError: a part shorter than 2 characters (one to read, one to predict).
+    """
+    if not 0 < validation < 1:
+        raise ValueError(f"validation is a share between 0 and 1, not {validation}")
+    cut = len(codes) - round(len(codes) * validation)
+    if cut < 2 or len(codes) - cut < 2:
+        raise TextError(
+            f"{len(codes)} characters split into {cut} to train and {len(codes) - cut} to "
+            "validate, and each part needs 2 or more: take a longer text"
+        )
+    return codes[:cut], codes[cut:]
+
+
+class Batch(NamedTuple):
+    """One window of every row, time-major: T steps of B rows."""
+
+    inputs: NDArray[np.int32]  # [T, B], codes
+    targets: NDArray[np.int32]  # [T, B], the code after each input; −1: nothing to predict
+    resets: NDArray[np.bool_]  # [T, B], true where the carry is zeroed before the step
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """A text as B contiguous rows, read window by window: truncated BPTT with a carried state.
+
+    Row r of window p + 1 goes on where row r of window p ends, so the carry after one window
+    is the carry before the next. `windows(p)` depends on nothing but p: to resume a run, p is
+    all there is to remember.
+
+    Attributes:
+      inputs, targets: [windows · window, B], read-only; see `Batch`.
+      window: T, the steps of a window.
+    """
+
+    inputs: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    window: int
+
+    @classmethod
+    def of(cls, codes: NDArray[np.int32], batch: int, window: int, *, pad: bool = False) -> Windows:
+        """Cut `codes` [N] into `batch` rows of windows of `window` steps.
+
+        The N − 1 pairs (character, next character) lie row after row, L to a row. To train:
+        L = ⌊(N−1) / batch⌋, and what fills no window is dropped. With `pad`, to validate:
+        L = ⌈(N−1) / batch⌉, and every character but the first is a target exactly once;
+        what is left of the last rows and the last window has input 0 and target −1.
+
+        Raises:
+          ValueError: `batch` or `window` below 1.
+          TextError: too short a text; it gives the lengths.
+        """
+        if batch < 1 or window < 1:
+            raise ValueError(f"batch and window are 1 or more, not {batch} and {window}")
+        needed = 2 if pad else batch * window + 1
+        if len(codes) < needed:
+            raise TextError(
+                f"the text has {len(codes)} characters, batch {batch} × window {window} needs "
+                f"{needed}: take a smaller --batch or --window, or a longer text"
+            )
+        pairs = len(codes) - 1
+        length = -(-pairs // batch) if pad else pairs // batch
+        steps = window * (-(-length // window) if pad else length // window)
+        inputs = _time_major_rows(codes[:-1], (batch, length), steps, fill=0)
+        targets = _time_major_rows(codes[1:], (batch, length), steps, fill=-1)
+        return cls(inputs, targets, window)
+
+    def __len__(self) -> int:
+        """The windows of one pass over the text."""
+        return len(self.inputs) // self.window
+
+    def __call__(self, p: int) -> Batch:
+        """Window p, for any p ≥ 0: after the last window the text begins anew.
+
+        `resets` is true at the first step of a pass, for every row, and false elsewhere.
+        """
+        if p < 0:
+            raise ValueError(f"windows are counted from 0, there is no window {p}")
+        index = operator.index(p) % len(self)
+        part = slice(index * self.window, (index + 1) * self.window)
+        resets = np.zeros_like(self.inputs[part], np.bool_)
+        resets[0] = index == 0
+        return Batch(self.inputs[part], self.targets[part], resets)
+
+
+def _time_major_rows(
+    values: NDArray[np.int32], shape: tuple[int, int], steps: int, fill: int
+) -> NDArray[np.int32]:
+    """`values` row by row in `shape` (batch, length), turned to [steps, batch], filled up."""
+    rows = np.full(shape, fill, np.int32)
+    kept = values[: rows.size]
+    rows.flat[: len(kept)] = kept
+    result = np.full((steps, len(rows)), fill, np.int32)
+    result[: rows.shape[1]] = rows.T[:steps]
+    result.flags.writeable = False
+    return result

@@ -1,0 +1,1 @@
+"""Experiments: where data, models, optimizers and training meet; each returns records."""

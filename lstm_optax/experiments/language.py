@@ -1,0 +1,125 @@
+"""A character language model made ready for training: text, model, loss, optimizer."""
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from lstm_optax.data import Batch, Vocabulary, Windows, ngram_losses, read_text, split, topics_text
+from lstm_optax.experiments.options import OptionError, TrainConfig
+from lstm_optax.models import LanguageModel, token_losses
+from lstm_optax.optimizers import OPTIMIZERS
+from lstm_optax.training import TrainState, init_state
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text cut into windows, and what the n-gram models make of it."""
+
+    name: str
+    sha256: str
+    characters: int
+    vocabulary: Vocabulary
+    train: Windows
+    validation: Windows
+    floors: dict[str, float]  # nats per character
+
+
+def load_corpus(path: Path | None, batch: int, window: int) -> Corpus:
+    """Read a text, or the help topics of Python, and cut it for `batch` rows and `window` steps."""
+    text = topics_text() if path is None else read_text(path)
+    vocabulary = Vocabulary.of(text)
+    train, validation = split(vocabulary.encode(text))
+    return Corpus(
+        name="pydoc_data.topics" if path is None else str(path),
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        characters=len(text),
+        vocabulary=vocabulary,
+        train=Windows.of(train, batch, window),
+        validation=Windows.of(validation, batch, window, pad=True),
+        floors=ngram_losses(train, validation, len(vocabulary)),
+    )
+
+
+def make_model(config: TrainConfig, vocabulary: int) -> LanguageModel:
+    """Return the language model of a configuration, initialised from its seed."""
+    return LanguageModel(
+        vocabulary,
+        embedding_features=config.embedding,
+        hidden_features=config.hidden,
+        num_layers=config.layers,
+        dropout=config.dropout,
+        tied=config.tied,
+        dtype=jnp.dtype(config.dtype),
+        rngs=nnx.Rngs(config.seed),
+    )
+
+
+def make_state(
+    config: TrainConfig, model: LanguageModel, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Return the state before the first step."""
+    _, params = nnx.split(model)
+    carry = model.lstm.initial_carry(config.batch)
+    return init_state(params, optimizer, carry, jax.random.key(config.seed))
+
+
+def make_losses(graphdef: nnx.GraphDef) -> tuple[Callable, Callable]:
+    """Return the loss to train with and the sums to evaluate with, as pure functions of params."""
+
+    def loss(params: Any, carry: Any, batch: Batch, key: jax.Array):
+        model = nnx.merge(graphdef, params)
+        logits, carry = model(batch.inputs, carry, resets=batch.resets, rngs=nnx.Rngs(dropout=key))
+        total, count = token_losses(logits, batch.targets)
+        return total / count, carry
+
+    def measure(params: Any, carry: Any, batch: Batch):
+        logits, carry = nnx.merge(graphdef, params)(batch.inputs, carry, resets=batch.resets)
+        return token_losses(logits, batch.targets), carry
+
+    return loss, measure
+
+
+def make_schedule(config: TrainConfig) -> optax.Schedule:
+    """Return the learning rate as a function of the step, counted from 0."""
+    peak, rest = config.learning_rate, config.steps - config.warmup
+    course = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
+        "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
+    }[config.schedule]()
+    if config.warmup == 0:
+        return course
+    rise = optax.linear_schedule(0.0, peak, config.warmup)
+    return optax.join_schedules([rise, course], [config.warmup])
+
+
+def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Return the optimizer of a configuration, behind the clip of the gradient's norm.
+
+    Raises:
+      OptionError: weight decay is asked of an optimizer that has none.
+    """
+    factory = OPTIMIZERS[config.optimizer]
+    decay = {}
+    if config.weight_decay is not None:
+        takers = [n for n, f in OPTIMIZERS.items() if _decay_name(f)]
+        if config.optimizer not in takers:
+            raise OptionError(
+                f"--weight-decay: {config.optimizer} has none; these have: {', '.join(takers)}"
+            )
+        decay = {_decay_name(factory): config.weight_decay}
+    clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
+    return optax.chain(*clip, factory(schedule, **decay))
+
+
+def _decay_name(factory: Callable) -> str | None:
+    parameters = inspect.signature(factory).parameters
+    return next((n for n in ("weight_decay", "weight_decay_rate") if n in parameters), None)

@@ -1,0 +1,133 @@
+"""What an experiment is told, as frozen dataclasses; no JAX here, so that `--help` is quick."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from lstm_optax.names import OPTIMIZER_NAMES, check_optimizer
+
+__all__ = ["OptionError", "SampleConfig", "TrainConfig"]
+
+
+class OptionError(ValueError):
+    """An option that cannot be; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the numbers of a run."""
+
+    text: Path | None = None
+    """UTF-8 text file to learn; by default the help topics that ship with Python."""
+
+    optimizer: Annotated[
+        str, tyro.conf.arg(metavar="NAME", help=f"Optimizer: {', '.join(OPTIMIZER_NAMES)}.")
+    ] = "nadam"
+
+    learning_rate: float = 4e-3
+    """Peak learning rate, above 0."""
+
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """Course of the learning rate after the warmup; cosine and linear end at 0."""
+
+    warmup: int = 0
+    """Steps in which the learning rate rises from 0, fewer than the steps."""
+
+    clip: float = 1.0
+    """Largest norm of the gradient, beyond which it is scaled down; 0 for no clipping."""
+
+    weight_decay: float | None = None
+    """Decoupled weight decay per unit of learning rate, 0 or more; by default the optimizer's."""
+
+    embedding: int = 64
+    """Features of a character's vector, at least 1."""
+
+    hidden: int = 256
+    """Hidden units of each LSTM layer, at least 1."""
+
+    layers: int = 1
+    """LSTM layers, at least 1."""
+
+    dropout: float = 0.0
+    """Probability that a non-recurrent connection is dropped, from 0 to below 1."""
+
+    tied: bool = False
+    """Use the embedding as output layer; needs --embedding equal to --hidden."""
+
+    batch: int = 32
+    """Rows of text read side by side, at least 1."""
+
+    window: int = 64
+    """Characters of each row in one step, through which gradients flow; at least 1."""
+
+    steps: int = 800
+    """Steps to train for, at least 1."""
+
+    eval_every: int = 100
+    """Steps from one evaluation, record and checkpoint to the next, at least 1."""
+
+    patience: int = 10
+    """End early after this many evaluations without improvement, at least 1."""
+
+    seed: int = 0
+    """Seed of the parameters and the dropout, 0 or more."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of the products; parameters and state are float32."""
+
+    def check(self) -> None:
+        """Raise OptionError for the first value that cannot be."""
+        try:
+            check_optimizer(self.optimizer)
+        except ValueError as error:
+            raise OptionError(f"--optimizer: {error}") from None
+        for name in ("embedding", "hidden", "layers", "batch", "window"):
+            _check(name, getattr(self, name), "at least 1", lambda x: x >= 1)
+        for name in ("steps", "eval_every", "patience"):
+            _check(name, getattr(self, name), "at least 1", lambda x: x >= 1)
+        _check("learning_rate", self.learning_rate, "above 0", lambda x: x > 0)
+        _check("warmup", self.warmup, f"from 0 to {self.steps - 1}", lambda x: 0 <= x < self.steps)
+        _check("clip", self.clip, "0 or more", lambda x: x >= 0)
+        _check("dropout", self.dropout, "from 0 to below 1", lambda x: 0 <= x < 1)
+        _check("seed", self.seed, "from 0 to 2³² − 1", lambda x: 0 <= x < 2**32)
+        if self.weight_decay is not None:
+            _check("weight_decay", self.weight_decay, "0 or more", lambda x: x >= 0)
+        if self.tied and self.embedding != self.hidden:
+            raise OptionError(
+                f"--tied needs --embedding equal to --hidden, but they are {self.embedding} "
+                f"and {self.hidden}"
+            )
+
+
+def _check(name: str, value: float, expected: str, holds) -> None:
+    if not (math.isfinite(value) and holds(value)):
+        raise OptionError(f"--{name.replace('_', '-')} is {value}, but must be {expected}")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """What to write with a trained model."""
+
+    prompt: str | None = None
+    """What the text begins with, in characters of the run's text; by default its first one in
+    order, most often a line break."""
+
+    length: int = 300
+    """Characters to write, at least 1."""
+
+    temperature: float = 0.7
+    """0 takes the likeliest character each time, 1 samples as the model predicts; 0 or more."""
+
+    seed: int = 0
+    """Seed of the sampling, 0 or more."""
+
+    def check(self) -> None:
+        """Raise OptionError for the first value that cannot be."""
+        if self.prompt == "":
+            raise OptionError("--prompt is empty: give at least one character")
+        _check("length", self.length, "at least 1", lambda x: x >= 1)
+        _check("temperature", self.temperature, "0 or more", lambda x: x >= 0)
+        _check("seed", self.seed, "from 0 to 2³² − 1", lambda x: 0 <= x < 2**32)

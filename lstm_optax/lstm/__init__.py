@@ -1,0 +1,15 @@
+"""The LSTM layer for Flax NNX, and the pure functions it is made of."""
+
+from lstm_optax.lstm.cell import LSTMParams, LSTMState, lstm_cell
+from lstm_optax.lstm.layer import LSTM, LSTMWeights
+from lstm_optax.lstm.sequence import BACKENDS, lstm_sequence
+
+__all__ = [
+    "BACKENDS",
+    "LSTM",
+    "LSTMParams",
+    "LSTMState",
+    "LSTMWeights",
+    "lstm_cell",
+    "lstm_sequence",
+]

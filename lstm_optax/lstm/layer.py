@@ -1,0 +1,206 @@
+"""The LSTM as a Flax NNX module: stacked, in one direction or both, with dropout between layers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from lstm_optax.gates import GATES, gate_slice
+from lstm_optax.lstm.cell import LSTMParams, LSTMState
+from lstm_optax.lstm.sequence import find_backend, lstm_sequence, zero_state
+
+Carry = tuple[LSTMState, ...]
+"""One state for each layer and direction: layer 0 forward, layer 0 backward, layer 1 forward, …"""
+
+
+class LSTMWeights(nnx.Module):
+    """The parameters of one layer in one direction.
+
+    kernel_ih [features, 4·hidden] is LeCun-normal; kernel_hh [hidden, 4·hidden] has one orthogonal
+    block for each gate; bias [4·hidden] is zero, but `forget_bias` at the forget gate.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        forget_bias: float = 1.0,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        shape = (in_features, 4 * hidden_features)
+        square = (hidden_features, hidden_features)
+        orthogonal = nnx.initializers.orthogonal()
+        blocks = [orthogonal(rngs.params(), square, param_dtype) for _ in GATES]
+        bias = jnp.zeros(4 * hidden_features, param_dtype)
+        forget = gate_slice("forget", hidden_features)
+        self.kernel_ih = nnx.Param(
+            nnx.initializers.lecun_normal()(rngs.params(), shape, param_dtype)
+        )
+        self.kernel_hh = nnx.Param(jnp.concatenate(blocks, axis=1))
+        self.bias = nnx.Param(bias.at[forget].set(forget_bias))
+
+    def params(self) -> LSTMParams:
+        """Return the parameters as `lstm_sequence` takes them."""
+        return LSTMParams(self.kernel_ih[...], self.kernel_hh[...], self.bias[...])
+
+
+class LSTM(nnx.Module):
+    """A stack of LSTM layers.
+
+    Args:
+      in_features: features of the input, at least 1.
+      hidden_features: hidden units of each layer and direction, at least 1.
+      num_layers: layers, at least 1.
+      bidirectional: also run backwards in time; features of the two are concatenated, forward
+        first, so that a layer gives 2 · hidden_features.
+      dropout: probability in [0, 1) that an output of a layer, but the last, is dropped.
+      forget_bias: start of the forget gate's bias.
+      dtype: dtype of the products and outputs; the parameters' by default. The state is float32 or
+        better in any case.
+      param_dtype: dtype of the parameters.
+      backend: what computes a sequence: "auto" or a name in `lstm_optax.BACKENDS`.
+      time_major: inputs, outputs and resets are [time, batch, …]; else [batch, time, …].
+      rngs: where the parameters' randomness comes from.
+
+    Raises:
+      ValueError: a size below 1, dropout out of range, or an unknown backend.
+
+    Reference: Hochreiter & Schmidhuber, 1997, doi:10.1162/neco.1997.9.8.1735; Jozefowicz et al.,
+    2015, ICML, for the forget bias of 1.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        forget_bias: float = 1.0,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        backend: str = "auto",
+        time_major: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        sizes = dict(
+            in_features=in_features, hidden_features=hidden_features, num_layers=num_layers
+        )
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} is {size}, but must be at least 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}, but must lie in [0, 1)")
+        find_backend(backend)
+        self.hidden_features = hidden_features
+        self.directions = ("forward", "backward") if bidirectional else ("forward",)
+        self.dtype = dtype or param_dtype
+        self.backend = backend
+        self.time_major = time_major
+        self.layers = nnx.List()
+        for layer in range(num_layers):
+            features = in_features if layer == 0 else hidden_features * len(self.directions)
+            weights = {
+                direction: LSTMWeights(
+                    features,
+                    hidden_features,
+                    forget_bias=forget_bias,
+                    param_dtype=param_dtype,
+                    rngs=rngs,
+                )
+                for direction in self.directions
+            }
+            self.layers.append(nnx.Dict(weights))
+        self.dropout = nnx.Dropout(dropout)
+
+    def initial_carry(self, batch: int) -> Carry:
+        """Return the carry before anything was read: zero."""
+        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        count = len(self.layers) * len(self.directions)
+        return tuple(zero_state(batch, self.hidden_features, dtype) for _ in range(count))
+
+    def __call__(
+        self,
+        x: Float[Array, "time batch features"],
+        carry: Carry | None = None,
+        *,
+        seq_lengths: Int[Array, " batch"] | None = None,
+        resets: Bool[Array, "time batch"] | None = None,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Float[Array, "time batch hidden"], Carry]:
+        """Run over a sequence.
+
+        Args:
+          x: inputs, [time, batch, features] or, with time_major=False, [batch, time, features].
+          carry: the state of each layer and direction before the sequence; zero if None.
+          seq_lengths: how many steps of each row count; the carry of a row is frozen after its
+            last, and its outputs are zero from there on.
+          resets: True where a new episode starts, before which the carry is zeroed; laid out as x.
+          deterministic: drop nothing; by default so without `rngs`.
+          rngs: randomness of the dropout.
+
+        Returns:
+          The outputs of the last layer, laid out as x, and the carry after the sequence.
+
+        Raises:
+          ValueError: shapes that do not fit, or a carry that is not one state for each.
+        """
+        if x.ndim != 3:
+            raise ValueError(f"x has shape {x.shape}; expected three axes: time, batch, features")
+        if not self.time_major:
+            x = jnp.swapaxes(x, 0, 1)
+            resets = None if resets is None else jnp.swapaxes(resets, 0, 1)
+        carry = self._check_carry(carry, x.shape[1])
+        deterministic = rngs is None if deterministic is None else deterministic
+        new_carry = []
+        for layer, weights in enumerate(self.layers):
+            if layer > 0:
+                x = self.dropout(x, deterministic=deterministic, rngs=rngs)
+            outputs = []
+            for direction in self.directions:
+                out, state = lstm_sequence(
+                    weights[direction].params(),
+                    x,
+                    carry[len(new_carry)],
+                    seq_lengths=seq_lengths,
+                    resets=resets,
+                    reverse=direction == "backward",
+                    dtype=self.dtype,
+                    backend=self.backend,
+                )
+                outputs.append(out)
+                new_carry.append(state)
+            x = jnp.concatenate(outputs, axis=-1)
+        return (x if self.time_major else jnp.swapaxes(x, 0, 1)), tuple(new_carry)
+
+    def step(
+        self, x: Float[Array, "batch features"], carry: Carry | None = None
+    ) -> tuple[Float[Array, "batch hidden"], Carry]:
+        """Run one time step, as a control loop or a sampler does; nothing is dropped.
+
+        Raises:
+          ValueError: the stack is bidirectional, which needs the whole sequence.
+        """
+        if len(self.directions) == 2:
+            raise ValueError("a bidirectional LSTM has no single step: it needs the whole sequence")
+        axis = 0 if self.time_major else 1
+        outputs, carry = self(jnp.expand_dims(x, axis), carry, deterministic=True)
+        return jnp.squeeze(outputs, axis), carry
+
+    def _check_carry(self, carry: Carry | None, batch: int) -> Carry:
+        if carry is None:
+            return self.initial_carry(batch)
+        expected = len(self.layers) * len(self.directions)
+        states = isinstance(carry, tuple) and all(isinstance(s, LSTMState) for s in carry)
+        if not states or len(carry) != expected:
+            raise ValueError(
+                f"the carry is {jax.tree.map(jnp.shape, carry)}; expected a tuple of {expected} "
+                f"LSTMState, one for each layer and direction, as `initial_carry` makes"
+            )
+        return carry

@@ -1,0 +1,114 @@
+"""One layer in one direction over a sequence: the pure core, and the choice of its backend."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from lstm_optax.lstm.cell import LSTMParams, LSTMState
+from lstm_optax.lstm.hoisted import hoisted_sequence
+from lstm_optax.lstm.reference import Steps, reference_sequence
+
+BACKENDS = MappingProxyType({"hoisted": hoisted_sequence, "reference": reference_sequence})
+"""The programs that compute a sequence, all to the same values; `auto` takes the first."""
+
+
+def lstm_sequence(
+    params: LSTMParams,
+    x: Float[Array, "time batch features"],
+    carry: LSTMState | None = None,
+    *,
+    seq_lengths: Int[Array, " batch"] | None = None,
+    resets: Bool[Array, "time batch"] | None = None,
+    reverse: bool = False,
+    dtype: Any = None,
+    backend: str = "auto",
+) -> tuple[Float[Array, "time batch hidden"], LSTMState]:
+    """Run one LSTM layer in one direction over time; a pure function, usable without Flax.
+
+    Args:
+      params: kernels and bias, blocks in the order i, f, g, o.
+      x: inputs, time first.
+      carry: the state before the sequence; zero if None.
+      seq_lengths: how many steps of each row count, from 0 to time. After them (with `reverse`,
+        before them) the carry is frozen and the output is zero.
+      resets: True where a new episode starts: the carry is zeroed before that step; with `reverse`,
+        on the way out of the episode, that is before the step that precedes it in time.
+      reverse: run from the last step to the first; outputs stay at their own times.
+      dtype: dtype of the products; the parameters' by default. The state and the sums are float32
+        or better in any case.
+      backend: a name in BACKENDS, or "auto".
+
+    Returns:
+      The outputs, in `dtype`, and the state after the last step.
+
+    Raises:
+      ValueError: shapes that do not fit, or an unknown backend.
+    """
+    run = find_backend(backend)
+    hidden = _check_shapes(params, x, carry, seq_lengths, resets)
+    dtype = jnp.dtype(dtype or params.kernel_ih.dtype)
+    state_dtype = jnp.promote_types(dtype, jnp.float32)
+    params = LSTMParams(params.kernel_ih.astype(dtype), params.kernel_hh.astype(dtype), params.bias)
+    if carry is None:
+        carry = zero_state(x.shape[1], hidden, state_dtype)
+    carry = jax.tree.map(lambda s: s.astype(state_dtype), carry)
+    steps = _steps(x.shape[0], seq_lengths, resets, reverse)
+    with jax.named_scope(f"lstm_{backend}"):
+        outputs, carry = run(params, x, carry, steps, reverse)
+    return outputs.astype(dtype), carry
+
+
+def zero_state(batch: int, hidden: int, dtype: Any = jnp.float32) -> LSTMState:
+    """Return the state before anything was read."""
+    return LSTMState(jnp.zeros((batch, hidden), dtype), jnp.zeros((batch, hidden), dtype))
+
+
+def find_backend(backend: str) -> Callable:
+    """Return the program of that name; ValueError names those there are."""
+    if backend == "auto":
+        return next(iter(BACKENDS.values()))
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"unknown LSTM backend {backend!r}; there are 'auto', {', '.join(map(repr, BACKENDS))}"
+        )
+    return BACKENDS[backend]
+
+
+def _steps(time: int, seq_lengths, resets, reverse: bool) -> Steps:
+    fresh = resets
+    if resets is not None and reverse:  # running back, an episode is left before its first step
+        fresh = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+    alive = None
+    if seq_lengths is not None:
+        t = jnp.arange(time)
+        alive = t[:, None] < seq_lengths[None, :]
+        if fresh is not None and reverse:  # what lies behind the end says nothing
+            fresh = fresh & (t[:, None] + 1 < seq_lengths[None, :])
+    return Steps(fresh, alive)
+
+
+def _check_shapes(params: LSTMParams, x, carry, seq_lengths, resets) -> int:
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {x.shape}; expected [time, batch, features]")
+    time, batch, features = x.shape
+    hidden = params.kernel_hh.shape[0]
+    _check("kernel_ih", params.kernel_ih.shape, (features, 4 * hidden), "features of x by 4 hidden")
+    _check("kernel_hh", params.kernel_hh.shape, (hidden, 4 * hidden), "hidden by 4 hidden")
+    _check("bias", params.bias.shape, (4 * hidden,), "4 hidden")
+    if carry is not None:
+        _check("carry.h", carry.h.shape, (batch, hidden), "batch by hidden")
+        _check("carry.c", carry.c.shape, (batch, hidden), "batch by hidden")
+    if seq_lengths is not None:
+        _check("seq_lengths", seq_lengths.shape, (batch,), "batch")
+    if resets is not None:
+        _check("resets", resets.shape, (time, batch), "time by batch")
+    return hidden
+
+
+def _check(name: str, shape: tuple, expected: tuple, meaning: str) -> None:
+    if shape != expected:
+        raise ValueError(f"{name} has shape {shape}; expected {expected}: {meaning}")

@@ -1,0 +1,21 @@
+"""Training of any recurrent model; loss, optimizer and batches are arguments."""
+
+from lstm_optax.training.checkpoint import CheckpointError, Checkpoints
+from lstm_optax.training.evaluation import make_evaluate
+from lstm_optax.training.loop import FitResult, NonFiniteError, best_record, fit
+from lstm_optax.training.state import TrainState, init_state
+from lstm_optax.training.step import make_step, run_steps
+
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "FitResult",
+    "NonFiniteError",
+    "TrainState",
+    "best_record",
+    "fit",
+    "init_state",
+    "make_evaluate",
+    "make_step",
+    "run_steps",
+]

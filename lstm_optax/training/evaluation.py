@@ -1,0 +1,39 @@
+"""The loss over a whole data set, the carry running from window to window."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+Measure = Callable[[Any, Any, Any], tuple[tuple[jax.Array, jax.Array], Any]]
+"""(params, carry, batch) → ((summed loss, number of targets), new carry)."""
+
+
+def make_evaluate(measure: Measure, carry: Any, batches: Sequence[Any]) -> Callable[[Any], float]:
+    """Return the function params → mean loss over all targets of all batches.
+
+    Args:
+      measure: (params, carry, batch) → ((summed loss, number of targets), new carry), without
+        dropout.
+      carry: the carry before the first batch.
+      batches: the windows of the data set in order, all of one shape.
+    """
+    stacked = jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *batches))
+
+    def evaluate(params: Any) -> float:
+        total, count = _sum_over(measure, params, carry, stacked)
+        return float(total) / int(count)
+
+    return evaluate
+
+
+@partial(jax.jit, static_argnums=0)
+def _sum_over(measure: Measure, params: Any, carry: Any, stacked: Any):
+    def body(carry, batch):
+        sums, carry = measure(params, carry, batch)
+        return carry, sums
+
+    totals, counts = jax.lax.scan(body, carry, stacked)[1]
+    return totals.sum(), counts.sum()

@@ -1,0 +1,140 @@
+"""Training until converged or out of steps."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lstm_optax.training.metrics import StepMetrics, means, zero_sums
+from lstm_optax.training.state import TrainState
+from lstm_optax.training.step import Step, is_finite, run_steps
+
+Record = dict[str, Any]
+"""What an interval measured: step, seconds, train_loss, val_loss, grad_norm."""
+
+
+class NonFiniteError(ArithmeticError):
+    """A step's loss or gradient was not finite.
+
+    Attributes:
+      step: the number of the step, counted from 1.
+      loss: its loss.
+      grad_norm: the norm of its gradient.
+      leaf: the path of the parameter with the largest gradient, not-a-number counting as largest.
+      largest: the largest absolute entry there.
+    """
+
+    def __init__(self, step: int, metrics: StepMetrics):
+        sizes = jax.tree_util.tree_leaves_with_path(metrics.largest)
+        path, size = max(sizes, key=lambda leaf: (np.isnan(leaf[1]), leaf[1]), default=((), 0.0))
+        self.step = step
+        self.loss = float(metrics.loss)
+        self.grad_norm = float(metrics.grad_norm)
+        self.leaf = jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+        self.largest = float(size)
+        super().__init__(
+            f"step {step} is not finite: loss {self.loss:g}, gradient norm {self.grad_norm:g}, "
+            f"largest gradient {self.largest:g} in {self.leaf}"
+        )
+
+
+class FitResult(NamedTuple):
+    """How a run ended."""
+
+    state: TrainState
+    history: list[Record]
+    reason: str  # "steps", "patience" or "interrupted"
+
+
+def fit(
+    step: Step,
+    state: TrainState,
+    batches: Callable[[int], Any],
+    *,
+    steps: int,
+    evaluate: Callable[[Any], float] | None = None,
+    eval_every: int = 100,
+    patience: int | None = None,
+    steps_per_dispatch: int = 8,
+    history: Sequence[Record] = (),
+    on_progress: Callable[[int, float], None] = lambda step, loss: None,
+    on_record: Callable[[list[Record], TrainState], None] = lambda history, state: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FitResult:
+    """Train: forward, loss, backward, update, until converged or out of steps.
+
+    Several steps run in one dispatch. Where dispatches end is a function of the step's number
+    alone, so a run that is resumed from any record or interruption takes the same steps.
+
+    Args:
+      step: what `make_step` returns.
+      state: where to begin; is donated, and must not be used again.
+      batches: position → batch, for positions 0, 1, 2, …; a pure function.
+      steps: the step to end at, counted from the beginning of training.
+      evaluate: params → validation loss; None for none.
+      eval_every: steps from record to record, at least 1.
+      patience: end after so many evaluations without a new lowest loss; None for never.
+      steps_per_dispatch: most steps in one dispatch, at least 1.
+      history: the records of an earlier part of the run.
+      on_progress: called with step and loss after each dispatch.
+      on_record: called with the history, a new record at its end, and the state to save with it.
+      should_stop: asked after each dispatch; true ends the run, to be resumed later.
+
+    Raises:
+      NonFiniteError: a step's loss or gradient was not finite; nothing after it was computed.
+      ValueError: a count below 1.
+    """
+    counts = dict(eval_every=eval_every, steps_per_dispatch=steps_per_dispatch)
+    for name, value in (counts | {"patience": patience}).items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1")
+    history = list(history)
+    began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
+    now, position = int(state.step), int(state.position)
+    while True:
+        reason = _reason_to_end(now, steps, history, patience, should_stop)
+        if reason:
+            return FitResult(state, history, reason)
+        end = min(_next(now, steps_per_dispatch), _next(now, eval_every), steps)
+        stacked = _stack(batches, position, end - now, steps_per_dispatch)
+        state, metrics = run_steps(step, state, stacked, np.int32(end - now))
+        metrics = jax.device_get(metrics)
+        if not is_finite(metrics):
+            raise NonFiniteError(int(state.step), metrics)
+        position += end - now
+        now = end
+        on_progress(now, float(metrics.loss))
+        if now % eval_every == 0 or now == steps:
+            record = {"step": now, "seconds": 0.0} | means(jax.device_get(state.sums))
+            record["val_loss"] = evaluate(state.params) if evaluate else None
+            record["seconds"] = time.perf_counter() - began
+            state = state._replace(sums=zero_sums())
+            history.append(record)
+            on_record(history, state)
+
+
+def best_record(history: Sequence[Record]) -> Record | None:
+    """Return the record with the lowest finite validation loss, None if there is none."""
+    losses = [r for r in history if np.isfinite(r.get("val_loss") or np.nan)]
+    return min(losses, key=lambda r: r["val_loss"], default=None)
+
+
+def _reason_to_end(now, steps, history, patience, should_stop) -> str | None:
+    if now >= steps:
+        return "steps"
+    best = best_record(history)
+    if patience and best and len(history) - 1 - history.index(best) >= patience:
+        return "patience"
+    return "interrupted" if should_stop() else None
+
+
+def _next(now: int, every: int) -> int:
+    return now - now % every + every
+
+
+def _stack(batches: Callable[[int], Any], position: int, count: int, size: int) -> Any:
+    """Stack `count` batches along a new first axis, padded to `size` with copies of the last."""
+    taken = [batches(position + min(i, count - 1)) for i in range(size)]
+    return jax.tree.map(lambda *xs: np.stack(xs), *taken)

@@ -1,0 +1,35 @@
+"""All that a run must remember: with it, a resumed run equals an unbroken one to the bit."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_optax.training.metrics import Sums, zero_sums
+
+
+class TrainState(NamedTuple):
+    """The state of training; every checkpoint holds all of it."""
+
+    step: jax.Array  # int32 [], updates done
+    position: jax.Array  # int32 [], the next batch to read
+    params: Any
+    opt_state: optax.OptState
+    carry: Any  # state of the recurrent layers, carried from window to window
+    key: jax.Array  # uint32 [2]; each step folds its own number in
+    sums: Sums
+
+
+def init_state(
+    params: Any, optimizer: optax.GradientTransformation, carry: Any, key: jax.Array
+) -> TrainState:
+    """Return the state before the first step; `key` is a typed key or its data.
+
+    Its arrays are copies: training donates them, and leaves the caller's as they are.
+    """
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
+    zero = jnp.zeros([], jnp.int32)
+    state = TrainState(zero, zero, params, optimizer.init(params), carry, key, zero_sums())
+    return jax.tree.map(jnp.copy, state)

@@ -1,0 +1,105 @@
+"""One training step, and several of them in one dispatch."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_optax.training.metrics import StepMetrics, add
+from lstm_optax.training.state import TrainState
+
+Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
+"""(params, carry, batch, key) → (mean loss, new carry)."""
+
+Step = Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
+"""(state, batch) → (new state, what the step measured); pure."""
+
+
+def make_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
+    """Return one step of truncated back-propagation through time.
+
+    Forward, loss, backward, update. The carry crosses from window to window, its gradient does
+    not: the carry is an argument that the loss is not differentiated by.
+
+    Args:
+      loss: (params, carry, batch, key) → (mean loss, new carry).
+      optimizer: any Optax transformation that ends with the learning rate.
+
+    Reference: Williams & Peng, 1990, doi:10.1162/neco.1990.2.4.490.
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        with jax.named_scope("loss"):
+            (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(
+                state.params, state.carry, batch, key
+            )
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
+            params = optax.apply_updates(state.params, updates)
+        metrics = _measure(value, grads)
+        new_state = TrainState(
+            step=state.step + 1,
+            position=state.position + 1,
+            params=params,
+            opt_state=opt_state,
+            carry=carry,
+            key=state.key,
+            sums=add(state.sums, metrics),
+        )
+        return new_state, metrics
+
+    return step
+
+
+def is_finite(metrics: StepMetrics) -> jax.Array:
+    """Return whether the loss and the gradient's norm are finite."""
+    return jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def run_steps(
+    step: Step, state: TrainState, batches: Any, count: jax.Array
+) -> tuple[TrainState, StepMetrics]:
+    """Run `count` steps in one dispatch, or fewer: it ends after a step that is not finite.
+
+    Several steps in one program save what each dispatch costs. The loop's length is no constant of
+    the program, so however steps are grouped, the same program computes them.
+
+    Args:
+      step: what `make_step` returns; the program is compiled once for each.
+      state: is donated: its buffers are reused, and it must not be used again.
+      batches: the steps' batches, stacked along a first axis of at least `count`.
+      count: int32 [], at least 1.
+
+    Returns:
+      The state after the last step, and what that step measured.
+    """
+
+    def go_on(loop):
+        i, _, metrics = loop
+        return (i < count) & is_finite(metrics)
+
+    def body(loop):
+        i, state, _ = loop
+        return i + 1, *step(state, jax.tree.map(lambda b: b[i], batches))
+
+    shapes = jax.eval_shape(step, state, jax.tree.map(lambda b: b[0], batches))[1]
+    nothing = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes)
+    _, state, metrics = jax.lax.while_loop(go_on, body, (jnp.int32(0), state, nothing))
+    return state, metrics
+
+
+def _measure(loss: jax.Array, grads: Any) -> StepMetrics:
+    norm = optax.global_norm(grads)
+    largest = jax.lax.cond(
+        jnp.isfinite(loss) & jnp.isfinite(norm),
+        lambda g: jax.tree.map(lambda x: jnp.zeros([], x.dtype), g),
+        lambda g: jax.tree.map(lambda x: jnp.max(jnp.abs(x)), g),
+        grads,
+    )
+    return StepMetrics(loss, norm, largest)

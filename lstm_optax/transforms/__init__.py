@@ -1,0 +1,61 @@
+"""The update rules: pure Optax transformations that know nothing of Flax.
+
+An estimator turns the gradient into a running estimate; a link turns updates into updates. Chained
+with `optax.chain` they make every optimizer of the field.
+"""
+
+from lstm_optax.transforms.bias_correction import DebiasState, debias
+from lstm_optax.transforms.directions import (
+    DampedMomentumState,
+    EmaState,
+    MomentumState,
+    damped_momentum,
+    ema,
+    momentum,
+)
+from lstm_optax.transforms.dtypes import keep_dtype
+from lstm_optax.transforms.look_ahead import (
+    DozatMomentumState,
+    NesterovState,
+    dozat_momentum,
+    nesterov,
+)
+from lstm_optax.transforms.preconditioning import PreconditionState, precondition
+from lstm_optax.transforms.rate import scale_by_learning_rate
+from lstm_optax.transforms.second_moment import (
+    CenteredMeanSquareState,
+    MeanSquareState,
+    RunningMaxState,
+    SumSquareState,
+    centered_mean_square,
+    mean_square,
+    running_max,
+    sum_square,
+)
+
+__all__ = [
+    "CenteredMeanSquareState",
+    "DampedMomentumState",
+    "DebiasState",
+    "DozatMomentumState",
+    "EmaState",
+    "MeanSquareState",
+    "MomentumState",
+    "NesterovState",
+    "PreconditionState",
+    "RunningMaxState",
+    "SumSquareState",
+    "centered_mean_square",
+    "damped_momentum",
+    "debias",
+    "dozat_momentum",
+    "ema",
+    "keep_dtype",
+    "mean_square",
+    "momentum",
+    "nesterov",
+    "precondition",
+    "running_max",
+    "scale_by_learning_rate",
+    "sum_square",
+]

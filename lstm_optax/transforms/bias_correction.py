@@ -1,0 +1,55 @@
+"""Bias correction of an estimator that starts at zero."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_optax.transforms.dtypes import cast_like
+from lstm_optax.transforms.scalars import Scalar, check_range, debias_factor
+
+
+class DebiasState(NamedTuple):
+    """State of `debias`."""
+
+    count: jax.Array  # int32 []
+    inner: optax.OptState
+
+
+def debias(
+    inner: optax.GradientTransformation, decay: Scalar
+) -> optax.GradientTransformationExtraArgs:
+    """Remove the bias of an exponential average that starts at zero.
+
+        inner(g) / (1 − decayᵗ),  t = 1, 2, …
+
+    The factor is computed as −expm1(t · log1p(−(1 − decay))), which keeps all digits.
+    `nesterov(debias(…))` is another rule than `debias(nesterov(…))`: the first gives a constant
+    gradient back as it is, the second up to (1 + decay) times as much at first.
+
+    Args:
+      inner: an average of decay `decay`, such as `ema(decay)`, `mean_square(decay)`, or
+        `nesterov(ema(decay))`.
+      decay: in [0, 1).
+
+    Raises:
+      ValueError: decay is a number outside [0, 1).
+
+    Reference: Kingma & Ba, 2015, arXiv:1412.6980, section 3.
+    """
+    check_range("decay", decay, 0, 1)
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params):
+        return DebiasState(jnp.zeros([], jnp.int32), inner.init(params))
+
+    @jax.named_scope("debias")
+    def update(updates, state, params=None, **extra_args):
+        biased, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        count = optax.safe_increment(state.count)
+        factor = debias_factor(decay, count)
+        unbiased = jax.tree.map(lambda m: m / factor, biased)
+        return cast_like(unbiased, biased), DebiasState(count, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)

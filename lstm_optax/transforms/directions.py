@@ -1,0 +1,129 @@
+"""Directions: running sums and averages of the gradient."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_optax.transforms.dtypes import accumulate, cast_like, moments_like
+from lstm_optax.transforms.scalars import Scalar, as_schedule, check_range, complement
+
+
+class MomentumState(NamedTuple):
+    """State of `momentum`."""
+
+    count: jax.Array  # int32 []
+    mu: optax.Updates  # the parameters' tree and shapes
+
+
+def momentum(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Accumulate a decaying sum of the updates, the heavy ball.
+
+        μ ← β μ + g,  gives μ
+
+    Under a constant gradient it tends to g / (1 − β). As a link it keeps the dtype of the updates;
+    the sum itself is float32 or better. Equals `optax.trace`.
+
+    Args:
+      decay: β in [0, 1]; a number, a traced scalar, or a schedule of this link's own count, which
+        is 0 at the first step.
+
+    Raises:
+      ValueError: β is a number outside [0, 1].
+
+    Reference: Polyak, 1964, doi:10.1016/0041-5553(64)90137-5.
+    """
+    check_range("decay", decay, 0, 1, closed=True)
+    beta = as_schedule(decay)
+
+    def init(params):
+        return MomentumState(jnp.zeros([], jnp.int32), moments_like(params))
+
+    @jax.named_scope("momentum")
+    def update(updates, state, params=None):
+        del params
+        b = beta(state.count)
+        mu = accumulate(lambda g, m: b * m + g, updates, state.mu)
+        return cast_like(mu, updates), MomentumState(optax.safe_increment(state.count), mu)
+
+    return optax.GradientTransformation(init, update)
+
+
+class EmaState(NamedTuple):
+    """State of `ema`."""
+
+    count: jax.Array  # int32 []
+    mu: optax.Updates  # the parameters' tree and shapes
+
+
+def ema(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Estimate the mean gradient by an exponential moving average that starts at zero.
+
+        μ ← β μ + (1 − β) g,  gives μ
+
+    It starts too small, by 1 − βᵗ: `debias` removes that. Gives the moment's dtype (float32 or
+    better). Equals `optax.ema(decay, debias=False)`.
+
+    Args:
+      decay: β in [0, 1); a number, a traced scalar, or a schedule of this link's own count, which
+        is 0 at the first step.
+
+    Raises:
+      ValueError: β is a number outside [0, 1).
+
+    Reference: Kingma & Ba, 2015, arXiv:1412.6980.
+    """
+    check_range("decay", decay, 0, 1)
+    beta = as_schedule(decay)
+
+    def init(params):
+        return EmaState(jnp.zeros([], jnp.int32), moments_like(params))
+
+    @jax.named_scope("ema")
+    def update(updates, state, params=None):
+        del params
+        b = beta(state.count)
+        mu = accumulate(lambda g, m: b * m + complement(b) * g, updates, state.mu)
+        return mu, EmaState(optax.safe_increment(state.count), mu)
+
+    return optax.GradientTransformation(init, update)
+
+
+class DampedMomentumState(NamedTuple):
+    """State of `damped_momentum`."""
+
+    count: jax.Array  # int32 []
+    mu: optax.Updates  # the parameters' tree and shapes
+
+
+def damped_momentum(decay: Scalar, dampening: Scalar) -> optax.GradientTransformation:
+    """Accumulate the heavy ball with PyTorch's dampening.
+
+        μ₁ = g,  then  μ ← β μ + (1 − d) g,  gives μ
+
+    Not a scaled heavy ball: the first gradient enters whole. Keeps the dtype of the updates.
+
+    Args:
+      decay: β in [0, 1].
+      dampening: d in [0, 1]; 0 makes it `momentum`.
+
+    Raises:
+      ValueError: β or d is a number outside [0, 1].
+
+    Reference: `torch.optim.SGD`, PyTorch 2.13.
+    """
+    check_range("decay", decay, 0, 1, closed=True)
+    check_range("dampening", dampening, 0, 1, closed=True)
+
+    def init(params):
+        return DampedMomentumState(jnp.zeros([], jnp.int32), moments_like(params))
+
+    @jax.named_scope("damped_momentum")
+    def update(updates, state, params=None):
+        del params
+        weight = jnp.where(state.count == 0, 1.0, complement(dampening))
+        mu = accumulate(lambda g, m: decay * m + weight * g, updates, state.mu)
+        return cast_like(mu, updates), DampedMomentumState(optax.safe_increment(state.count), mu)
+
+    return optax.GradientTransformation(init, update)

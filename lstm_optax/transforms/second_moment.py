@@ -1,0 +1,160 @@
+"""Squared-gradient accumulation: running sizes of each gradient entry."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_optax.transforms.dtypes import accumulate, moments_like
+from lstm_optax.transforms.scalars import Scalar, check_range, complement
+
+
+class MeanSquareState(NamedTuple):
+    """State of `mean_square`."""
+
+    nu: optax.Updates  # the parameters' tree and shapes
+
+
+def mean_square(decay: Scalar, *, initial: Scalar = 0.0) -> optax.GradientTransformation:
+    """Estimate the mean squared gradient by an exponential moving average.
+
+        ν ← ρ ν + (1 − ρ) g²,  gives ν
+
+    With ν₀ = 0 and no `debias` the first normalised step is 1/√(1 − ρ): 3.2 at ρ = .9, 31.6 at
+    .999. Gives the moment's dtype. ν overflows in float32 from |g| of about 1e19.
+
+    Args:
+      decay: ρ in [0, 1).
+      initial: ν₀ ≥ 0; TensorFlow 1 starts at 1.
+
+    Raises:
+      ValueError: ρ or ν₀ is a number out of range.
+
+    Reference: Tieleman & Hinton, 2012, Coursera lecture 6e, "RMSprop".
+    """
+    check_range("decay", decay, 0, 1)
+    check_range("initial", initial)
+
+    def init(params):
+        return MeanSquareState(moments_like(params, initial))
+
+    @jax.named_scope("mean_square")
+    def update(updates, state, params=None):
+        del params
+        nu = accumulate(
+            lambda g, n: decay * n + complement(decay) * jnp.square(g), updates, state.nu
+        )
+        return nu, MeanSquareState(nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+class CenteredMeanSquareState(NamedTuple):
+    """State of `centered_mean_square`."""
+
+    mu: optax.Updates  # the parameters' tree and shapes
+    nu: optax.Updates  # likewise
+
+
+def centered_mean_square(decay: Scalar, *, initial: Scalar = 0.0) -> optax.GradientTransformation:
+    """Estimate the variance of the gradient: the mean square about the running mean.
+
+        d = g − μ;  μ ← μ + (1 − ρ) d;  ν ← ρ (ν + (1 − ρ) d²),  gives ν
+
+    The same algebra as E[g²] − E[g]², but a sum of squares, so rounding can never make it
+    negative. A constant gradient drives ν to 0, and a step divided by its root to g/√ε.
+
+    Args:
+      decay: ρ in [0, 1).
+      initial: ν₀ ≥ 0; TensorFlow 1 starts at 1.
+
+    Raises:
+      ValueError: ρ or ν₀ is a number out of range.
+
+    Reference: Graves, 2013, arXiv:1308.0850, equations 38–40; the recurrence is West, 1979,
+    doi:10.1145/359146.359153, with exponential weights.
+    """
+    check_range("decay", decay, 0, 1)
+    check_range("initial", initial)
+
+    def init(params):
+        return CenteredMeanSquareState(moments_like(params), moments_like(params, initial))
+
+    @jax.named_scope("centered_mean_square")
+    def update(updates, state, params=None):
+        del params
+        weight = complement(decay)
+        nu = accumulate(
+            lambda g, n, m: decay * (n + weight * jnp.square(g - m)), updates, state.nu, state.mu
+        )
+        mu = accumulate(lambda g, m: m + weight * (g - m), updates, state.mu)
+        return nu, CenteredMeanSquareState(mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+class SumSquareState(NamedTuple):
+    """State of `sum_square`."""
+
+    nu: optax.Updates  # the parameters' tree and shapes
+
+
+def sum_square(initial: Scalar = 0.0) -> optax.GradientTransformation:
+    """Accumulate the sum of squared gradients.
+
+        ν ← ν + g²,  gives ν
+
+    Args:
+      initial: ν₀ ≥ 0.
+
+    Raises:
+      ValueError: ν₀ is a negative number.
+
+    Reference: Duchi, Hazan & Singer, 2011, JMLR 12, "Adagrad".
+    """
+    check_range("initial", initial)
+
+    def init(params):
+        return SumSquareState(moments_like(params, initial))
+
+    @jax.named_scope("sum_square")
+    def update(updates, state, params=None):
+        del params
+        nu = accumulate(lambda g, n: n + jnp.square(g), updates, state.nu)
+        return nu, SumSquareState(nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+class RunningMaxState(NamedTuple):
+    """State of `running_max`."""
+
+    inner: optax.OptState
+    nu: optax.Updates  # the parameters' tree and shapes
+
+
+def running_max(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Give the largest output of a second moment so far, entry by entry.
+
+        ν̂ ← max(ν̂, inner(g)),  gives ν̂,  ν̂₀ = 0
+
+    Around `mean_square` it is PyTorch's AMSGrad, around `debias(mean_square)` Optax's.
+
+    Args:
+      inner: an estimator of a size, which is never negative.
+
+    Reference: Reddi, Kale & Kumar, 2018, arXiv:1904.09237.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params):
+        return RunningMaxState(inner.init(params), moments_like(params))
+
+    @jax.named_scope("running_max")
+    def update(updates, state, params=None, **extra_args):
+        size, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        nu = accumulate(jnp.maximum, size, state.nu)
+        return nu, RunningMaxState(inner_state, nu)
+
+    return optax.GradientTransformationExtraArgs(init, update)
