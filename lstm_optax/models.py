@@ -16,6 +16,10 @@ __all__ = ["LanguageModel", "token_losses"]
 class LanguageModel(nnx.Module):
     """Predict the next token: embedding, LSTM stack, output layer.
 
+    The embedding starts as standard normal, as PyTorch's does: smaller vectors, such as Flax's
+    default, cost a character model half of its early speed. With `tied` it starts 1/√features
+    times as large, so that the logits do not start large.
+
     Dropout acts on the non-recurrent connections: on the embedding, between the layers, and on
     the output of the last.
 
@@ -62,7 +66,12 @@ class LanguageModel(nnx.Module):
             )
         self.dtype = dtype or param_dtype
         self.embedding = nnx.Embed(
-            vocabulary, embedding_features, dtype=self.dtype, param_dtype=param_dtype, rngs=rngs
+            vocabulary,
+            embedding_features,
+            embedding_init=nnx.initializers.normal(embedding_features**-0.5 if tied else 1.0),
+            dtype=self.dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
         )
         self.dropout = nnx.Dropout(dropout)
         self.lstm = LSTM(

@@ -57,6 +57,8 @@ def lstm_sequence(
         carry = zero_state(x.shape[1], hidden, state_dtype)
     carry = jax.tree.map(lambda s: s.astype(state_dtype), carry)
     steps = _steps(x.shape[0], seq_lengths, resets, reverse)
+    if steps.alive is not None:  # so that not even a NaN in the padding reaches a gradient
+        x = jnp.where(steps.alive[:, :, None], x, 0)
     with jax.named_scope(f"lstm_{backend}"):
         outputs, carry = run(params, x, carry, steps, reverse)
     return outputs.astype(dtype), carry
@@ -79,15 +81,14 @@ def find_backend(backend: str) -> Callable:
 
 
 def _steps(time: int, seq_lengths, resets, reverse: bool) -> Steps:
-    fresh = resets
+    fresh, alive = resets, None
     if resets is not None and reverse:  # running back, an episode is left before its first step
         fresh = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
-    alive = None
     if seq_lengths is not None:
-        t = jnp.arange(time)
-        alive = t[:, None] < seq_lengths[None, :]
-        if fresh is not None and reverse:  # what lies behind the end says nothing
-            fresh = fresh & (t[:, None] + 1 < seq_lengths[None, :])
+        t = jnp.arange(time)[:, None]
+        alive = t < seq_lengths[None, :]
+        if fresh is not None:  # a reset in the padding says nothing
+            fresh = fresh & (t + reverse < seq_lengths[None, :])
     return Steps(fresh, alive)
 
 

@@ -8,8 +8,8 @@ c [B, H], outputs [T, B, H]. Three options are shared by all functions:
 - `resets` [T, B]: an episode starts at t, so no carry crosses the boundary between t − 1 and t;
   forward in time h and c are zeroed before step t when resets[t];
 - `reverse`: time runs from T − 1 to 0, every output at its own t; the same boundaries are crossed
-  from the other side, so h and c are zeroed before step t when resets[t + 1],
-  also where t + 1 is the first frozen step, and never by resets[0].
+  from the other side, so h and c are zeroed before step t when resets[t + 1], never by resets[0]
+  and never by what stands in the padding.
 """
 
 from typing import NamedTuple
@@ -177,7 +177,7 @@ def _run(
         if not reverse:
             boundary = starts[t]
         elif t + 1 < steps:
-            boundary = starts[t + 1]
+            boundary = starts[t + 1] & (t + 1 < lengths)
         else:
             boundary = np.zeros(batch, bool)
         zeroed = boundary[:, None]

@@ -1,0 +1,41 @@
+"""Strict settings for every test: no rank promotion, no warnings, eight CPU devices, given keys."""
+
+import os
+from pathlib import Path
+
+import chex
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 8)
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    cache = Path(__file__).parent.parent / ".jax_cache"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+hypothesis.settings.register_profile(
+    "strict", deadline=None, derandomize=True, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("strict")
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """The one random key of a test, from which it splits others."""
+    return jax.random.key(20_250_101)
+
+
+@pytest.fixture
+def x64():
+    """Double precision for the length of a test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def count_traces_anew():
+    """`chex.assert_max_traces` counts by name, over all tests of a process."""
+    chex.clear_trace_counter()

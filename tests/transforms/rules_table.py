@@ -1,0 +1,103 @@
+"""The table of all rules: what to build each with, and what it gives. A new rule is a row here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import lstm_optax as lo
+from lstm_optax.optimizers import OPTIMIZERS
+
+RATE = {"learning_rate": 0.1}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A rule: its factory, a value for each of its numbers, the dtype it gives, its other needs."""
+
+    make: Callable[..., optax.GradientTransformation]
+    numbers: dict[str, float]
+    gives: str = "gradient"  # the gradient's dtype, or the moment's
+    ours: bool = True
+    options: dict = field(default_factory=dict)
+
+    def build(self, **numbers) -> optax.GradientTransformation:
+        return self.make(**self.options, **(self.numbers | numbers))
+
+
+TRANSFORMS = {
+    "momentum": Row(lo.momentum, {"decay": 0.9}),
+    "ema": Row(lo.ema, {"decay": 0.9}, "moment"),
+    "damped_momentum": Row(lo.damped_momentum, {"decay": 0.9, "dampening": 0.3}),
+    "mean_square": Row(lo.mean_square, {"decay": 0.9, "initial": 0.1}, "moment"),
+    "centered_mean_square": Row(lo.centered_mean_square, {"decay": 0.9, "initial": 0.1}, "moment"),
+    "sum_square": Row(lo.sum_square, {"initial": 0.1}, "moment"),
+    "running_max": Row(
+        lambda decay: lo.running_max(lo.mean_square(decay)), {"decay": 0.5}, "moment"
+    ),
+    "debias": Row(lambda decay: lo.debias(lo.ema(decay), decay), {"decay": 0.9}, "moment"),
+    "nesterov": Row(lambda decay: lo.nesterov(lo.momentum(decay)), {"decay": 0.9}),
+    "dozat_momentum": Row(lo.dozat_momentum, {"decay": 0.9, "psi": 0.004}, "moment"),
+    "dozat_momentum, scheduled": Row(
+        lo.dozat_momentum, {"decay": 0.9, "psi": 1.0}, "moment", options={"scheduled_average": True}
+    ),
+    "precondition": Row(
+        lambda decay, **eps: lo.precondition(lo.ema(decay), lo.mean_square(decay), **eps),
+        {"decay": 0.9, "eps": 1e-3, "eps_root": 1e-6},
+    ),
+    "scale_by_learning_rate": Row(lo.scale_by_learning_rate, RATE),
+    "keep_dtype": Row(lambda step_size: lo.keep_dtype(optax.scale(step_size)), {"step_size": 0.5}),
+}
+
+OWN_NUMBERS = {
+    "sgd": {},
+    "momentum_sgd": {"momentum": 0.9},
+    "nesterov_sgd": {"momentum": 0.9},
+    "rmsprop": {"decay": 0.9, "eps": 1e-8},
+    "rmsprop_momentum": {"momentum": 0.9, "decay": 0.9, "eps": 1e-8},
+    "adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8},
+    "nadam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8},
+    "nadamw": {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.1},
+}
+
+OWN = {name: Row(OPTIMIZERS[name], RATE | numbers) for name, numbers in OWN_NUMBERS.items()}
+OPTAX = {n: Row(f, RATE, ours=False) for n, f in OPTIMIZERS.items() if n.startswith("optax.")}
+RULES = TRANSFORMS | OWN
+EVERYTHING = RULES | OPTAX
+
+
+def params_of(dtype=jnp.float32) -> dict:
+    """A small tree: a matrix, a vector, a scalar."""
+    values = np.random.default_rng(0).normal(size=9)
+    tree = {"matrix": values[:6].reshape(3, 2), "vector": values[6:8], "scalar": values[8]}
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+
+def gradients_of(steps: int, dtype=jnp.float32) -> dict:
+    """Gradients for that tree with a leading axis of steps, an outlier and a zero among them."""
+    rng = np.random.default_rng(1)
+    tree = {"matrix": (steps, 3, 2), "vector": (steps, 2), "scalar": (steps,)}
+
+    def draw(shape):
+        values = rng.normal(size=shape)
+        values[steps // 2] *= 100
+        values[steps // 3] = 0
+        return jnp.asarray(values, dtype)
+
+    return {name: draw(shape) for name, shape in tree.items()}
+
+
+def trajectory(tx: optax.GradientTransformation, params, gradients):
+    """Run a rule over gradients; return the updates of all steps and the last state."""
+    tx = optax.with_extra_args_support(tx)
+
+    def body(loop, g):
+        params, state = loop
+        updates, state = tx.update(g, state, params)
+        return (optax.apply_updates(params, updates), state), updates
+
+    (_, state), updates = jax.lax.scan(body, (params, tx.init(params)), gradients)
+    return updates, state

@@ -1,0 +1,210 @@
+"""Numbers from theory, and what the rules say of themselves."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rules_table import OWN, params_of
+
+import lstm_optax as lo
+from lstm_optax.names import check_optimizer
+
+
+def steps_of(tx, gradients):
+    """The updates of a single parameter under a row of gradients."""
+    state, result = tx.init(jnp.float32(0)), []
+    for g in gradients:
+        update, state = tx.update(jnp.asarray(g), state, jnp.float32(0))
+        result.append(float(update))
+    return np.array(result)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
+def test_momentum_on_a_quadratic_contracts_by_its_largest_root(decay, x64):
+    """By the roots of z² − (1 + β − η a) z + β; by √β where they are complex."""
+    tx = lo.momentum_sgd(0.02, momentum=decay)
+    curvatures = jnp.array([1.0, 5.0, 10.0])
+
+    def body(loop, _):
+        theta, state = loop
+        updates, state = tx.update(curvatures * theta, state)
+        return (theta + updates, state), jnp.abs(theta)
+
+    start = (jnp.ones(3), tx.init(jnp.ones(3)))
+    path = np.asarray(jax.lax.scan(body, start, length=2000)[1])
+    roots = [np.abs(np.roots([1, -(1 + decay - 0.02 * a), decay])).max() for a in curvatures]
+    window = 400
+    late = [path[window : 2 * window, i].max() / path[:window, i].max() for i in range(3)]
+    np.testing.assert_allclose(np.log(late) / window, np.log(roots), rtol=0.02)
+
+
+def test_a_constant_gradient_sums_to_its_geometric_series():
+    np.testing.assert_allclose(steps_of(lo.momentum(0.9), np.ones(200))[-1], 10, rtol=1e-5)
+    np.testing.assert_allclose(steps_of(lo.nesterov(lo.momentum(0.9)), [1.0]), [1.9], rtol=1e-6)
+
+
+def test_debiased_average_of_a_constant_is_that_constant():
+    debiased = steps_of(lo.debias(lo.ema(0.999), 0.999), np.full(50, 3.0))
+    np.testing.assert_allclose(debiased, 3, rtol=1e-6)
+    ahead = steps_of(lo.nesterov(lo.debias(lo.ema(0.9), 0.9)), np.full(5, 3.0))
+    np.testing.assert_allclose(ahead, 3, rtol=1e-6)
+
+
+FACTORS = {  # of the learning rate, under a constant gradient, at steps 1, 2, 3, 5, 10, 20
+    "torch": (0.004, False, [1.056, 0.784, 0.732, 0.746, 0.843, 0.945]),
+    "keras": (1.0, False, [1.063, 0.774, 0.711, 0.710, 0.800, 0.922]),
+    "paper": (0.004, True, [1.310, 1.085, 1.032, 1.006, 1.000, 1.000]),
+    "optax": (np.inf, False, [1.474, 1.157, 1.078, 1.031, 1.008, 1.002]),
+    "ours": (None, False, [1.900, 1.426, 1.269, 1.144, 1.054, 1.014]),
+}
+
+
+@pytest.mark.parametrize("source", FACTORS)
+def test_first_steps_of_the_nadams(source):
+    """The published names hide rules whose first steps differ by almost two."""
+    psi, scheduled_average, expected = FACTORS[source]
+    tx = lo.nadam(1.0)
+    if psi is not None:
+        direction = lo.dozat_momentum(0.9, psi, scheduled_average=scheduled_average)
+        second = lo.debias(lo.mean_square(0.999), 0.999)
+        tx = optax.chain(lo.precondition(direction, second, eps=1e-8), lo.sgd(1.0))
+    taken = -steps_of(tx, np.ones(20))[[0, 1, 2, 4, 9, 19]]
+    np.testing.assert_allclose(taken, expected, atol=6e-4)
+
+
+@pytest.mark.parametrize("decay, factor", [(0.9, 3.162), (0.99, 10.0), (0.999, 31.62)])
+def test_cold_start_of_rmsprop(decay, factor):
+    assert -steps_of(lo.rmsprop(1.0, decay=decay), [1.0])[0] == pytest.approx(factor, rel=1e-3)
+
+
+@given(
+    decay=st.floats(0.0, 0.999),
+    gradients=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=12),
+)
+def test_rmsprop_momentum_is_bounded_by_cauchy_and_schwarz(decay, gradients):
+    """With β = γ no step exceeds η √(1 − βᵗ)."""
+    steps = bounded_steps(
+        np.float32(decay), np.pad(np.float32(gradients), (0, 12 - len(gradients)))
+    )
+    t = np.arange(1, 13)
+    assert np.all(np.abs(steps) <= 0.1 * np.sqrt(1 - decay**t) * (1 + 1e-4) + 1e-12)
+
+
+@jax.jit
+def bounded_steps(decay, gradients):
+    tx = lo.rmsprop_momentum(0.1, momentum=decay, decay=decay)
+
+    def body(state, g):
+        update, state = tx.update(g, state)
+        return state, update
+
+    return jax.lax.scan(body, tx.init(jnp.float32(0)), gradients)[1]
+
+
+@pytest.mark.parametrize("name", ["adam", "nadam", "rmsprop", "rmsprop_momentum"])
+def test_adaptive_rules_do_not_see_the_scale_of_the_gradient(name):
+    gradients = np.random.default_rng(3).normal(size=20).astype(np.float32)
+    tx = OWN[name].build(eps=0.0)
+    np.testing.assert_allclose(
+        steps_of(tx, gradients), steps_of(tx, gradients * 2.0**20), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_centered_mean_square_is_never_negative(jit, dtype):
+    """The textbook n − m² is, for some of these constant gradients, by rounding."""
+    tx = lo.centered_mean_square(0.9)
+    g = jnp.asarray(np.random.default_rng(5).normal(size=4000), dtype)
+    update = jax.jit(tx.update) if jit else tx.update
+    state = tx.init(g)
+    for _ in range(20 if jit else 5):
+        nu, state = update(g, state)
+        assert np.all(np.asarray(nu) >= 0)
+
+
+def test_unseen_rows_stay_without_any_epsilon():
+    tx = lo.precondition(optax.identity(), lo.mean_square(0.9))
+    gradient = jnp.array([0.0, 1e-3])
+    updates, _ = tx.update(gradient, tx.init(gradient))
+    np.testing.assert_allclose(updates, [0, np.sqrt(10)], rtol=1e-6)
+
+
+def test_debias_keeps_its_digits():
+    """The naive 1 − decayᵗ is off by 1e-5 at .999 in float32; this form is not."""
+    from lstm_optax.transforms.scalars import debias_factor
+
+    counts = jnp.array([1, 2, 10, 1000, 100_000], jnp.int32)
+    exact = -np.expm1(np.asarray(counts, float) * np.log(0.999))
+    np.testing.assert_allclose(debias_factor(0.999, counts), exact, rtol=3e-7)
+    assert abs((1 - np.float32(0.999)) / exact[0] - 1) > 1e-6
+
+
+def test_nadamw_decays_only_what_its_mask_names():
+    params = params_of()
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    tx = lo.nadamw(0.1, weight_decay=0.5, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p))
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    chex.assert_trees_all_close(updates["matrix"], -0.05 * params["matrix"], rtol=1e-6)
+    assert not np.any(updates["vector"])
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("objective", ["parabola", "rosenbrock"])
+def test_reaches_the_minimum(name, objective):
+    rates = {"sgd": 2e-3, "momentum_sgd": 1e-3, "nesterov_sgd": 1e-3}
+    numbers = {"weight_decay": 0.0} if name == "nadamw" else {}
+    schedule = optax.cosine_decay_schedule(rates.get(name, 2e-2), 20_000)
+    tx = OWN[name].build(learning_rate=schedule, **numbers)
+    minimum = jnp.array([1.0, 1.0]) if objective == "rosenbrock" else jnp.array([1.0, -1.0])
+
+    def loss(x):
+        if objective == "parabola":
+            return jnp.sum(jnp.square(x - minimum))
+        return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+
+    @jax.jit
+    def run(x):
+        def body(_, loop):
+            x, state = loop
+            updates, state = tx.update(jax.grad(loss)(x), state, x)
+            return x + updates, state
+
+        return jax.lax.fori_loop(0, 20_000, body, (x, tx.init(x)))[0]
+
+    np.testing.assert_allclose(run(jnp.array([-0.5, 0.5])), minimum, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "make, name",
+    [
+        (lambda: lo.momentum(1.5), "decay"),
+        (lambda: lo.ema(1.0), "decay"),
+        (lambda: lo.ema(float("nan")), "decay"),
+        (lambda: lo.damped_momentum(0.9, -0.1), "dampening"),
+        (lambda: lo.mean_square(-0.1), "decay"),
+        (lambda: lo.mean_square(0.9, initial=-1.0), "initial"),
+        (lambda: lo.centered_mean_square(1.0), "decay"),
+        (lambda: lo.sum_square(-1.0), "initial"),
+        (lambda: lo.debias(lo.ema(0.9), 1.0), "decay"),
+        (lambda: lo.dozat_momentum(0.9, -1.0), "psi"),
+        (lambda: lo.precondition(lo.ema(0.9), lo.mean_square(0.9), eps=-1e-8), "eps"),
+        (lambda: lo.sgd(-0.1), "learning_rate"),
+        (lambda: lo.nadam(float("nan")), "learning_rate"),
+        (lambda: lo.adam(float("inf")), "learning_rate"),
+        (lambda: lo.adam(np.float32(-1)), "learning_rate"),
+    ],
+)
+def test_a_number_out_of_range_is_named(make, name):
+    with pytest.raises(ValueError, match=rf"{name} is .*must lie in"):
+        make()
+
+
+def test_an_unknown_optimizer_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown optimizer 'nadm'; the nearest is 'nadam'"):
+        check_optimizer("nadm")
+    assert check_optimizer("optax.contrib.muon") == "optax.contrib.muon"
