@@ -1,6 +1,11 @@
 """The documentation site: `python -m sphinx -W --keep-going -b html docs docs/_build/html`."""
 
+import ast
+import inspect
+import re
+import textwrap
 from importlib.metadata import version as version_of
+from itertools import pairwise
 
 project = "lstm_optax"
 author = "the lstm_optax authors"
@@ -11,7 +16,7 @@ exclude_patterns = ["_build", "jupyter_execute"]
 
 # The pages' Python blocks are run by tests/test_docs.py, so nothing is executed here.
 nb_execution_mode = "off"
-myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
+myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
@@ -23,29 +28,74 @@ pygments_dark_style = "monokai"
 
 default_role = "py:obj"  # `name` in a docstring links to what bears that name, if anything does
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
-autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 add_module_names = False
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 
 
-def show_formulas(app, what, name, obj, options, lines):
-    """Turn the indented lines between two paragraphs of a docstring, formulas, into a block."""
-    section = 0  # the indent of what belongs to "Args:" and the like
-    shown = []
+def sign_as_written(app, what, name, obj, options, signature, returns):
+    """Give a signature as its source has it, where Python would spell every alias out."""
+    node = _source_node(obj)
+    if isinstance(node, ast.ClassDef):
+        if _is_exception(obj):
+            return "", None
+        inits = [n for n in node.body if getattr(n, "name", "") == "__init__"]
+        if not inits:
+            return ("", None) if _documents_fields(node) else (_fields(node), None)
+        node = inits[0]
+    if not isinstance(node, ast.FunctionDef):
+        return None
+    arguments = node.args
+    if arguments.args and arguments.args[0].arg in ("self", "cls"):
+        arguments.args.pop(0)
+    returned = ast.unparse(node.returns) if node.returns and what != "class" else None
+    return f"({ast.unparse(arguments)})", returned
+
+
+def format_docstring(app, what, name, obj, options, lines):
+    """Show the indented formulas of a docstring as blocks, and the fields of a named tuple."""
+    shown, section = [], False
     for before, line in zip(["", *lines], lines, strict=False):
         indent = len(line) - len(line.lstrip())
         if line.strip() and indent == 0:
-            section = 2 if line in ("Args:", "Attributes:", "Raises:", "Returns:") else 0
-        in_block = bool(shown) and shown[-1].startswith(" " * 4)
-        if section == 0 and indent >= 4 and not before.strip() and not in_block:
+            section = line in ("Args:", "Attributes:", "Raises:", "Returns:")
+        in_block = any(x.strip() for x in shown[-1:]) and shown[-1].startswith("    ")
+        if not section and indent >= 4 and not before.strip() and not in_block:
             shown += [".. code-block:: text", ""]
         shown.append(line)
+    if what == "class" and hasattr(obj, "_fields"):
+        comments = re.findall(r"^ +(\w+): [^#\n]+  # (.+)$", inspect.getsource(obj), re.MULTILINE)
+        shown += [f":ivar {field}: {comment}" for field, comment in comments]
     lines[:] = shown
 
 
 def setup(app):
-    app.connect("autodoc-process-docstring", show_formulas, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", sign_as_written)
+    app.connect("autodoc-process-docstring", format_docstring, priority=400)  # before napoleon
+
+
+def _source_node(obj):
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(obj))).body[0]
+    except (OSError, TypeError):
+        return None
+
+
+def _is_exception(obj):
+    return isinstance(obj, type) and issubclass(obj, BaseException)
+
+
+def _documents_fields(node):
+    """Whether the fields have docstrings of their own, and so are listed below the class."""
+    return any(
+        isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr)
+        for field, after in pairwise(node.body)
+    )
+
+
+def _fields(node):
+    fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+    return "(" + ", ".join(ast.unparse(n) for n in fields) + ")"

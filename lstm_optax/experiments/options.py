@@ -27,7 +27,7 @@ class TrainConfig:
         str, tyro.conf.arg(metavar="NAME", help=f"Optimizer: {', '.join(OPTIMIZER_NAMES)}.")
     ] = "nadam"
 
-    learning_rate: float = 4e-3
+    learning_rate: float = 1.6e-2
     """Peak learning rate, above 0."""
 
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
@@ -63,10 +63,10 @@ class TrainConfig:
     window: int = 64
     """Characters of each row in one step, through which gradients flow; at least 1."""
 
-    steps: int = 800
+    steps: int = 400
     """Steps to train for, at least 1."""
 
-    eval_every: int = 100
+    eval_every: int = 50
     """Steps from one evaluation, record and checkpoint to the next, at least 1."""
 
     patience: int = 10

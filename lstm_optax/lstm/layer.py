@@ -31,17 +31,17 @@ class LSTMWeights(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        shape = (in_features, 4 * hidden_features)
-        square = (hidden_features, hidden_features)
-        orthogonal = nnx.initializers.orthogonal()
-        blocks = [orthogonal(rngs.params(), square, param_dtype) for _ in GATES]
-        bias = jnp.zeros(4 * hidden_features, param_dtype)
+        dtype = jnp.promote_types(param_dtype, jnp.float32)  # no QR in bfloat16
+        shape, square = (in_features, 4 * hidden_features), (hidden_features, hidden_features)
+        orthogonal, normal = nnx.initializers.orthogonal(), nnx.initializers.lecun_normal()
+        kernel_ih = normal(rngs.params(), shape, dtype)
+        blocks = [orthogonal(rngs.params(), square, dtype) for _ in GATES]
+        kernel_hh = jnp.concatenate(blocks, axis=1)
         forget = gate_slice("forget", hidden_features)
-        self.kernel_ih = nnx.Param(
-            nnx.initializers.lecun_normal()(rngs.params(), shape, param_dtype)
-        )
-        self.kernel_hh = nnx.Param(jnp.concatenate(blocks, axis=1))
-        self.bias = nnx.Param(bias.at[forget].set(forget_bias))
+        bias = jnp.zeros(4 * hidden_features, dtype).at[forget].set(forget_bias)
+        self.kernel_ih = nnx.Param(kernel_ih.astype(param_dtype))
+        self.kernel_hh = nnx.Param(kernel_hh.astype(param_dtype))
+        self.bias = nnx.Param(bias.astype(param_dtype))
 
     def params(self) -> LSTMParams:
         """Return the parameters as `lstm_sequence` takes them."""

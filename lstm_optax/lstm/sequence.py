@@ -49,6 +49,7 @@ def lstm_sequence(
       ValueError: shapes that do not fit, or an unknown backend.
     """
     run = find_backend(backend)
+    params, x, carry = jax.tree.map(jnp.asarray, (params, x, carry))
     hidden = _check_shapes(params, x, carry, seq_lengths, resets)
     dtype = jnp.dtype(dtype or params.kernel_ih.dtype)
     state_dtype = jnp.promote_types(dtype, jnp.float32)

@@ -1,0 +1,189 @@
+"""`lstm_sequence` equals the NumPy oracle: values and all gradients, each option on and off."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lstm_optax import BACKENDS, LSTMParams, LSTMState, lstm_cell, lstm_sequence
+
+T, B, F, H = 5, 3, 2, 4
+OPTIONS = [
+    (lengths, resets, reverse) for lengths in (0, 1) for resets in (0, 1) for reverse in (0, 1)
+]
+
+
+def draw(shape_of=(T, B, F, H), seed=0):
+    time, batch, features, hidden = shape_of
+    rng = np.random.default_rng(seed)
+    params = LSTMParams(
+        rng.normal(size=(features, 4 * hidden)),
+        rng.normal(size=(hidden, 4 * hidden)) / np.sqrt(hidden),
+        rng.normal(size=4 * hidden),
+    )
+    carry = LSTMState(rng.normal(size=(batch, hidden)), rng.normal(size=(batch, hidden)))
+    return params, rng.normal(size=(time, batch, features)), carry
+
+
+def options_of(lengths, resets, reverse, time=T, batch=B, seed=0):
+    rng = np.random.default_rng(seed)
+    return dict(
+        seq_lengths=rng.integers(0, time + 1, batch) if lengths else None,
+        resets=rng.random((time, batch)) < 0.4 if resets else None,
+        reverse=bool(reverse),
+    )
+
+
+def weights_of_outputs(outputs, carry):
+    rng = np.random.default_rng(9)
+    return jax.tree.map(lambda x: rng.normal(size=x.shape), (outputs, carry))
+
+
+def value_and_gradients(backend, params, x, carry, weights, options):
+    def loss(params, x, carry):
+        results = lstm_sequence(params, x, carry, backend=backend, **options)
+        return sum(jax.tree.leaves(jax.tree.map(lambda w, r: jnp.sum(w * r), weights, results)))
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(params, x, carry)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("lengths, resets, reverse", OPTIONS)
+def test_equals_the_oracle(backend, lengths, resets, reverse, x64):
+    params, x, carry = draw()
+    options = options_of(lengths, resets, reverse)
+    outputs, last = lstm_sequence(params, x, carry, backend=backend, **options)
+    expected, h, c = oracle.forward(*params, x, *carry, **options)
+    chex.assert_trees_all_close((outputs, last), (expected, LSTMState(h, c)), rtol=1e-12)
+    weights = weights_of_outputs(outputs, last)
+    grads = value_and_gradients(backend, params, x, carry, weights, options)
+    by_hand = oracle.gradients(*params, x, *carry, weights[0], *weights[1], **options)
+    expected = (
+        LSTMParams(by_hand["kernel_ih"], by_hand["kernel_hh"], by_hand["bias"]),
+        by_hand["x"],
+        LSTMState(by_hand["h0"], by_hand["c0"]),
+    )
+    chex.assert_trees_all_close(grads, expected, rtol=1e-10, atol=1e-12)
+
+
+@settings(max_examples=8)
+@given(
+    shape_of=st.tuples(*[st.integers(1, 4)] * 4),
+    flags=st.tuples(*[st.booleans()] * 3),
+    seed=st.integers(0, 99),
+)
+def test_equals_the_oracle_for_random_shapes(shape_of, flags, seed):
+    params, x, carry = draw(shape_of, seed)
+    options = options_of(*flags, *shape_of[:2], seed)
+    outputs, last = lstm_sequence(params, x, carry, **options)
+    expected, h, c = oracle.forward(*params, x, *carry, **options)
+    chex.assert_trees_all_close((outputs, last), (expected, LSTMState(h, c)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_gradient_flows_from_the_past_into_the_future(backend):
+    """Output t knows nothing of inputs after t; nor of those before a reset, nor of the padding."""
+    params, x, carry = draw()
+
+    def outputs(x, **options):
+        return lstm_sequence(params, x, carry, backend=backend, **options)[0].sum((1, 2))
+
+    causes = np.abs(jax.jacobian(outputs)(x)).sum((2, 3))
+    assert np.all(causes[np.triu_indices(T, 1)] == 0)
+    assert np.all(causes[np.tril_indices(T)] > 0)
+    resets = np.zeros((T, B), bool)
+    resets[3] = True
+    cut = np.abs(jax.jacobian(lambda x: outputs(x, resets=resets))(x)).sum((2, 3))
+    assert np.all(cut[3:, :3] == 0) and np.all(cut[4, 3:] > 0)
+    lengths = np.full(B, 2)
+    padded = np.abs(jax.jacobian(lambda x: outputs(x, seq_lengths=lengths))(x)).sum((2, 3))
+    assert np.all(padded[:, 2:] == 0) and np.all(padded[2:] == 0)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_nan_in_the_padding_reaches_nothing(reverse):
+    params, x, carry = draw()
+    lengths = np.array([2, 5, 0])
+    x = np.where(np.arange(T)[:, None, None] < lengths[None, :, None], x, np.nan)
+
+    def loss(params, x):
+        outputs, last = lstm_sequence(params, x, carry, seq_lengths=lengths, reverse=reverse)
+        return outputs.sum() + last.c.sum()
+
+    assert np.isfinite(loss(params, x))
+    for leaf in jax.tree.leaves(jax.grad(loss, argnums=(0, 1))(params, x)):
+        assert np.all(np.isfinite(leaf))
+
+
+def test_parts_of_a_sequence_equal_the_whole():
+    params, x, carry = draw()
+    whole, last = lstm_sequence(params, x, carry)
+    first, between = lstm_sequence(params, x[:2], carry)
+    second, end = lstm_sequence(params, x[2:], between)
+    chex.assert_trees_all_close((whole, last), (np.concatenate([first, second]), end), rtol=1e-5)
+
+
+def test_the_cell_is_one_step():
+    params, x, carry = jax.tree.map(jnp.asarray, draw())
+    one = lstm_cell(params, x[0], carry)
+    chex.assert_trees_all_close(one, lstm_sequence(params, x[:1], carry)[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_products_run_in_their_dtype_and_the_state_in_float32(backend):
+    params, x, carry = jax.tree.map(jnp.float32, draw())
+    outputs, last = lstm_sequence(params, x, carry, dtype=jnp.bfloat16, backend=backend)
+    assert outputs.dtype == jnp.bfloat16
+    assert last.h.dtype == last.c.dtype == jnp.float32
+    exact, exact_last = lstm_sequence(params, x, carry, backend=backend)
+    chex.assert_trees_all_close(last, exact_last, rtol=0.05, atol=0.05)
+    assert not np.allclose(last.h, exact_last.h, rtol=1e-5, atol=1e-6)
+    jaxpr = str(jax.make_jaxpr(lambda x: lstm_sequence(params, x, dtype=jnp.bfloat16)[0])(x))
+    assert jaxpr.count("preferred_element_type=float32") == 2
+
+
+def test_the_input_product_stands_outside_the_loop():
+    """One matrix product in the loop, one for all time steps before it."""
+    params, x, _ = jax.tree.map(jnp.float32, draw())
+    for backend, inside in (("hoisted", 1), ("reference", 2)):
+        jaxpr = jax.make_jaxpr(lambda x, b=backend: lstm_sequence(params, x, backend=b))(x)
+        loops = [e for e in jax.tree.leaves(list(_equations(jaxpr))) if e.primitive.name == "scan"]
+        assert len(loops) == 1
+        assert str(loops[0].params["jaxpr"]).count("dot_general") == inside
+
+
+def _equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            if hasattr(value, "jaxpr") and equation.primitive.name != "scan":
+                yield from _equations(value.jaxpr if hasattr(value.jaxpr, "eqns") else value)
+
+
+@pytest.mark.parametrize("shape_of", [(0, B, F, H), (T, 0, F, H)])
+def test_nothing_to_read_gives_nothing(shape_of):
+    params, x, carry = draw(shape_of)
+    outputs, last = lstm_sequence(params, x, carry)
+    assert outputs.shape == (*shape_of[:2], H)
+    chex.assert_trees_all_close(last, carry, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(x=np.ones((T, B))), r"x has shape \(5, 3\); expected \[time, batch, features\]"),
+        (dict(x=np.ones((T, B, F + 1))), r"kernel_ih has shape \(2, 16\); expected \(3, 16\)"),
+        (dict(carry=LSTMState(np.ones((B, 1)), np.ones((B, H)))), r"carry.h has shape \(3, 1\)"),
+        (dict(seq_lengths=np.ones(B + 1, int)), r"seq_lengths has shape \(4,\); expected \(3,\)"),
+        (dict(resets=np.ones((B, T), bool)), r"resets has shape \(3, 5\); expected \(5, 3\)"),
+        (dict(backend="cuda"), r"unknown LSTM backend 'cuda'; there are 'auto', 'hoisted'"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message):
+    params, x, carry = draw()
+    with pytest.raises(ValueError, match=message):
+        lstm_sequence(**(dict(params=params, x=x, carry=carry) | change))
