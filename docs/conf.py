@@ -19,6 +19,8 @@ nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 
+mathjax4_config = {"output": {"linebreaks": {"inline": False}}}
+
 html_theme = "furo"
 html_title = f"{project} {version}"
 html_show_sphinx = False
@@ -41,7 +43,7 @@ def sign_as_written(app, what, name, obj, options, signature, returns):
     node = _source_node(obj)
     if isinstance(node, ast.ClassDef):
         if _is_exception(obj):
-            return "", None
+            return ("", None) if signature else None
         inits = [n for n in node.body if getattr(n, "name", "") == "__init__"]
         if not inits:
             return ("", None) if _documents_fields(node) else (_fields(node), None)
@@ -62,10 +64,11 @@ def format_docstring(app, what, name, obj, options, lines):
         indent = len(line) - len(line.lstrip())
         if line.strip() and indent == 0:
             section = line in ("Args:", "Attributes:", "Raises:", "Returns:")
-        in_block = any(x.strip() for x in shown[-1:]) and shown[-1].startswith("    ")
+        in_block = bool(shown) and shown[-1].startswith("    ")
         if not section and indent >= 4 and not before.strip() and not in_block:
             shown += [".. code-block:: text", ""]
-        shown.append(line)
+            in_block = True
+        shown.append(line if in_block else re.sub(r"\|(\w+)\|", r"\|\1\|", line))
     if what == "class" and hasattr(obj, "_fields"):
         comments = re.findall(r"^ +(\w+): [^#\n]+  # (.+)$", inspect.getsource(obj), re.MULTILINE)
         shown += [f":ivar {field}: {comment}" for field, comment in comments]

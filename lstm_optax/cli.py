@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -69,7 +69,7 @@ def _parse(argv: list[str]) -> Train | Sample:
     if argv[:1] == ["train"] and "--resume" in argv:
         given = tyro.cli(Train, args=argv[1:], prog="lstm-optax train")
         run = RunFolder(given.run) if given.run else RunFolder.newest()
-        stored = replace(given, config=run.read_config()[0], run=run.path)
+        stored = Train(config=run.read_config()[0], run=run.path)
     commands = Annotated[
         Annotated[Train, tyro.conf.subcommand("train", default=stored)]
         | Annotated[Sample, tyro.conf.subcommand("sample")],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .text import TextError
+from lstm_optax.data.text import TextError
 
 
 def ngram_losses(

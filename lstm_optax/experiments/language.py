@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from lstm_optax.data import Batch, Vocabulary, Windows, ngram_losses, read_text, split, topics_text
+from lstm_optax.data import Vocabulary, Windows, ngram_losses, read_text, split, topics_text
 from lstm_optax.experiments.options import OptionError, TrainConfig
 from lstm_optax.models import LanguageModel, token_losses
 from lstm_optax.optimizers import OPTIMIZERS
@@ -74,13 +74,13 @@ def make_state(
 def make_losses(graphdef: nnx.GraphDef) -> tuple[Callable, Callable]:
     """Return the loss to train with and the sums to evaluate with, as pure functions of params."""
 
-    def loss(params: Any, carry: Any, batch: Batch, key: jax.Array):
+    def loss(params: Any, carry: Any, batch: Any, key: jax.Array):
         model = nnx.merge(graphdef, params)
         logits, carry = model(batch.inputs, carry, resets=batch.resets, rngs=nnx.Rngs(dropout=key))
         total, count = token_losses(logits, batch.targets)
         return total / count, carry
 
-    def measure(params: Any, carry: Any, batch: Batch):
+    def measure(params: Any, carry: Any, batch: Any):
         logits, carry = nnx.merge(graphdef, params)(batch.inputs, carry, resets=batch.resets)
         return token_losses(logits, batch.targets), carry
 
@@ -110,12 +110,11 @@ def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.Gradi
     factory = OPTIMIZERS[config.optimizer]
     decay = {}
     if config.weight_decay is not None:
-        takers = [n for n, f in OPTIMIZERS.items() if _decay_name(f)]
-        if config.optimizer not in takers:
-            raise OptionError(
-                f"--weight-decay: {config.optimizer} has none; these have: {', '.join(takers)}"
-            )
-        decay = {_decay_name(factory): config.weight_decay}
+        name = _decay_name(factory)
+        if name is None:
+            takers = ", ".join(n for n, f in OPTIMIZERS.items() if _decay_name(f))
+            raise OptionError(f"--weight-decay: {config.optimizer} has none; these have: {takers}")
+        decay = {name: config.weight_decay}
     clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     return optax.chain(*clip, factory(schedule, **decay))
 

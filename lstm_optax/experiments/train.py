@@ -107,7 +107,7 @@ def train_language_model(
 
     def keep(history: list[dict[str, Any]], state: TrainState) -> None:
         record = history[-1]
-        record["learning_rate"] = float(schedule(record["step"] - 1))
+        record["learning_rate"] = np.asarray(schedule(record["step"] - 1)).item()
         run.append_record(record)
         best = best_record(history)
         checkpoints.save(record["step"], state, spare=best["step"] if best else None)

@@ -54,15 +54,14 @@ def lstm_sequence(
     dtype = jnp.dtype(dtype or params.kernel_ih.dtype)
     state_dtype = jnp.promote_types(dtype, jnp.float32)
     params = LSTMParams(params.kernel_ih.astype(dtype), params.kernel_hh.astype(dtype), params.bias)
-    if carry is None:
-        carry = zero_state(x.shape[1], hidden, state_dtype)
-    carry = jax.tree.map(lambda s: s.astype(state_dtype), carry)
+    state = zero_state(x.shape[1], hidden, state_dtype) if carry is None else carry
+    state = LSTMState(state.h.astype(state_dtype), state.c.astype(state_dtype))
     steps = _steps(x.shape[0], seq_lengths, resets, reverse)
     if steps.alive is not None:  # so that not even a NaN in the padding reaches a gradient
         x = jnp.where(steps.alive[:, :, None], x, 0)
     with jax.named_scope(f"lstm_{backend}"):
-        outputs, carry = run(params, x, carry, steps, reverse)
-    return outputs.astype(dtype), carry
+        outputs, state = run(params, x, state, steps, reverse)
+    return outputs.astype(dtype), state
 
 
 def zero_state(batch: int, hidden: int, dtype: Any = jnp.float32) -> LSTMState:

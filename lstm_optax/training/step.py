@@ -95,7 +95,7 @@ def run_steps(
 
 
 def _measure(loss: jax.Array, grads: Any) -> StepMetrics:
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     largest = jax.lax.cond(
         jnp.isfinite(loss) & jnp.isfinite(norm),
         lambda g: jax.tree.map(lambda x: jnp.zeros([], x.dtype), g),

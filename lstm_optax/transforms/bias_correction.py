@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.transforms.dtypes import cast_like
-from lstm_optax.transforms.scalars import Scalar, check_range, debias_factor
+from lstm_optax.transforms.scalars import Scalar, check_range, debias_factor, increment
 
 
 class DebiasState(NamedTuple):
@@ -47,7 +47,7 @@ def debias(
     @jax.named_scope("debias")
     def update(updates, state, params=None, **extra_args):
         biased, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        count = optax.safe_increment(state.count)
+        count = increment(state.count)
         factor = debias_factor(decay, count)
         unbiased = jax.tree.map(lambda m: m / factor, biased)
         return cast_like(unbiased, biased), DebiasState(count, inner_state)

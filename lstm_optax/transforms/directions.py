@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.transforms.dtypes import accumulate, cast_like, moments_like
-from lstm_optax.transforms.scalars import Scalar, as_schedule, check_range, complement
+from lstm_optax.transforms.scalars import Scalar, as_schedule, check_range, complement, increment
 
 
 class MomentumState(NamedTuple):
@@ -45,7 +45,7 @@ def momentum(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         del params
         b = beta(state.count)
         mu = accumulate(lambda g, m: b * m + g, updates, state.mu)
-        return cast_like(mu, updates), MomentumState(optax.safe_increment(state.count), mu)
+        return cast_like(mu, updates), MomentumState(increment(state.count), mu)
 
     return optax.GradientTransformation(init, update)
 
@@ -85,7 +85,7 @@ def ema(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         del params
         b = beta(state.count)
         mu = accumulate(lambda g, m: b * m + complement(b) * g, updates, state.mu)
-        return mu, EmaState(optax.safe_increment(state.count), mu)
+        return mu, EmaState(increment(state.count), mu)
 
     return optax.GradientTransformation(init, update)
 
@@ -124,6 +124,6 @@ def damped_momentum(decay: Scalar, dampening: Scalar) -> optax.GradientTransform
         del params
         weight = jnp.where(state.count == 0, 1.0, complement(dampening))
         mu = accumulate(lambda g, m: decay * m + weight * g, updates, state.mu)
-        return cast_like(mu, updates), DampedMomentumState(optax.safe_increment(state.count), mu)
+        return cast_like(mu, updates), DampedMomentumState(increment(state.count), mu)
 
     return optax.GradientTransformation(init, update)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.transforms.dtypes import accumulate, moments_like
-from lstm_optax.transforms.scalars import Scalar, check_range, complement, scalar
+from lstm_optax.transforms.scalars import Scalar, check_range, complement, increment, scalar
 
 
 class NesterovState(NamedTuple):
@@ -87,7 +87,7 @@ def dozat_momentum(
     @jax.named_scope("dozat_momentum")
     def update(updates, state, params=None):
         del params
-        count = optax.safe_increment(state.count)
+        count = increment(state.count)
         now, rest = momentum_at(count)
         after, rest_after = momentum_at(count + 1)
         weight = scalar(rest + now * state.weight)

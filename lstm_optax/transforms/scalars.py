@@ -1,6 +1,7 @@
 """Hyper-parameters: numbers that may be traced, or schedules of a link's own count."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,12 @@ def debias_factor(decay: Scalar, count: jax.Array) -> jax.Array:
     return -jnp.expm1(count * jnp.log1p(-scalar(complement(decay))))
 
 
-def as_schedule(value: optax.ScalarOrSchedule) -> Callable[[jax.Array], Scalar]:
+def increment(count: jax.Array) -> jax.Array:
+    """Return count + 1, staying at the largest int32 once it is there."""
+    return jnp.asarray(optax.safe_increment(count))
+
+
+def as_schedule(value: optax.ScalarOrSchedule) -> Callable[[jax.Array], Any]:
     """Return `value` as a function of the count, whether it is a number or a schedule."""
     return value if callable(value) else lambda count: value
 

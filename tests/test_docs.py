@@ -1,0 +1,129 @@
+"""The pages of the docs and the README: their Python runs, what it prints is what they show."""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lstm_optax
+from lstm_optax import Checkpoints
+from lstm_optax.cli import main
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+SKIP = re.compile(r"<!-- not run: .+ -->\s*\Z")
+FENCE = re.compile(r"^(?P<fence>```+)(?P<language>\S*)\n(?P<body>.*?)^(?P=fence)$", re.S | re.M)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    body: str
+    line: int  # of its first line in the page, counted from 0
+    skipped: bool  # by a comment before it that says why
+    follows: bool  # nothing but blank lines stands between it and the block before
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """The fenced blocks of a page, in their order."""
+    end = 0
+    for match in FENCE.finditer(text):
+        before = text[end : match.start()]
+        line = text.count("\n", 0, match.start("body"))
+        skipped = bool(SKIP.search(before))
+        yield Block(match["language"], match["body"], line, skipped, not before.strip())
+        end = match.end()
+
+
+def run_page(page: Path) -> None:
+    """Run the Python of a page in one namespace; a text block after one is what it prints."""
+    names = {"__name__": "__main__"}
+    printed = None
+    for block in blocks(page.read_text(encoding="utf-8")):
+        if block.language == "text" and block.follows and printed is not None:
+            assert printed.rstrip() == block.body.rstrip(), f"{page.name}, line {block.line}"
+        printed = None
+        if block.language == "python" and not block.skipped:
+            code = compile("\n" * block.line + block.body, str(page), "exec")
+            with contextlib.redirect_stdout(io.StringIO()) as output:
+                exec(code, names)
+            printed = output.getvalue()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with jax.numpy_rank_promotion("allow"), jax.enable_x64(False):
+        run_page(page)
+
+
+def test_a_page_that_tells_an_untruth_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nx = 2\n```\n\n```python\nprint(x)\n```\n\n```text\n3\n```\n")
+    with pytest.raises(AssertionError, match="page.md"):
+        run_page(page)
+
+
+def test_a_block_that_is_not_run_is_one_that_says_why(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- not run: it would fail -->\n```python\n1 / 0\n```\n")
+    run_page(page)
+
+
+def test_every_public_name_has_one_entry_in_the_reference():
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^\.\. auto\w+:: lstm_optax\.(?:\w+\.)*(\w+)$", text, re.M)
+    assert sorted(entries) == sorted(lstm_optax.__all__)
+
+
+def test_getting_started_names_every_flag_and_no_other(capsys):
+    flags = set()
+    for command in ("train", "sample"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        flags |= set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    text = (DOCS / "getting_started.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"--[a-z][a-z-]+", text)) == flags - {"--no-tied"} | {"--help"}
+
+
+def test_the_changelog_begins_with_this_version():
+    text = (DOCS / "changelog.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+)", text, re.M)
+    assert newest and newest[1] == version("lstm_optax")
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="needs sha256sum")
+def test_sha256sum_checks_a_manifest_from_inside_the_checkpoints(tmp_path):
+    Checkpoints(tmp_path / "checkpoints").save(3, {"w": jnp.arange(4.0), "n": np.int32(1)})
+    command = "cd checkpoints && sha256sum -c *.sha256"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert command in (DOCS / "training.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx")
+    pytest.importorskip("myst_nb")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
+    done = subprocess.run(
+        [*command, "-d", str(tmp_path / "trees"), str(DOCS), str(tmp_path / "html")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,131 @@
+"""The house: its arrows, its public names, and what starts without JAX."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lstm_optax
+
+ROOT = Path(lstm_optax.__file__).parent
+
+ARROWS = {  # a room may import what stands behind its arrow, and what that may import
+    "names": set(),
+    "gates": set(),
+    "data": set(),
+    "report": set(),
+    "transforms": {"gates"},
+    "optimizers": {"names", "transforms"},
+    "lstm": {"gates"},
+    "models": {"lstm"},
+    "training": {"transforms"},
+    "experiments": {"names", "data", "optimizers", "models", "training"},
+    "cli": {"experiments", "report"},
+    "__main__": {"cli"},
+    "__init__": {"*"},
+}
+
+
+def allowed(room: str) -> set[str]:
+    """What a room may import, following the arrows to their ends."""
+    near = ARROWS[room]
+    return near.union(*(allowed(other) for other in near if other != "*")) | {room}
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """The rooms of this package that a module imports, wherever in the module."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names.append(node.module)
+    ours = [name for name in names if name.split(".")[0] == "lstm_optax"]
+    assert "lstm_optax" not in ours, f"{path} imports the package root"
+    return {name.split(".")[1] for name in ours}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path):
+    room = room_of(path)
+    assert room in ARROWS, f"{room} is a new room: draw its arrows"
+    if ARROWS[room] != {"*"}:
+        assert imports_of(path) <= allowed(room)
+
+
+def test_no_cycles_between_modules():
+    graph = {}
+    for path in modules():
+        name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+        tree = ast.parse(path.read_text())
+        found = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
+        graph[name.removesuffix(".__init__")] = {m for m in found if m.startswith("lstm_optax.")}
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, f"cycle: {' → '.join([*path, name])}"
+        if name in done or name not in graph:
+            return
+        path.append(name)
+        for other in graph[name]:
+            visit(other)
+        done.add(path.pop())
+
+    for name in graph:
+        if name != "lstm_optax":
+            visit(name)
+
+
+def test_no_module_bears_a_public_name():
+    """A submodule would shadow the name under the lazy root."""
+    names = {info.name for info in pkgutil.walk_packages([str(ROOT)])}
+    for path in modules():
+        names.add(path.stem)
+    assert not names & set(lstm_optax.__all__)
+
+
+def test_files_are_short():
+    for path in modules():
+        assert len(path.read_text().splitlines()) <= 300, path
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in lstm_optax.__all__:
+        thing = getattr(lstm_optax, name)
+        room = importlib.import_module(lstm_optax._ROOM_OF[name])
+        assert name in room.__all__
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert inspect.getdoc(thing), f"{name} has no docstring"
+
+
+def test_every_name_of_a_room_is_at_the_root():
+    for room, names in lstm_optax._ROOMS.items():
+        assert sorted(importlib.import_module(room).__all__) == sorted(names)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nadamm'"):
+        lstm_optax.nadamm  # noqa: B018
+    assert "nadam" in dir(lstm_optax)
+
+
+@pytest.mark.parametrize(
+    "module", ["lstm_optax", "lstm_optax.cli", "lstm_optax.names", "lstm_optax.gates"]
+)
+def test_starts_without_jax(module):
+    code = f"import sys, {module}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

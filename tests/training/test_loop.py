@@ -1,0 +1,130 @@
+"""`fit`: records, patience, interruption, and resumption to the bit."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+import toy
+
+import lstm_optax as lo
+
+EVALUATE = lo.make_evaluate(toy.measure, np.zeros(toy.ROWS, np.float32), [toy.batches(99)])
+
+
+def run(steps=12, state=None, **options):
+    options = dict(eval_every=4, steps_per_dispatch=3, evaluate=EVALUATE) | options
+    return lo.fit(toy.STEP, state or toy.start()[1], toy.batches, steps=steps, **options)
+
+
+def without_time(history):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
+
+
+def test_it_learns_and_records():
+    result = run(steps=400, eval_every=100)
+    assert result.reason == "steps" and int(result.state.step) == 400
+    assert [r["step"] for r in result.history] == [100, 200, 300, 400]
+    assert result.history[-1]["val_loss"] < 0.2 * result.history[0]["train_loss"]
+    seconds = [r["seconds"] for r in result.history]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_train_loss_is_the_mean_over_the_interval():
+    losses, state = [], toy.start()[1]
+    for position in range(4):
+        state, metrics = toy.STEP(state, toy.batches(position))
+        losses.append((float(metrics.loss), float(metrics.grad_norm)))
+    record = run(steps=4).history[0]
+    assert (record["train_loss"], record["grad_norm"]) == pytest.approx(
+        np.mean(losses, 0), rel=1e-5
+    )
+
+
+def test_the_last_record_is_at_the_last_step():
+    assert [r["step"] for r in run(steps=10).history] == [4, 8, 10]
+    assert run(steps=2, evaluate=None).history[0]["val_loss"] is None
+
+
+def test_progress_is_told_after_each_dispatch():
+    told = []
+    run(on_progress=lambda step, loss: told.append(step))
+    assert told == [3, 4, 6, 8, 9, 12]  # multiples of 3, and the records at multiples of 4
+
+
+def test_patience():
+    """A rising loss ends it `patience` evaluations after the best."""
+    losses = iter([3.0, 2.0, 2.5, 2.0, 2.1, 2.2, 0.0])
+    result = run(steps=400, evaluate=lambda params: next(losses), patience=3)
+    assert result.reason == "patience"
+    assert [r["val_loss"] for r in result.history] == [3.0, 2.0, 2.5, 2.0, 2.1]
+    assert lo.best_record(result.history)["step"] == 8
+    nan = iter([float("nan"), 2.0, float("nan"), float("nan")])
+    result = run(steps=400, evaluate=lambda params: next(nan), patience=2)
+    assert [r["step"] for r in result.history] == [4, 8, 12, 16]
+    assert lo.best_record([]) is None
+
+
+@pytest.mark.parametrize("dispatches", [1, 2, 4])
+def test_interrupted_and_resumed_equals_unbroken_to_the_bit(dispatches):
+    """Wherever it stops, in the middle of an interval too."""
+    unbroken = run()
+    asked = iter([False] * dispatches + [True])
+    first = run(should_stop=lambda: next(asked))
+    assert first.reason == "interrupted" and 0 < int(first.state.step) < 12
+    second = run(state=first.state, history=first.history)
+    chex.assert_trees_all_equal(second.state, unbroken.state)
+    assert without_time(second.history) == without_time(unbroken.history)
+
+
+def test_a_step_that_is_not_finite_is_named():
+    def broken(position):
+        x, y = toy.batches(position)
+        return x, (y * np.inf if position == 4 else y)
+
+    kept = []
+    with pytest.raises(lo.NonFiniteError, match=r"step 5 is not finite: loss inf") as caught:
+        lo.fit(
+            toy.STEP,
+            toy.start()[1],
+            broken,
+            steps=12,
+            eval_every=4,
+            on_record=lambda history, state: kept.append(int(state.step)),
+        )
+    assert caught.value.step == 5 and caught.value.leaf in ("leak", "gain")
+    assert kept == [4]
+
+
+@pytest.mark.parametrize("name", ["eval_every", "steps_per_dispatch", "patience"])
+def test_counts_below_one_are_named(name):
+    with pytest.raises(ValueError, match=f"{name} is 0, but must be at least 1"):
+        run(**{name: 0})
+
+
+def test_evaluate_carries_from_window_to_window_and_counts_targets():
+    def measure(params, carry, batch):
+        return (params * batch.sum() + carry, np.int32(batch.size)), carry + 1.0
+
+    evaluate = lo.make_evaluate(measure, np.float32(10), [np.ones(3, np.float32)] * 2)
+    assert evaluate(2.0) == pytest.approx((6 + 10 + 6 + 11) / 6)
+
+
+def test_the_loss_falls_by_truncated_bptt_on_an_lstm():
+    """End to end on a real LSTM: remember the character before last."""
+    from flax import nnx
+
+    model = lo.LanguageModel(3, embedding_features=4, hidden_features=8, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(model)
+    codes = np.random.default_rng(0).integers(0, 3, 600).astype(np.int32)
+    codes[2:] = codes[:-2]  # period 2: predictable from the one before last
+    windows = lo.Windows.of(np.tile(codes[:2], 300), 2, 8)
+
+    def loss(params, carry, batch, key):
+        logits, carry = nnx.merge(graphdef, params)(batch.inputs, carry, resets=batch.resets)
+        total, count = lo.token_losses(logits, batch.targets)
+        return total / count, carry
+
+    optimizer = lo.nadam(0.05)
+    state = lo.init_state(params, optimizer, model.lstm.initial_carry(2), jax.random.key(0))
+    result = lo.fit(lo.make_step(loss, optimizer), state, windows, steps=60, eval_every=20)
+    assert result.history[-1]["train_loss"] < 0.1 < result.history[0]["train_loss"]

@@ -1,0 +1,112 @@
+"""One step is the five-step process; several in a dispatch are the same steps."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+
+import lstm_optax as lo
+
+
+def stacked(first, count):
+    return jax.tree.map(lambda *xs: np.stack(xs), *map(toy.batches, range(first, first + count)))
+
+
+def test_a_step_is_forward_loss_backward_update():
+    step, state = toy.start()
+    key = jax.random.fold_in(jax.random.key(1), 0)
+    (value, carry), grads = jax.value_and_grad(toy.loss, has_aux=True)(
+        state.params, state.carry, toy.batches(0), key
+    )
+    updates, _ = toy.OPTIMIZER.update(grads, state.opt_state, state.params)
+    new, metrics = step(state, toy.batches(0))
+    chex.assert_trees_all_close(new.params, optax.apply_updates(state.params, updates))
+    chex.assert_trees_all_close(new.carry, carry)
+    assert metrics.loss == value
+    assert metrics.grad_norm == pytest.approx(float(optax.tree.norm(grads)), rel=1e-6)
+    assert int(new.step) == int(new.position) == 1
+    assert not any(jax.tree.leaves(metrics.largest))
+
+
+def test_no_gradient_crosses_a_truncation():
+    """The loss of one window has no derivative by the parameters of the window before."""
+    step, state = toy.start()
+
+    def loss_after(leak):
+        first, _ = step(state._replace(params=state.params | {"leak": leak}), toy.batches(0))
+        return toy.loss(state.params, first.carry, toy.batches(1), jax.random.key(0))[0]
+
+    assert jax.grad(loss_after)(0.1) != 0  # the carry does depend on them
+    grads = []
+    for carry in (jnp.zeros(toy.ROWS), jnp.ones(toy.ROWS)):
+        sums = step(state._replace(carry=carry), toy.batches(1))[1].grad_norm
+        by_hand = jax.grad(lambda p, c=carry: toy.loss(p, c, toy.batches(1), _key())[0])
+        assert sums == pytest.approx(float(optax.tree.norm(by_hand(state.params))), rel=1e-6)
+        grads.append(float(sums))
+    assert grads[0] != grads[1]
+
+
+def _key():
+    return jax.random.fold_in(jax.random.key(1), 0)
+
+
+def test_grouping_does_not_change_a_bit():
+    """Dispatches of 1, 2 and 5 steps: the same program, the same numbers."""
+    step, state = toy.start()
+    batches = stacked(0, 5)
+    at_once, last = lo.run_steps(step, jax.tree.map(jnp.copy, state), batches, np.int32(5))
+    in_parts = state
+    for first, count in ((0, 1), (1, 2), (3, 2)):
+        part = jax.tree.map(lambda b, f=first: np.concatenate([b[f:], b[:f]]), batches)
+        in_parts, metrics = lo.run_steps(step, in_parts, part, np.int32(count))
+    chex.assert_trees_all_equal(in_parts, at_once)
+    chex.assert_trees_all_equal(metrics, last)
+    assert int(at_once.step) == 5 == int(at_once.sums.steps)
+
+
+def test_one_trace_and_donation():
+    traces = []
+
+    def loss(params, carry, batch, key):
+        traces.append(1)
+        return toy.loss(params, carry, batch, key)
+
+    optimizer = lo.sgd(0.1)
+    step = lo.make_step(loss, optimizer)
+    _, state = toy.start()
+    state = lo.init_state(state.params, optimizer, state.carry, jax.random.key(0))
+    once, _ = lo.run_steps(step, state, stacked(0, 3), np.int32(3))
+    after_first = len(traces)
+    assert state.params["leak"].is_deleted()
+    lo.run_steps(step, once, stacked(0, 3), np.int32(2))
+    assert len(traces) == after_first
+
+
+def test_init_state_leaves_the_callers_arrays_alone():
+    params = {"leak": jnp.float32(0.1), "gain": jnp.float32(0.2)}
+    zero = jnp.zeros(toy.ROWS)
+    state = lo.init_state(params, toy.OPTIMIZER, zero, jax.random.key(1))
+    lo.run_steps(toy.STEP, state, stacked(0, 5), np.int32(1))
+    assert float(params["leak"]) == pytest.approx(0.1) and not zero.is_deleted()
+
+
+def test_a_dispatch_ends_after_a_step_that_is_not_finite():
+    step, state = toy.start()
+    x, y = stacked(0, 5)
+    y[2] = np.inf
+    state, metrics = lo.run_steps(step, state, (x, y), np.int32(5))
+    assert int(state.step) == 3
+    assert not np.isfinite(metrics.loss)
+    assert np.isnan(metrics.largest["leak"]) or metrics.largest["leak"] > 0
+
+
+def test_the_optimizer_is_told_the_loss():
+    told = optax.GradientTransformationExtraArgs(
+        lambda params: jnp.float32(0), lambda u, s, p=None, *, value, **_: (u, value)
+    )
+    step, state = toy.start(optax.chain(told, lo.sgd(0.1)))
+    new, metrics = step(state, toy.batches(0))
+    assert new.opt_state[0] == metrics.loss
