@@ -54,7 +54,7 @@ def sign_as_written(app, what, name, obj, options, signature, returns):
     if arguments.args and arguments.args[0].arg in ("self", "cls"):
         arguments.args.pop(0)
     returned = ast.unparse(node.returns) if node.returns and what != "class" else None
-    return f"({ast.unparse(arguments)})", returned
+    return f"({ast.unparse(arguments)})".replace("[Array, ' ", "[Array, '"), returned
 
 
 def format_docstring(app, what, name, obj, options, lines):
@@ -101,4 +101,4 @@ def _documents_fields(node):
 
 def _fields(node):
     fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
-    return "(" + ", ".join(ast.unparse(n) for n in fields) + ")"
+    return f"({', '.join(map(ast.unparse, fields))})".replace("[Array, ' ", "[Array, '")

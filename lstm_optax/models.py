@@ -99,8 +99,16 @@ class LanguageModel(nnx.Module):
         deterministic: bool | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "time batch vocabulary"], Carry]:
-        """Return the logits of each next token, and the carry after the last."""
-        deterministic = rngs is None if deterministic is None else deterministic
+        """Return the logits of each next token, and the carry after the last.
+
+        Args:
+          tokens: codes below the vocabulary, time first.
+          carry: the state of the LSTM before the first token; zero if None.
+          resets: True where the carry is zeroed before a token.
+          deterministic: drop nothing; None for the module's mode, see `train` and `eval`, which
+            is at first to drop.
+          rngs: randomness of the dropout; needed where something is dropped.
+        """
         x = self.dropout(self.embedding(tokens), deterministic=deterministic, rngs=rngs)
         x, carry = self.lstm(x, carry, resets=resets, deterministic=deterministic, rngs=rngs)
         x = self.dropout(x, deterministic=deterministic, rngs=rngs)
@@ -128,12 +136,12 @@ class LanguageModel(nnx.Module):
         """
         if prompt.shape[0] == 0:
             raise ValueError("the prompt is empty; give at least one token")
-        logits, carry = self(prompt[:, None])
+        logits, carry = self(prompt[:, None], deterministic=True)
 
         def body(state, key):
             logits, carry = state
             token = _draw(key, logits, temperature)
-            logits, carry = self(token[None, None], carry)
+            logits, carry = self(token[None, None], carry, deterministic=True)
             return (logits[-1, 0], carry), token
 
         return jax.lax.scan(body, (logits[-1, 0], carry), jax.random.split(key, length))[1]

@@ -203,7 +203,7 @@ def nadamw(
 ) -> optax.GradientTransformationExtraArgs:
     """Nadam with decoupled weight decay.
 
-        θ ← θ − η (u + λ θ),  u the direction of `nadam`
+        θ ← θ − η (u + λ θ),  u the direction of nadam
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.

@@ -44,11 +44,13 @@ def test_tied_embedding_shares_its_kernel():
 
 def test_dropout_needs_rngs():
     model = make(dropout=0.5)
-    plain = model(TOKENS)[0]
+    plain = model(TOKENS, deterministic=True)[0]
     dropped = model(TOKENS, rngs=nnx.Rngs(dropout=1))[0]
     assert not np.allclose(plain, dropped)
     again = model(TOKENS, rngs=nnx.Rngs(dropout=1), deterministic=True)[0]
     np.testing.assert_array_equal(plain, again)
+    with pytest.raises(ValueError, match="no `rngs` argument was provided"):
+        model(TOKENS)
 
 
 def test_logits_are_float32_whatever_the_products():

@@ -81,7 +81,8 @@ def make_losses(graphdef: nnx.GraphDef) -> tuple[Callable, Callable]:
         return total / count, carry
 
     def measure(params: Any, carry: Any, batch: Any):
-        logits, carry = nnx.merge(graphdef, params)(batch.inputs, carry, resets=batch.resets)
+        model = nnx.merge(graphdef, params)
+        logits, carry = model(batch.inputs, carry, resets=batch.resets, deterministic=True)
         return token_losses(logits, batch.targets), carry
 
     return loss, measure

@@ -142,14 +142,16 @@ class LSTM(nnx.Module):
           seq_lengths: how many steps of each row count; the carry of a row is frozen after its
             last, and its outputs are zero from there on.
           resets: True where a new episode starts, before which the carry is zeroed; laid out as x.
-          deterministic: drop nothing; by default so without `rngs`.
-          rngs: randomness of the dropout.
+          deterministic: drop nothing; None for the module's mode, see `train` and `eval`, which
+            is at first to drop.
+          rngs: randomness of the dropout; needed where something is dropped.
 
         Returns:
           The outputs of the last layer, laid out as x, and the carry after the sequence.
 
         Raises:
-          ValueError: shapes that do not fit, or a carry that is not one state for each.
+          ValueError: shapes that do not fit, a carry that is not one state for each, or no `rngs`
+            to drop with.
         """
         if x.ndim != 3:
             raise ValueError(f"x has shape {x.shape}; expected three axes: time, batch, features")
@@ -157,7 +159,6 @@ class LSTM(nnx.Module):
             x = jnp.swapaxes(x, 0, 1)
             resets = None if resets is None else jnp.swapaxes(resets, 0, 1)
         carry = self._check_carry(carry, x.shape[1])
-        deterministic = rngs is None if deterministic is None else deterministic
         new_carry = []
         for layer, weights in enumerate(self.layers):
             if layer > 0:

@@ -35,8 +35,9 @@ def lstm_sequence(
       carry: the state before the sequence; zero if None.
       seq_lengths: how many steps of each row count, from 0 to time. After them (with `reverse`,
         before them) the carry is frozen and the output is zero.
-      resets: True where a new episode starts: the carry is zeroed before that step; with `reverse`,
-        on the way out of the episode, that is before the step that precedes it in time.
+      resets: True, or not 0, where a new episode starts: the carry is zeroed before that step;
+        with `reverse`, on the way out of the episode, that is before the step that precedes it in
+        time.
       reverse: run from the last step to the first; outputs stay at their own times.
       dtype: dtype of the products; the parameters' by default. The state and the sums are float32
         or better in any case.
@@ -51,6 +52,7 @@ def lstm_sequence(
     run = find_backend(backend)
     params, x, carry = jax.tree.map(jnp.asarray, (params, x, carry))
     hidden = _check_shapes(params, x, carry, seq_lengths, resets)
+    resets = None if resets is None else jnp.asarray(resets, bool)
     dtype = jnp.dtype(dtype or params.kernel_ih.dtype)
     state_dtype = jnp.promote_types(dtype, jnp.float32)
     params = LSTMParams(params.kernel_ih.astype(dtype), params.kernel_hh.astype(dtype), params.bias)

@@ -35,6 +35,8 @@ class Checkpoints:
     def save(self, step: int, state: Any, *, spare: int | None = None) -> None:
         """Write `state` as the checkpoint of `step`, then drop the oldest beyond `keep`.
 
+        Those of later steps are dropped too: a run that was resumed before them left them behind.
+
         Args:
           step: its number.
           state: any tree of arrays.
@@ -55,9 +57,10 @@ class Checkpoints:
             if isinstance(error, ValueError) and "RESOURCE_EXHAUSTED" in str(error):
                 raise OSError(f"cannot write {target}: the disk is full") from error
             raise
-        for old in self.steps()[: -self.keep]:
-            if old != spare:
-                self._drop(old)
+        kept = [s for s in self.steps() if s <= step][-self.keep :]
+        for other in self.steps():
+            if other not in kept and other != spare:
+                self._drop(other)
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint and its manifest, in order."""

@@ -117,8 +117,9 @@ def fit(
 
 def best_record(history: Sequence[Record]) -> Record | None:
     """Return the record with the lowest finite validation loss, None if there is none."""
-    losses = [r for r in history if np.isfinite(r.get("val_loss") or np.nan)]
-    return min(losses, key=lambda r: r["val_loss"], default=None)
+    evaluated = [r for r in history if r.get("val_loss") is not None]
+    finite = [r for r in evaluated if np.isfinite(r["val_loss"])]
+    return min(finite, key=lambda r: r["val_loss"], default=None)
 
 
 def _reason_to_end(now, steps, history, patience, should_stop) -> str | None:

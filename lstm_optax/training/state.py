@@ -24,12 +24,27 @@ class TrainState(NamedTuple):
 def init_state(
     params: Any, optimizer: optax.GradientTransformation, carry: Any, key: jax.Array
 ) -> TrainState:
-    """Return the state before the first step; `key` is a typed key or its data.
+    """Return the state before the first step.
 
     Its arrays are copies: training donates them, and leaves the caller's as they are.
+
+    Args:
+      params: the parameters, any tree of arrays.
+      optimizer: what will update them.
+      carry: the state of the recurrent layers before the first window.
+      key: a random key, of JAX's default implementation.
+
+    Raises:
+      ValueError: a key of another implementation, which a checkpoint would not remember.
     """
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
+    expected = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    if key.shape != expected.shape:
+        raise ValueError(
+            f"the key's data has shape {key.shape}, the default implementation's "
+            f"{expected.shape}: make it by jax.random.key(seed) without `impl`"
+        )
     zero = jnp.zeros([], jnp.int32)
     state = TrainState(zero, zero, params, optimizer.init(params), carry, key, zero_sums())
     return jax.tree.map(jnp.copy, state)

@@ -65,7 +65,7 @@ def is_finite(metrics: StepMetrics) -> jax.Array:
 def run_steps(
     step: Step, state: TrainState, batches: Any, count: jax.Array
 ) -> tuple[TrainState, StepMetrics]:
-    """Run `count` steps in one dispatch, or fewer: it ends after a step that is not finite.
+    """Run `count` steps in one dispatch; fewer where one is not finite or the batches end.
 
     Several steps in one program save what each dispatch costs. The loop's length is no constant of
     the program, so however steps are grouped, the same program computes them.
@@ -73,12 +73,14 @@ def run_steps(
     Args:
       step: what `make_step` returns; the program is compiled once for each.
       state: is donated: its buffers are reused, and it must not be used again.
-      batches: the steps' batches, stacked along a first axis of at least `count`.
+      batches: the steps' batches, stacked along a first axis.
       count: int32 [], at least 1.
 
     Returns:
       The state after the last step, and what that step measured.
     """
+
+    count = jnp.minimum(count, jax.tree.leaves(batches)[0].shape[0])
 
     def go_on(loop):
         i, _, metrics = loop

@@ -137,7 +137,7 @@ class RunningMaxState(NamedTuple):
 def running_max(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Give the largest output of a second moment so far, entry by entry.
 
-        ν̂ ← max(ν̂, inner(g)),  gives ν̂,  ν̂₀ = 0
+        ν_max ← max(ν_max, inner(g)),  gives ν_max,  which starts at 0
 
     Around `mean_square` it is PyTorch's AMSGrad, around `debias(mean_square)` Optax's.
 

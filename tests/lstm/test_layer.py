@@ -91,12 +91,18 @@ def test_batch_major_is_the_same_turned():
 def test_dropout_acts_between_the_layers_alone():
     one, two = make(dropout=0.5), make(num_layers=2, dropout=0.5)
     rngs = lambda: nnx.Rngs(dropout=3)  # noqa: E731
-    chex.assert_trees_all_close(one(inputs(), rngs=rngs()), one(inputs()))
-    plain, dropped = two(inputs())[0], two(inputs(), rngs=rngs())[0]
+    chex.assert_trees_all_close(one(inputs()), make()(inputs()))
+    plain, dropped = two(inputs(), deterministic=True)[0], two(inputs(), rngs=rngs())[0]
     assert not np.allclose(plain, dropped)
     chex.assert_trees_all_close(two(inputs(), rngs=rngs())[0], dropped)
     chex.assert_trees_all_close(two(inputs(), rngs=rngs(), deterministic=True)[0], plain)
-    chex.assert_trees_all_close(two(inputs(), rngs=rngs())[1][0], two(inputs())[1][0])
+    chex.assert_trees_all_close(
+        two(inputs(), rngs=rngs())[1][0], two(inputs(), deterministic=True)[1][0]
+    )
+    with pytest.raises(ValueError, match="no `rngs` argument was provided"):
+        two(inputs())
+    two.eval()
+    chex.assert_trees_all_close(two(inputs())[0], plain)
 
 
 def test_works_under_nnx_jit_and_grad():

@@ -104,6 +104,16 @@ def test_no_gradient_flows_from_the_past_into_the_future(backend):
     assert np.all(padded[:, 2:] == 0) and np.all(padded[2:] == 0)
 
 
+def test_resets_may_be_numbers():
+    """As `done` often is in reinforcement learning."""
+    params, x, carry = draw()
+    options = options_of(1, 1, 1)
+    as_numbers = options | {"resets": options["resets"].astype(np.float32)}
+    chex.assert_trees_all_equal(
+        lstm_sequence(params, x, carry, **options), lstm_sequence(params, x, carry, **as_numbers)
+    )
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_nan_in_the_padding_reaches_nothing(reverse):
     params, x, carry = draw()

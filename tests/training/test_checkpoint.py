@@ -55,6 +55,14 @@ def test_a_spared_one_is_kept(saved):
     assert saved.restore(state_of(0), prefer=1)[0] == 5
 
 
+def test_going_on_from_an_earlier_one_drops_the_later(saved):
+    """Else they would count as the newest, and the one just written as too old."""
+    saved.save(1, state_of(1))
+    assert saved.steps() == [1]
+    saved.save(2, state_of(2))
+    assert saved.steps() == [1, 2]
+
+
 def test_every_flipped_bit_is_noticed(saved):
     files = sorted(p for p in (saved.folder / "3").rglob("*") if p.is_file())
     assert len(files) > 3

@@ -62,6 +62,7 @@ def test_patience():
     result = run(steps=400, evaluate=lambda params: next(nan), patience=2)
     assert [r["step"] for r in result.history] == [4, 8, 12, 16]
     assert lo.best_record([]) is None
+    assert lo.best_record([{"val_loss": None}, {"val_loss": 0.0}, {}])["val_loss"] == 0.0
 
 
 @pytest.mark.parametrize("dispatches", [1, 2, 4])

@@ -93,6 +93,18 @@ def test_init_state_leaves_the_callers_arrays_alone():
     assert float(params["leak"]) == pytest.approx(0.1) and not zero.is_deleted()
 
 
+def test_a_key_of_another_implementation_is_named():
+    key = jax.random.key(0, impl="rbg")
+    with pytest.raises(ValueError, match="without `impl`"):
+        lo.init_state({}, toy.OPTIMIZER, (), key)
+
+
+def test_a_dispatch_runs_no_batch_twice():
+    step, state = toy.start()
+    state, _ = lo.run_steps(step, state, stacked(0, 5), np.int32(9))
+    assert int(state.step) == 5
+
+
 def test_a_dispatch_ends_after_a_step_that_is_not_finite():
     step, state = toy.start()
     x, y = stacked(0, 5)

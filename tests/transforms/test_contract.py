@@ -1,5 +1,7 @@
 """The contracts that every rule keeps, run over the one table of all rules."""
 
+from functools import cache
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -28,7 +30,6 @@ from lstm_optax.optimizers import OPTIMIZERS
 STEPS = 6
 FLOATS = (jnp.bfloat16, jnp.float16, jnp.float32)
 WRAPPERS = ("running_max", "debias", "nesterov", "precondition", "keep_dtype")
-SWEEPS = [(name, number) for name, row in RULES.items() for number in row.numbers]
 INJECTED = [name for name in RULES if name not in WRAPPERS]  # those made of numbers alone
 STATIC = {"nadamw": "mask"}  # a mask may be a function, which is no schedule
 every_rule = pytest.mark.parametrize("name", RULES)
@@ -60,24 +61,29 @@ def test_table_holds_every_rule():
     assert set(OWN) | set(OPTAX) == set(OPTIMIZERS)
 
 
-@pytest.mark.parametrize("name, number", SWEEPS)
-def test_numbers_may_be_tracers(name, number):
-    """A sweep over any number is one vmap and one trace, and equals the runs one by one."""
-    row, params, gradients = RULES[name], params_of(), gradients_of(STEPS)
+@cache
+def usual(name):
+    """The updates of a rule with its usual numbers."""
+    return trajectory(RULES[name].build(), params_of(), gradients_of(STEPS))[0]
 
-    def run(value):
-        return trajectory(row.build(**{number: value}), params, gradients)[0]
+
+@every_rule
+def test_numbers_may_be_tracers(name):
+    """A sweep over all numbers is one vmap and one trace, and equals the runs one by one."""
+    row, params, gradients = RULES[name], params_of(), gradients_of(STEPS)
 
     @jax.jit
     @chex.assert_max_traces(n=1)
-    def sweep(values):
-        return jax.vmap(run)(values)
+    def sweep(numbers):
+        return jax.vmap(lambda n: trajectory(row.build(**n), params, gradients)[0])(numbers)
 
-    values = np.array([1, 0.5], np.float32) * np.float32(row.numbers[number])
-    swept = sweep(values)
-    sweep(values * 0.9)
-    for i, value in enumerate(values):
-        close(member(swept, i), run(float(value)), rtol=1e-4)
+    factors = {number: np.float32(0.5 + 0.1 * i) for i, number in enumerate(row.numbers)}
+    others = {number: float(factors[number] * value) for number, value in row.numbers.items()}
+    both = {n: np.array([value, others[n]], np.float32) for n, value in row.numbers.items()}
+    swept = sweep(both)
+    sweep({number: values * 0.9 for number, values in both.items()})
+    close(member(swept, 0), usual(name), rtol=1e-4)
+    close(member(swept, 1), trajectory(row.build(**others), params, gradients)[0], rtol=1e-4)
 
 
 @every_rule
@@ -156,7 +162,7 @@ def test_inject_hyperparams(name):
     row, params, gradients = RULES[name], params_of(), gradients_of(STEPS)
     injected = optax.inject_hyperparams(row.make, static_args=STATIC.get(name, ()))
     updates, state = trajectory(injected(**row.numbers, **row.options), params, gradients)
-    close(updates, trajectory(row.build(), params, gradients)[0], rtol=1e-4)
+    close(updates, usual(name), rtol=1e-4)
     assert set(row.numbers) <= set(state.hyperparams)
 
 
@@ -190,7 +196,7 @@ def test_multi_steps(name):
 def test_flatten(name):
     tx, params, gradients = RULES[name].build(), params_of(), gradients_of(STEPS)
     flat = trajectory(optax.flatten(tx), params, gradients)[0]
-    close(flat, trajectory(tx, params, gradients)[0])
+    close(flat, usual(name))
 
 
 @every_rule

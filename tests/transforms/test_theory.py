@@ -134,6 +134,12 @@ def test_unseen_rows_stay_without_any_epsilon():
     np.testing.assert_allclose(updates, [0, np.sqrt(10)], rtol=1e-6)
 
 
+def test_a_direction_without_a_size_is_no_step():
+    """Where ν has died but the direction has not, 0/0 stands for nothing, not for the direction."""
+    tx = lo.precondition(lo.momentum(1.0), lo.mean_square(0.0))
+    np.testing.assert_allclose(steps_of(tx, [2.0, 0.0, 1e-30]), [1, 0, 0])
+
+
 def test_debias_keeps_its_digits():
     """The naive 1 − decayᵗ is off by 1e-5 at .999 in float32; this form is not."""
     from lstm_optax.transforms.scalars import debias_factor
