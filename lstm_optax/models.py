@@ -134,6 +134,7 @@ class LanguageModel(nnx.Module):
         Raises:
           ValueError: the prompt is empty.
         """
+        prompt = jnp.asarray(prompt)
         if prompt.shape[0] == 0:
             raise ValueError("the prompt is empty; give at least one token")
         logits, carry = self(prompt[:, None], deterministic=True)

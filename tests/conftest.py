@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin where workers fill the cores
+
 import chex
 import hypothesis
 import jax

@@ -2,14 +2,13 @@
 
 from lstm_optax.data.ngram import ngram_losses
 from lstm_optax.data.text import (
-    Batch,
     TextError,
     Vocabulary,
-    Windows,
     read_text,
     split,
     topics_text,
 )
+from lstm_optax.data.windows import Batch, Windows
 
 __all__ = [
     "Batch",

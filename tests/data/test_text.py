@@ -281,3 +281,17 @@ def test_sizes_below_one_are_refused(batch, window):
 def test_there_is_no_window_before_the_first():
     with pytest.raises(ValueError, match="no window -1"):
         Windows.of(ramp(100), 3, 4)(-1)
+
+
+def test_iterating_is_one_pass():
+    windows = Windows.of(np.arange(50, dtype=np.int32), 2, 5)
+    passed = list(windows)
+    assert len(passed) == len(windows)
+    for p, batch in enumerate(passed):
+        np.testing.assert_array_equal(batch.inputs, windows(p).inputs)
+        np.testing.assert_array_equal(batch.resets, windows(p).resets)
+
+
+def test_decoding_a_whole_window_is_named():
+    with pytest.raises(ValueError, match=r"codes have shape \(2, 2\), not \[N\]"):
+        Vocabulary.of("ab").decode(np.zeros((2, 2), int))

@@ -1,0 +1,101 @@
+"""The notebooks: what is stored in them is whole and clean, and they run, at small size."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+BADGE = (
+    "[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/lstm-optax/lstm_optax/blob/main/notebooks/{name})"
+)
+NOT_PORTABLE = re.compile(r"(?<![\w.:/])/(tmp|home|root|work|usr|opt|Users|content)/|[A-Z]:\\\\")
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+
+
+def source(cell) -> str:
+    return "".join(cell["source"])
+
+
+def code_cells(notebook) -> list:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def shows_something(code: str) -> bool:
+    """Whether a cell prints outside of its functions, or ends with a value."""
+    tree = ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", code, flags=re.MULTILINE))
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    run_now = [node for node in tree.body if not isinstance(node, definitions)]
+    calls = [n for top in run_now for n in ast.walk(top) if isinstance(n, ast.Call)]
+    prints = any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
+    ends_with_a_value = bool(tree.body) and isinstance(tree.body[-1], ast.Expr)
+    return prints or (ends_with_a_value and not code.rstrip().endswith(";"))
+
+
+def check_outputs(notebook) -> None:
+    """Every code cell was run, in order; each that shows something did, and nothing else came."""
+    cells = code_cells(notebook)
+    counts = [cell["execution_count"] for cell in cells]
+    assert counts == list(range(1, len(cells) + 1)), f"not run once from top to bottom: {counts}"
+    for cell in cells:
+        kinds = [(out["output_type"], out.get("name")) for out in cell["outputs"]]
+        assert not any(kind == "error" for kind, _ in kinds), source(cell)
+        assert not any(name == "stderr" for _, name in kinds), source(cell)
+        assert bool(kinds) == shows_something(source(cell)), f"{kinds} after\n{source(cell)}"
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@each_notebook
+def test_first_cell_has_a_title_and_the_badge(path):
+    first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]
+    assert first["cell_type"] == "markdown"
+    assert source(first).startswith("# ")
+    assert BADGE.format(name=path.name) in source(first)
+
+
+@each_notebook
+def test_stored_outputs_are_whole_and_without_error(path):
+    check_outputs(json.loads(path.read_text(encoding="utf-8")))
+
+
+@each_notebook
+def test_nothing_stored_belongs_to_one_machine(path):
+    """Neither paths nor times nor the name of a kernel."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    assert set(notebook["metadata"]["language_info"]) == {"name"}
+    for cell in notebook["cells"]:
+        assert cell["metadata"] == {}, source(cell)
+    found = NOT_PORTABLE.search(json.dumps([cell["outputs"] for cell in code_cells(notebook)]))
+    assert not found, found
+
+
+@pytest.mark.slow
+@each_notebook
+def test_notebook_runs_at_small_size(path, tmp_path, monkeypatch):
+    reason = "needs the extra: pip install 'lstm_optax[notebooks]'"
+    nbformat = pytest.importorskip("nbformat", reason=reason)
+    nbclient = pytest.importorskip("nbclient", reason=reason)
+    pytest.importorskip("ipykernel", reason=reason)
+    monkeypatch.setenv("NOTEBOOK_STEPS", "16")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in code_cells(notebook):
+        cell["outputs"], cell["execution_count"] = [], None
+    place = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources=place
+    ).execute()  # raises at the first cell that does
+    check_outputs(notebook)
+    assert not list(tmp_path.iterdir()), "a notebook leaves no files behind"
