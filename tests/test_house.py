@@ -21,6 +21,7 @@ ARROWS = {  # a room may import what stands behind its arrow, and what that may 
     "report": set(),
     "transforms": {"gates"},
     "optimizers": {"names", "transforms"},
+    "presets": {"transforms", "optimizers"},
     "lstm": {"gates"},
     "models": {"lstm"},
     "training": {"transforms"},
