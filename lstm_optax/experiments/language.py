@@ -1,7 +1,6 @@
 """A character language model made ready for training: text, model, loss, optimizer."""
 
 import hashlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import optax
 from flax import nnx
 
 from lstm_optax.data import Vocabulary, Windows, ngram_losses, read_text, split, topics_text
-from lstm_optax.experiments.options import OptionError, TrainConfig
+from lstm_optax.experiments.options import TrainConfig
 from lstm_optax.models import LanguageModel, token_losses
 from lstm_optax.optimizers import OPTIMIZERS
 from lstm_optax.training import TrainState, init_state
@@ -103,23 +102,7 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return the optimizer of a configuration, behind the clip of the gradient's norm.
-
-    Raises:
-      OptionError: weight decay is asked of an optimizer that has none.
-    """
-    factory = OPTIMIZERS[config.optimizer]
-    decay = {}
-    if config.weight_decay is not None:
-        name = _decay_name(factory)
-        if name is None:
-            takers = ", ".join(n for n, f in OPTIMIZERS.items() if _decay_name(f))
-            raise OptionError(f"--weight-decay: {config.optimizer} has none; these have: {takers}")
-        decay = {name: config.weight_decay}
+    """Return the optimizer of a configuration, behind the clip of the gradient's norm."""
+    decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
     clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
-    return optax.chain(*clip, factory(schedule, **decay))
-
-
-def _decay_name(factory: Callable) -> str | None:
-    parameters = inspect.signature(factory).parameters
-    return next((n for n in ("weight_decay", "weight_decay_rate") if n in parameters), None)
+    return optax.chain(*clip, OPTIMIZERS[config.optimizer](schedule, **decay))

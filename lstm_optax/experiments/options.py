@@ -1,15 +1,28 @@
 """What an experiment is told, as frozen dataclasses; no JAX here, so that `--help` is quick."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
 from lstm_optax.names import OPTIMIZER_NAMES, check_optimizer
 
 __all__ = ["OptionError", "SampleConfig", "TrainConfig"]
+
+DECAYING_OPTIMIZERS = ("nadamw", "optax.adamw", "optax.lion", "optax.contrib.muon")
+"""The optimizers with a weight decay per unit of learning rate, known before JAX is imported.
+
+`optax.adafactor` has a decay too, but one that the learning rate does not scale.
+"""
+
+OptimizerName = Annotated[
+    str, tyro.conf.arg(metavar="NAME", help=f"Optimizer: {', '.join(OPTIMIZER_NAMES)}.")
+]
+Schedule = Literal["constant", "cosine", "linear"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 class OptionError(ValueError):
@@ -20,17 +33,16 @@ class OptionError(ValueError):
 class TrainConfig:
     """Everything that decides the numbers of a run."""
 
-    text: Path | None = None
+    text: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """UTF-8 text file to learn; by default the help topics that ship with Python."""
 
-    optimizer: Annotated[
-        str, tyro.conf.arg(metavar="NAME", help=f"Optimizer: {', '.join(OPTIMIZER_NAMES)}.")
-    ] = "nadam"
+    optimizer: OptimizerName = "nadam"
+    """Name of an optimizer."""
 
     learning_rate: float = 1.6e-2
     """Peak learning rate, above 0."""
 
-    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    schedule: Schedule = "cosine"
     """Course of the learning rate after the warmup; cosine and linear end at 0."""
 
     warmup: int = 0
@@ -39,8 +51,9 @@ class TrainConfig:
     clip: float = 1.0
     """Largest norm of the gradient, beyond which it is scaled down; 0 for no clipping."""
 
-    weight_decay: float | None = None
-    """Decoupled weight decay per unit of learning rate, 0 or more; by default the optimizer's."""
+    weight_decay: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Decoupled weight decay per unit of learning rate (in optax.adafactor per step), 0 or more;
+    by default the optimizer's."""
 
     embedding: int = 64
     """Features of a character's vector, at least 1."""
@@ -75,7 +88,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of the parameters and the dropout, 0 or more."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Dtype of the products; parameters and state are float32."""
 
     def check(self) -> None:
@@ -89,12 +102,22 @@ class TrainConfig:
         for name in ("steps", "eval_every", "patience"):
             _check(name, getattr(self, name), "at least 1", lambda x: x >= 1)
         _check("learning_rate", self.learning_rate, "above 0", lambda x: x > 0)
+        _check_choice("schedule", self.schedule, get_args(Schedule))
         _check("warmup", self.warmup, f"from 0 to {self.steps - 1}", lambda x: 0 <= x < self.steps)
         _check("clip", self.clip, "0 or more", lambda x: x >= 0)
         _check("dropout", self.dropout, "from 0 to below 1", lambda x: 0 <= x < 1)
         _check("seed", self.seed, "from 0 to 2³² − 1", lambda x: 0 <= x < 2**32)
+        _check_choice("dtype", self.dtype, get_args(Dtype))
+        self._check_together()
+
+    def _check_together(self) -> None:
         if self.weight_decay is not None:
             _check("weight_decay", self.weight_decay, "0 or more", lambda x: x >= 0)
+            if self.optimizer not in DECAYING_OPTIMIZERS:
+                raise OptionError(
+                    f"--weight-decay: {self.optimizer} has none; these have: "
+                    f"{', '.join(DECAYING_OPTIMIZERS)}"
+                )
         if self.tied and self.embedding != self.hidden:
             raise OptionError(
                 f"--tied needs --embedding equal to --hidden, but they are {self.embedding} "
@@ -102,18 +125,26 @@ class TrainConfig:
             )
 
 
-def _check(name: str, value: float, expected: str, holds) -> None:
-    if not (math.isfinite(value) and holds(value)):
-        raise OptionError(f"--{name.replace('_', '-')} is {value}, but must be {expected}")
+def _check(name: str, value: float, expected: str, holds: Callable[[float], bool]) -> None:
+    if not abs(value) < math.inf:
+        expected += " and finite"
+    elif holds(value):
+        return
+    raise OptionError(f"--{name.replace('_', '-')} is {value}, but must be {expected}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"--{name} is {value!r}, but must be one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True)
 class SampleConfig:
     """What to write with a trained model."""
 
-    prompt: str | None = None
-    """What the text begins with, in characters of the run's text; by default its first one in
-    order, most often a line break."""
+    prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """What the text begins with, in characters of the run's text; by default "The ", or where
+    that cannot be, the first of them in order."""
 
     length: int = 300
     """Characters to write, at least 1."""
@@ -124,10 +155,21 @@ class SampleConfig:
     seed: int = 0
     """Seed of the sampling, 0 or more."""
 
-    def check(self) -> None:
-        """Raise OptionError for the first value that cannot be."""
+    def check(self, vocabulary: str | None = None) -> None:
+        """Raise OptionError for the first value that cannot be.
+
+        Args:
+          vocabulary: the characters of the run's text, to look for those of the prompt in.
+        """
         if self.prompt == "":
             raise OptionError("--prompt is empty: give at least one character")
         _check("length", self.length, "at least 1", lambda x: x >= 1)
         _check("temperature", self.temperature, "0 or more", lambda x: x >= 0)
         _check("seed", self.seed, "from 0 to 2³² − 1", lambda x: 0 <= x < 2**32)
+        unknown = sorted(set(self.prompt or "") - set(vocabulary)) if vocabulary else []
+        if unknown:
+            some = ", ".join(map(repr, unknown[:5])) + (", …" if unknown[5:] else "")
+            raise OptionError(
+                f"--prompt: the run's text has no {some}: leave such characters out, or train on "
+                "a text that has them"
+            )

@@ -1,5 +1,6 @@
 """The folder of a run: its configuration, its records, its checkpoints; no JAX here."""
 
+import hashlib
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from typing import Any
 from lstm_optax.experiments.options import OptionError, TrainConfig
 
 RUNS = Path("runs")
+GLOB = "*?[]"  # Orbax takes a checkpoint's path for a pattern, and would lose the arrays
 
 
 class RunFolder:
@@ -47,59 +49,94 @@ class RunFolder:
         mine = (self.metrics, self.picture, self.sample, self.config, self.checkpoints)
         return [path for path in mine if path.exists()]
 
+    def check_free(self) -> None:
+        """Raise OptionError if a run was begun here, or none can be."""
+        self._check_path()
+        if self.holds_run():
+            raise OptionError(
+                f"{self.path} already holds a run: resume it with --resume, replace it with "
+                "--overwrite, or name another folder with --run DIR"
+            )
+
     def create(self, *, overwrite: bool) -> None:
         """Make the folder; with `overwrite`, take away the run it holds, and nothing else."""
+        self._check_path()
+        if not overwrite:
+            self.check_free()
         if self.holds_run():
-            if not overwrite:
-                raise OptionError(
-                    f"{self.path} already holds a run: resume it with --resume, replace it with "
-                    f"--overwrite, or name another folder with --run DIR"
-                )
             for file in (self.config, self.metrics, self.picture, self.sample):
                 file.unlink(missing_ok=True)
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
 
     def write_config(self, config: TrainConfig, facts: dict[str, Any]) -> None:
-        """Write config.json: the configuration, and facts of the text and the versions."""
+        """Write config.json: the configuration, facts of the text and the versions, a digest."""
         values = asdict(config) | {"text": str(config.text) if config.text else None}
-        text = json.dumps({"config": values, **facts}, indent=2, ensure_ascii=False)
+        content = {"config": values, **facts}
+        text = json.dumps(content | {"sha256": _digest(content)}, indent=2)
         _write_whole(self.config, text + "\n")
 
     def read_config(self) -> tuple[TrainConfig, dict[str, Any]]:
-        """Return the configuration and the facts; OptionError if they cannot be read."""
+        """Return the configuration and the facts; OptionError if they are not as written."""
         if not self.config.exists():
             raise OptionError(f"{self.path} holds no run: there is no {self.config.name}")
         try:
             facts = json.loads(self.config.read_text(encoding="utf-8"))
+            if facts.pop("sha256") != _digest(facts):
+                raise ValueError("its SHA-256 does not fit")
             values = facts.pop("config")
             known = {field.name for field in fields(TrainConfig)}
             if set(values) != known:
                 raise ValueError(f"settings {sorted(set(values) ^ known)} do not fit this version")
             text = Path(values["text"]) if values["text"] else None
             return TrainConfig(**(values | {"text": text})), facts
-        except (ValueError, KeyError, TypeError) as error:
-            raise OptionError(f"{self.config} is damaged ({error}): start another run") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OptionError(
+                f"{self.config} is damaged ({error}): put it back, or train anew with --overwrite"
+            ) from None
+
+    def check_resume(self, config: TrainConfig) -> None:
+        """Raise OptionError if `config` is not what the run can go on with.
+
+        The name of the text may differ, since its content is compared; more steps are possible
+        under a constant schedule.
+        """
+        self._check_path()
+        stored, _ = self.read_config()
+        changed = {n: v for n, v in vars(stored).items() if v != getattr(config, n) and n != "text"}
+        if set(changed) == {"steps"}:
+            if config.schedule != "constant":
+                raise OptionError(
+                    f"--resume with --steps {config.steps}: the run was planned for "
+                    f"{stored.steps}, and its {config.schedule} schedule depends on them; only a "
+                    "constant one can go on"
+                )
+        elif changed:
+            flags = ", ".join(_flag(name, value) for name, value in changed.items())
+            raise OptionError(
+                f"--resume: the run in {self.path} has {flags}; leave such flags out to go on "
+                "with it, or name another folder with --run DIR for another run"
+            )
+
+    def _check_path(self) -> None:
+        path = str(self.path.absolute())
+        if any(character in path for character in GLOB):
+            raise OptionError(
+                f"{path} has one of {' '.join(GLOB)} in it, and Orbax cannot write checkpoints "
+                "there: name another folder with --run DIR"
+            )
 
     def append_record(self, record: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(_line(record))
 
-    def read_records(self, last_step: int | None = None) -> list[dict[str, Any]]:
-        """Return the records up to a step; a line broken off by a crash ends them."""
-        records = []
+    def read_records(self, last_step: float = math.inf) -> list[dict[str, Any]]:
+        """Return the records up to a step, without lines that hold none, as a crash leaves them."""
         if not self.metrics.exists():
-            return records
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                break
-            if last_step is not None and record["step"] > last_step:
-                break
-            records.append(record)
-        return records
+            return []
+        records = map(_record_of, self.metrics.read_bytes().splitlines())
+        return [record for record in records if record and record["step"] <= last_step]
 
     def write_records(self, records: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl anew."""
@@ -110,6 +147,30 @@ def _line(record: dict[str, Any]) -> str:
     """Return a record as a line of JSON, which has no word for NaN: null stands for it."""
     finite = {k: v if v is None or math.isfinite(v) else None for k, v in record.items()}
     return json.dumps(finite) + "\n"
+
+
+def _record_of(line: bytes) -> dict[str, Any] | None:
+    """Return the record that a line holds, None if it holds none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    numbers = record.get("step"), record.get("seconds"), record.get("val_loss", "none") or 0.0
+    return record if all(isinstance(number, int | float) for number in numbers) else None
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _flag(name: str, value: Any) -> str:
+    """Return the flag that gives an option its value."""
+    flag = name.replace("_", "-")
+    if value is None or value is False:
+        return f"no --{flag}"
+    return f"--{flag}" if value is True else f"--{flag} {value}"
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Text from a trained run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -21,25 +22,34 @@ from lstm_optax.training import Checkpoints, best_record
 __all__ = ["sample_text"]
 
 
-def sample_text(folder: Path, config: SampleConfig) -> str:
+def sample_text(
+    folder: Path, config: SampleConfig, *, warn: Callable[[str], None] = lambda message: None
+) -> str:
     """Return the prompt and what the best model of a run writes after it.
 
+    Args:
+      folder: of the run.
+      config: what to write.
+      warn: is told of a damaged checkpoint, in whose place another one writes.
+
     Raises:
-      OptionError: an option that cannot be, or no run there.
-      TextError: a character of the prompt is not in the run's vocabulary.
+      OptionError: an option that cannot be, a prompt of other characters than the run's text, or
+        no run there.
       CheckpointError: the run has no whole checkpoint.
     """
-    config.check()
     run = RunFolder(folder)
     trained, facts = run.read_config()
+    config.check(facts["text"]["vocabulary"])
     vocabulary = Vocabulary.of(facts["text"]["vocabulary"])
-    prompt = vocabulary.characters[0] if config.prompt is None else config.prompt
+    prompt = _default_prompt(vocabulary) if config.prompt is None else config.prompt
     codes = jnp.asarray(vocabulary.encode(prompt))
     model = make_model(trained, len(vocabulary))
     state = make_state(trained, model, make_optimizer(trained, make_schedule(trained)))
     best = best_record(run.read_records())
     prefer = best["step"] if best else None
-    _, state, _ = Checkpoints(run.checkpoints).restore(state, prefer=prefer)
+    step, state, damaged = Checkpoints(run.checkpoints).restore(state, prefer=prefer)
+    for bad in damaged:
+        warn(f"the checkpoint of step {bad} is damaged; sampling from that of step {step}")
     graphdef = nnx.graphdef(model)
 
     @jax.jit
@@ -49,3 +59,8 @@ def sample_text(folder: Path, config: SampleConfig) -> str:
 
     drawn = jax.device_get(generate(state.params, jax.random.key(config.seed)))
     return prompt + vocabulary.decode(drawn)
+
+
+def _default_prompt(vocabulary: Vocabulary) -> str:
+    prompt = "The "
+    return prompt if set(prompt) <= set(vocabulary.characters) else vocabulary.characters[0]

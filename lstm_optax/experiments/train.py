@@ -1,5 +1,6 @@
 """Train a character language model in a folder, from the beginning or from a checkpoint."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -44,7 +45,7 @@ class Observer:
 
     plan: Callable[[list[tuple[str, str]]], None] = lambda pairs: None
     warn: Callable[[str], None] = lambda message: None
-    progress: Callable[[int, float], None] = lambda step, loss: None
+    progress: Callable[[int, float], None] = lambda step, loss: None  # NaN before the first step
     record: Callable[[dict[str, Any]], None] = lambda record: None
     should_stop: Callable[[], bool] = lambda: False
 
@@ -84,10 +85,14 @@ def train_language_model(
     """
     config.check()
     run = RunFolder(folder)
-    facts = _check_resume(run, config) if resume else {}
+    if resume:
+        run.check_resume(config)
     corpus = load_corpus(config.text, config.batch, config.window)
-    if resume and facts["text"]["sha256"] != corpus.sha256:
-        raise OptionError(f"--resume: the text {corpus.name} is not the one the run began with")
+    if resume and run.read_config()[1]["text"]["sha256"] != corpus.sha256:
+        raise OptionError(
+            f"--resume: the text {corpus.name} is not the one that the run began with; "
+            "name that one with --text FILE, or another folder with --run DIR for another run"
+        )
     schedule = make_schedule(config)
     optimizer = make_optimizer(config, schedule)
     model = make_model(config, len(corpus.vocabulary))
@@ -95,34 +100,37 @@ def train_language_model(
     checkpoints = Checkpoints(run.checkpoints)
     history = []
     if resume:
-        step, state, damaged = checkpoints.restore(state)
-        for bad in damaged:
-            observer.warn(f"the checkpoint of step {bad} is damaged; going on from step {step}")
-        history = run.read_records(step)
+        state, history = _restore(run, checkpoints, config, state, observer.warn)
         run.write_records(history)
     else:
         run.create(overwrite=overwrite)
     run.write_config(config, _facts(corpus))
     observer.plan(_plan(config, corpus, run, state))
+    if int(state.step) < config.steps:
+        observer.progress(int(state.step), math.nan)
 
     def keep(history: list[dict[str, Any]], state: TrainState) -> None:
         record = history[-1]
         record["learning_rate"] = np.asarray(schedule(record["step"] - 1)).item()
         run.append_record(record)
         best = best_record(history)
-        checkpoints.save(record["step"], state, spare=best["step"] if best else None)
+        good = math.isfinite(record["val_loss"])
+        if good:
+            checkpoints.save(record["step"], state, spare=best["step"] if best else None)
         observer.record(record)
+        if not good and record["step"] == config.steps:  # else the next step tells more of it
+            error = f"the validation loss after step {config.steps} is not finite"
+            raise Diverged(_advice(error, config.steps, config, schedule, checkpoints))
 
     loss, measure = make_losses(nnx.graphdef(model))
     carry = model.lstm.initial_carry(config.batch)
-    windows = [corpus.validation(p) for p in range(len(corpus.validation))]
     try:
         state, history, reason = fit(
             make_step(loss, optimizer),
             state,
             corpus.train,
             steps=config.steps,
-            evaluate=make_evaluate(measure, carry, windows),
+            evaluate=make_evaluate(measure, carry, list(corpus.validation)),
             eval_every=config.eval_every,
             patience=config.patience,
             history=history,
@@ -131,27 +139,31 @@ def train_language_model(
             should_stop=observer.should_stop,
         )
     except NonFiniteError as error:
-        raise Diverged(_advice(error, config, schedule, checkpoints)) from None
+        raise Diverged(_advice(str(error), error.step, config, schedule, checkpoints)) from None
     step, best = int(state.step), best_record(history)
-    if reason == "interrupted":
+    if reason == "interrupted" and not checkpoints.is_whole(step):
         checkpoints.save(step, state, spare=best["step"] if best else None)
     return TrainResult(history, corpus.floors, best, reason, step)
 
 
-def _check_resume(run: RunFolder, config: TrainConfig) -> dict[str, Any]:
-    stored, facts = run.read_config()
-    changed = [name for name in vars(config) if getattr(config, name) != getattr(stored, name)]
-    if changed == ["steps"] and config.schedule != "constant":
-        raise OptionError(
-            f"--resume with --steps {config.steps}: the run was planned for {stored.steps} steps, "
-            f"and its {config.schedule} schedule depends on them; only a constant one can go on"
-        )
-    if changed and changed != ["steps"]:
-        values = ", ".join(
-            f"--{name.replace('_', '-')} {getattr(stored, name)}" for name in changed
-        )
-        raise OptionError(f"--resume: the run in {run.path} has {values}; leave them as they were")
-    return facts
+def _restore(
+    run: RunFolder,
+    checkpoints: Checkpoints,
+    config: TrainConfig,
+    state: TrainState,
+    warn: Callable[[str], None],
+) -> tuple[TrainState, list[dict[str, Any]]]:
+    """Return the newest whole checkpoint and the records up to it; warn of what is damaged."""
+    step, state, damaged = checkpoints.restore(state)
+    if step > config.steps:
+        raise OptionError(f"--resume with --steps {config.steps}: the run has done {step} already")
+    for bad in damaged:
+        warn(f"the checkpoint of step {bad} is damaged; going on from step {step}")
+    history = run.read_records(step)
+    lost = step // config.eval_every - len(history)
+    if lost > 0:
+        warn(f"{run.metrics} is damaged; records lost: {lost}")
+    return state, history
 
 
 def _facts(corpus: Corpus) -> dict[str, Any]:
@@ -175,42 +187,43 @@ def _plan(
     count, step = sum(leaf.size for leaf in jax.tree.leaves(state.params)), int(state.step)
     epochs = config.steps / len(corpus.train)
     kinds = len(corpus.vocabulary)
+    model = [
+        f"LSTM, {config.layers} × {config.hidden:,} units, embedding {config.embedding:,}",
+        *(["tied"] if config.tied else []),
+        *([f"dropout {config.dropout:g}"] if config.dropout else []),
+        f"{count:,} parameters, {config.dtype}",
+    ]
+    decay = config.weight_decay
+    optimizer = [
+        f"{config.optimizer}, learning rate {config.learning_rate:g} {config.schedule}",
+        *([f"warmup {config.warmup:,} steps"] if config.warmup else []),
+        *([f"weight decay {decay:g}"] if decay is not None else []),
+        f"clip {config.clip:g}" if config.clip else "no clip",
+    ]
+    training = (
+        f"{config.steps:,} steps of {config.batch} × {config.window} characters, "
+        f"{epochs:.1f} passes over the text"
+    )
     pairs = [
-        (
-            "text",
-            f"{corpus.name}, {corpus.characters:,} characters, {kinds} of them distinct",
-        ),
-        (
-            "model",
-            f"LSTM, {config.layers} × {config.hidden} units, embedding {config.embedding}, "
-            f"{count:,} parameters, {config.dtype}",
-        ),
-        (
-            "optimizer",
-            f"{config.optimizer}, learning rate {config.learning_rate:g} {config.schedule}, "
-            f"clip {config.clip:g}",
-        ),
-        (
-            "training",
-            f"{config.steps:,} steps of {config.batch} × {config.window} characters, "
-            f"{epochs:.1f} passes",
-        ),
+        ("text", f"{corpus.name}, {corpus.characters:,} characters, {kinds} of them distinct"),
+        ("model", ", ".join(model)),
+        ("optimizer", ", ".join(optimizer)),
+        ("training", training),
         ("device", str(jax.devices()[0])),
         ("run folder", str(run.path)),
     ]
-    return pairs + ([("resumed", f"after step {step:,}")] if step else [])
+    return pairs + ([("resumed", f"after step {step:,} of {config.steps:,}")] if step else [])
 
 
-def _all_windows(corpus: Corpus) -> list:
-    return [corpus.validation(p) for p in range(len(corpus.validation))]
-
-
-def _advice(error: NonFiniteError, config: TrainConfig, schedule, checkpoints: Checkpoints) -> str:
-    rate = float(np.asarray(schedule(error.step - 1)))
+def _advice(
+    error: str, step: int, config: TrainConfig, schedule: Callable, checkpoints: Checkpoints
+) -> str:
+    rate = np.asarray(schedule(step - 1)).item()
     kept = checkpoints.steps()
     last = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint was made yet"
-    clip = "a smaller --clip" if config.clip else "--clip 1"
-    return (
-        f"{error}; the learning rate was {rate:g}. Try --learning-rate "
-        f"{config.learning_rate / 3:.2g}, --warmup {max(config.steps // 20, 1)} or {clip}; {last}"
-    )
+    remedies = [
+        f"--learning-rate {config.learning_rate / 3:.2g}",
+        *([] if config.warmup else [f"--warmup {max(config.steps // 20, 1)}"]),
+        "a smaller --clip" if config.clip else "--clip 1",
+    ]
+    return f"{error}; the learning rate was {rate:g}. Try {' or '.join(remedies)}; {last}"

@@ -1,5 +1,6 @@
 """The progress of a run: a bar on a terminal, a line for each record elsewhere."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, Self
@@ -21,17 +22,18 @@ class TrainScreen:
         self.console, self.steps, self.characters = console, steps, characters
         self.first: tuple[int, float] | None = None  # step and time of the first dispatch
         self.speed = 0.0  # steps per second since then: compilation does not count
+        self.wide = console.width >= 72
         self.bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}"),
-            TextColumn("{task.fields[rate]:,.0f} characters/s"),
+            *([BarColumn()] if self.wide else []),
+            TextColumn("{task.description}"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=console,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("", total=steps, loss=float("nan"), rate=0.0)
+        self.task = self.bar.add_task("compiling", total=steps)
 
     def __enter__(self) -> Self:
         return self
@@ -40,21 +42,32 @@ class TrainScreen:
         self.bar.stop()
 
     def progress(self, step: int, loss: float) -> None:
-        """Show that `step` is done, with its loss in nats per character."""
+        """Show that `step` is done, with its loss in nats per character; NaN before the first."""
         now = time.perf_counter()
+        if math.isnan(loss):
+            self.bar.reset(self.task, completed=step)
+            self.bar.start()
+            return
         if self.first is None:
             self.first = (step, now)
-            self.bar.start()
         elif step > self.first[0]:
             self.speed = (step - self.first[0]) / (now - self.first[1])
-        rate = self.speed * self.characters
-        self.bar.update(self.task, completed=step, loss=loss, rate=rate)
+        shown = f"loss {_short(loss)} nats" + (f"  {self._rate()}" if self.wide else "")
+        self.bar.update(self.task, completed=step, description=shown)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Show a record; above the bar on a terminal."""
-        left = (self.steps - record["step"]) / self.speed if self.speed else float("nan")
-        losses = f"training {record['train_loss']:.3f}  validation {record['val_loss']:.3f}"
-        line = f"step {record['step']:>6,}  {losses}"
-        if not self.console.is_terminal:
-            line += f"  {self.speed * self.characters:,.0f} characters/s  {left:.0f} s left"
-        self.bar.console.print(line)
+        losses = [_short(record[name]) for name in ("train_loss", "val_loss")]
+        line = f"step {record['step']:>6,}  training {losses[0]}  validation {losses[1]} nats"
+        if not self.console.is_terminal and self.speed:
+            left = (self.steps - record["step"]) / self.speed
+            line += f"  {self._rate()}  {left:,.0f} s left"
+        self.console.print(line, soft_wrap=not self.console.is_terminal)
+
+    def _rate(self) -> str:
+        return f"{self.speed * self.characters:,.0f} characters/s"
+
+
+def _short(loss: float) -> str:
+    """Return a loss with three digits after the point, or in all if it is astronomic."""
+    return f"{loss:.3f}" if abs(loss) < 1000 else f"{loss:.3g}"

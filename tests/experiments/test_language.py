@@ -1,0 +1,178 @@
+"""A language model made ready: corpus, schedule, optimizer, losses."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from lstm_optax import OPTIMIZERS, TextError, TrainConfig
+from lstm_optax.experiments import language
+from lstm_optax.experiments.options import DECAYING_OPTIMIZERS
+
+TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
+
+
+@pytest.fixture
+def corpus(tmp_path) -> language.Corpus:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return language.load_corpus(path, batch=2, window=8)
+
+
+def config(**values) -> TrainConfig:
+    return TrainConfig(**(dict(hidden=8, embedding=4, batch=2, window=8) | values))
+
+
+def test_a_corpus_is_all_of_the_text(corpus, tmp_path):
+    assert corpus.name == str(tmp_path / "text.txt") and corpus.characters == len(TEXT)
+    assert "".join(corpus.vocabulary.characters) == "".join(sorted(set(TEXT)))
+    assert corpus.floors.keys() == {"uniform", *(f"{n}-gram" for n in range(1, 6))}
+    assert corpus.floors["uniform"] == pytest.approx(math.log(len(set(TEXT))))
+    held_out = len(TEXT) // 10
+    batches = [corpus.validation(p) for p in range(len(corpus.validation))]
+    assert sum((batch.targets >= 0).sum() for batch in batches) == held_out - 1
+    assert len(corpus.train) == (len(TEXT) - held_out - 1) // 2 // 8
+    first = corpus.vocabulary.decode(corpus.train(0).inputs[:, 0])
+    assert first == TEXT[:8]
+
+
+def test_a_text_is_known_by_its_content(corpus, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text(TEXT)
+    assert language.load_corpus(other, 2, 8).sha256 == corpus.sha256
+    other.write_text(TEXT.replace("pig", "gip", 1))
+    assert language.load_corpus(other, 2, 8).sha256 != corpus.sha256
+
+
+def test_without_a_file_the_text_is_the_help_topics(monkeypatch):
+    monkeypatch.setattr(language, "topics_text", lambda: TEXT)
+    corpus = language.load_corpus(None, 2, 8)
+    assert (corpus.name, corpus.characters) == ("pydoc_data.topics", len(TEXT))
+
+
+def test_a_text_too_short_for_batch_and_window_is_refused(corpus, tmp_path):
+    with pytest.raises(TextError, match="take a smaller --batch or --window"):
+        language.load_corpus(tmp_path / "text.txt", 2, 800)
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize("course", ["constant", "cosine", "linear"])
+def test_the_learning_rate_rises_and_takes_its_course(course, warmup):
+    schedule = language.make_schedule(
+        config(learning_rate=0.5, schedule=course, warmup=warmup, steps=110)
+    )
+    rest = 110 - warmup
+    for step in range(110):
+        done = (step - warmup) / rest
+        expected = {
+            "constant": 1.0,
+            "cosine": 0.5 + 0.5 * math.cos(math.pi * done),
+            "linear": 1 - done,
+        }[course]
+        expected = step / warmup if step < warmup else expected
+        np.testing.assert_allclose(schedule(step), 0.5 * expected, rtol=1e-5, atol=1e-7)
+    end = 0.5 if course == "constant" else 0.0
+    np.testing.assert_allclose(schedule(110), end, atol=1e-7)
+
+
+def test_the_gradient_is_clipped_before_the_optimizer():
+    params = {"w": jnp.zeros([4])}
+    grads = {"w": jnp.array([3.0, 0.0, 4.0, 0.0])}  # of norm 5
+    for clip, factor in ((0.0, 1.0), (10.0, 1.0), (1.0, 0.2)):
+        sgd = language.make_optimizer(config(optimizer="sgd", clip=clip), lambda step: 0.1)
+        updates, _ = sgd.update(grads, sgd.init(params), params)
+        np.testing.assert_allclose(updates["w"], -0.1 * factor * grads["w"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", DECAYING_OPTIMIZERS)
+def test_weight_decay_shrinks_the_weights(name):
+    params = {"w": jnp.full([3, 4], 2.0)}
+    grads = jax.tree.map(jnp.ones_like, params)
+
+    def update(decay):
+        optimizer = language.make_optimizer(
+            config(optimizer=name, weight_decay=decay), optax.constant_schedule(0.1)
+        )
+        return optimizer.update(grads, optimizer.init(params), params)[0]["w"]
+
+    per_rate = 1.0 if name == "optax.adafactor" else 0.1  # Adafactor's decay is not per unit
+    np.testing.assert_allclose(update(0.25) - update(0.0), -per_rate * 0.25 * 2.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_follows_the_schedule(name):
+    """At a rate of 0 nothing moves, later all does."""
+    optimizer = language.make_optimizer(
+        config(optimizer=name), lambda step: jnp.where(step == 0, 0.0, 0.1)
+    )
+    params = {"w": jnp.full([3, 4], 2.0), "b": jnp.ones([4])}
+    state, grads = optimizer.init(params), jax.tree.map(jnp.ones_like, params)
+    still, state = optimizer.update(grads, state, params)
+    moved, state = optimizer.update(grads, state, params)
+    assert all(jnp.all(leaf == 0) for leaf in jax.tree.leaves(still))
+    assert all(jnp.all(leaf < 0) for leaf in jax.tree.leaves(moved))
+
+
+def test_a_model_is_as_configured():
+    model = language.make_model(config(layers=2, dtype="bfloat16"), vocabulary=11)
+    assert model.embedding.embedding.shape == (11, 4)
+    assert model.output.kernel.shape == (8, 11) and not model.tied
+    assert len(model.lstm.layers) == 2 and model.dtype == jnp.bfloat16
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(model)))
+    assert language.make_model(config(embedding=8, tied=True), vocabulary=11).tied
+
+
+def test_the_seed_decides_the_parameters_and_the_key(corpus):
+    def state(seed):
+        settings = config(seed=seed)
+        model = language.make_model(settings, len(corpus.vocabulary))
+        return language.make_state(settings, model, optax.sgd(0.1))
+
+    chex.assert_trees_all_equal(state(0), state(0))
+    assert not jnp.array_equal(state(0).key, state(1).key)
+    first, other = (state(seed).params["output"]["kernel"][...] for seed in (0, 1))
+    assert not jnp.array_equal(first, other)
+    assert int(state(0).step) == int(state(0).position) == 0
+
+
+def losses_of(corpus, dropout):
+    settings = config(dropout=dropout)
+    graphdef, params = nnx.split(language.make_model(settings, len(corpus.vocabulary)))
+    model = nnx.merge(graphdef, params)
+    loss, measure = map(jax.jit, language.make_losses(graphdef))
+    return loss, measure, params, model.lstm.initial_carry(2)
+
+
+def test_without_dropout_training_and_evaluation_measure_the_same(corpus, key):
+    loss, measure, params, carry = losses_of(corpus, dropout=0.0)
+    batch = corpus.train(0)
+    value, new_carry = loss(params, carry, batch, key)
+    (total, count), same_carry = measure(params, carry, batch)
+    np.testing.assert_allclose(value, total / count, rtol=1e-6)
+    chex.assert_trees_all_close(new_carry, same_carry)
+    assert int(count) == 16 and abs(float(value) - corpus.floors["uniform"]) < 0.5
+
+
+def test_dropout_is_random_in_training_and_absent_in_evaluation(corpus, key):
+    loss, measure, params, carry = losses_of(corpus, dropout=0.5)
+    _, plain, same_params, _ = losses_of(corpus, dropout=0.0)
+    batch = corpus.train(0)
+    one, other = (loss(params, carry, batch, k)[0] for k in jax.random.split(key))
+    assert one != other and one == loss(params, carry, batch, jax.random.split(key)[0])[0]
+    chex.assert_trees_all_equal(
+        measure(params, carry, batch)[0], plain(same_params, carry, batch)[0]
+    )
+
+
+def test_padding_of_the_validation_does_not_count(corpus):
+    _, measure, params, carry = losses_of(corpus, dropout=0.0)
+    last = corpus.validation(len(corpus.validation) - 1)
+    padded = (last.targets < 0).sum()
+    assert padded > 0
+    (_, count), _ = measure(params, carry, last)
+    assert int(count) == last.targets.size - padded
