@@ -1,7 +1,7 @@
 """Optimizers for LSTMs in JAX: exact, composable Optax update rules, and a Flax LSTM to train.
 
 Every public name is here; each is imported when it is first asked for, so that the command line
-answers before JAX is needed.
+answers before JAX is needed. The rules as other sources ship them are in `lstm_optax.presets`.
 """
 
 from importlib import import_module
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 _ROOMS = {
     "lstm_optax.transforms": (
         "CenteredMeanSquareState",
+        "CorrectedMomentumState",
         "DampedMomentumState",
         "DebiasState",
         "DozatMomentumState",
@@ -21,6 +22,7 @@ _ROOMS = {
         "RunningMaxState",
         "SumSquareState",
         "centered_mean_square",
+        "corrected_momentum",
         "damped_momentum",
         "debias",
         "dozat_momentum",
@@ -108,6 +110,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "presets":  # a room that is used by its modules: presets.torch.NAdam
+        return import_module("lstm_optax.presets")
     if name not in _ROOM_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_ROOM_OF[name]), name)

@@ -51,6 +51,18 @@ def damped_momentum(gradients: ArrayLike, decay: float, dampening: float) -> Arr
     return outputs
 
 
+def corrected_momentum(updates: ArrayLike, decay: float, learning_rates: ArrayLike) -> Array:
+    """Goyal's corrected velocity: v ← β (ηₜ/ηₜ₋₁) v + u, v₀ = 0 (arXiv:1706.02677)."""
+    updates, rates = _float64(updates), _float64(learning_rates)
+    outputs = np.zeros_like(updates)
+    velocity = updates[0].copy()
+    outputs[0] = velocity
+    for t in range(1, len(updates)):
+        velocity = decay * (rates[t] / rates[t - 1]) * velocity + updates[t]
+        outputs[t] = velocity
+    return outputs
+
+
 def mean_square(gradients: ArrayLike, decay: float, initial: float = 0.0) -> Array:
     """Average of the squares: ν ← ρ ν + (1 − ρ) g², ν₀ = initial (Tieleman & Hinton 2012)."""
     gradients = _float64(gradients)

@@ -52,8 +52,7 @@ class TrainConfig:
     """Largest norm of the gradient, beyond which it is scaled down; 0 for no clipping."""
 
     weight_decay: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
-    """Decoupled weight decay per unit of learning rate (in optax.adafactor per step), 0 or more;
-    by default the optimizer's."""
+    """Decoupled weight decay per unit of learning rate, 0 or more; by default the optimizer's."""
 
     embedding: int = 64
     """Features of a character's vector, at least 1."""

@@ -20,6 +20,7 @@ from lstm_optax.transforms.look_ahead import (
     dozat_momentum,
     nesterov,
 )
+from lstm_optax.transforms.momentum_correction import CorrectedMomentumState, corrected_momentum
 from lstm_optax.transforms.preconditioning import PreconditionState, precondition
 from lstm_optax.transforms.rate import scale_by_learning_rate
 from lstm_optax.transforms.second_moment import (
@@ -35,6 +36,7 @@ from lstm_optax.transforms.second_moment import (
 
 __all__ = [
     "CenteredMeanSquareState",
+    "CorrectedMomentumState",
     "DampedMomentumState",
     "DebiasState",
     "DozatMomentumState",
@@ -46,6 +48,7 @@ __all__ = [
     "RunningMaxState",
     "SumSquareState",
     "centered_mean_square",
+    "corrected_momentum",
     "damped_momentum",
     "debias",
     "dozat_momentum",

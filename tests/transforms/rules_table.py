@@ -32,6 +32,7 @@ TRANSFORMS = {
     "momentum": Row(lo.momentum, {"decay": 0.9}),
     "ema": Row(lo.ema, {"decay": 0.9}, "moment"),
     "damped_momentum": Row(lo.damped_momentum, {"decay": 0.9, "dampening": 0.3}),
+    "corrected_momentum": Row(lo.corrected_momentum, {"decay": 0.9, "learning_rate": 0.1}),
     "mean_square": Row(lo.mean_square, {"decay": 0.9, "initial": 0.1}, "moment"),
     "centered_mean_square": Row(lo.centered_mean_square, {"decay": 0.9, "initial": 0.1}, "moment"),
     "sum_square": Row(lo.sum_square, {"initial": 0.1}, "moment"),

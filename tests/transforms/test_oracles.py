@@ -54,6 +54,10 @@ CASES = {
         lo.damped_momentum(0.9, 0.3),
         lambda g: oracles.damped_momentum(g, 0.9, 0.3),
     ),
+    "corrected_momentum": (
+        lo.corrected_momentum(0.9, rates),
+        lambda g: oracles.corrected_momentum(g, 0.9, RATES),
+    ),
     "mean_square": (lo.mean_square(0.9), lambda g: oracles.mean_square(g, 0.9)),
     "mean_square, started": (
         lo.mean_square(0.9, initial=0.5),

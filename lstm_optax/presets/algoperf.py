@@ -1,0 +1,94 @@
+"""NadamW of the AlgoPerf baselines and of init2winit, from which they have it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_optax.transforms import (
+    debias as unbias,
+)
+from lstm_optax.transforms import (
+    ema,
+    keep_dtype,
+    mean_square,
+    nesterov,
+    precondition,
+    scale_by_learning_rate,
+)
+from lstm_optax.transforms.dtypes import cast_like
+from lstm_optax.transforms.scalars import Scalar, check_range
+
+__all__ = ["clip_gradients", "nadamw"]
+
+
+def nadamw(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    debias: bool = True,
+    weight_decay: Scalar = 0.0,
+    weight_decay_mask: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Nadam with Adam's own bias correction, no schedule of the momentum, and decoupled decay.
+
+        m ← β₁ m + (1 − β₁) g;  ν ← β₂ ν + (1 − β₂) g²
+        u = (β₁ m + (1 − β₁) g)/(1 − β₁ᵗ) / (√(ν/(1 − β₂ᵗ) + ε_root) + ε);  θ ← θ − η (u + λ θ)
+
+    ε stands outside the root, ε_root inside, both after the bias correction; the learning rate
+    comes last, and multiplies the decay as well. The first step is (1 + β₁) η.
+
+    Args:
+      learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
+      b1: β₁ in [0, 1).
+      b2: β₂ in [0, 1).
+      eps: ε ≥ 0, in units of the gradient.
+      eps_root: ε_root ≥ 0, in units of the squared gradient.
+      debias: correct the bias of both averages.
+      weight_decay: λ ≥ 0.
+      weight_decay_mask: a tree of bools, a prefix of the parameters', or a function that makes one
+        of them: which leaves decay; all by default.
+
+    Raises:
+      ValueError: a number is out of range.
+
+    Reference: Dahl et al., 2023, arXiv:2306.07179; Choi et al., 2019, arXiv:1910.05446, table 1.
+    """
+    check_range("weight_decay", weight_decay)
+    direction, size = nesterov(ema(b1)), mean_square(b2)
+    if debias:
+        direction, size = unbias(direction, b1), unbias(size, b2)
+    return optax.chain(
+        precondition(direction, size, eps=eps, eps_root=eps_root),
+        keep_dtype(optax.add_decayed_weights(weight_decay, weight_decay_mask)),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def clip_gradients(grad_clip: Scalar) -> optax.GradientTransformation:
+    """Clip by the norm of all gradients, as AlgoPerf's step does before the optimizer.
+
+        gives g · min(1, c / (‖g‖ + 1e-6))
+
+    The same as `torch.nn.utils.clip_grad_norm_`: a norm of just c is scaled too, by 1e-6 / c.
+
+    Args:
+      grad_clip: c ≥ 0.
+
+    Raises:
+      ValueError: c is a negative number.
+
+    Reference: Dahl et al., 2023, arXiv:2306.07179, the NadamW baseline.
+    """
+    check_range("grad_clip", grad_clip)
+
+    def clip(updates, _):
+        wide = [jnp.asarray(g, jnp.promote_types(g.dtype, float)) for g in jax.tree.leaves(updates)]
+        norm = jnp.sqrt(sum((jnp.sum(jnp.square(g)) for g in wide), start=jnp.zeros([])))
+        scale = jnp.minimum(1.0, grad_clip / (norm + 1e-6))
+        return cast_like(jax.tree.map(lambda g: scale * g, updates), updates)
+
+    return optax.stateless(clip)

@@ -1,0 +1,31 @@
+"""RMSprop as Hinton's lecture gave it."""
+
+import optax
+
+from lstm_optax.transforms import mean_square, precondition, scale_by_learning_rate
+from lstm_optax.transforms.scalars import Scalar
+
+__all__ = ["rmsprop"]
+
+
+def rmsprop(
+    learning_rate: optax.ScalarOrSchedule, decay: Scalar = 0.9
+) -> optax.GradientTransformationExtraArgs:
+    """Divide the gradient by the root of its mean square, with no ε anywhere.
+
+        ν ← ρ ν + (1 − ρ) g²;  θ ← θ − η g / √ν,  and no step where ν = 0
+
+    The learning rate comes last. The lecture names none.
+
+    Args:
+      learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
+      decay: ρ in [0, 1).
+
+    Raises:
+      ValueError: a number is out of range.
+
+    Reference: Tieleman & Hinton, 2012, Coursera "Neural Networks for Machine Learning", lecture 6e.
+    """
+    return optax.chain(
+        precondition(optax.identity(), mean_square(decay)), scale_by_learning_rate(learning_rate)
+    )

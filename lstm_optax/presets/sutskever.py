@@ -1,0 +1,98 @@
+"""Momentum and Nesterov's method as Sutskever et al. wrote them, with their schedule."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_optax.transforms import MomentumState, nesterov, scale_by_learning_rate
+from lstm_optax.transforms import momentum as heavy_ball
+from lstm_optax.transforms.dtypes import cast_like
+from lstm_optax.transforms.scalars import Scalar, check_range
+
+__all__ = ["classical_momentum", "eval_params", "momentum_schedule", "nesterov_momentum"]
+
+
+def momentum_schedule(mu_max: Scalar = 0.99) -> optax.Schedule:
+    """Return the momentum's schedule: .5 at first, and nearer to 1 every 250 steps.
+
+        μₜ = min(1 − 2^(−1 − log₂(⌊t/250⌋ + 1)), μ_max),  t = 0 at the first step
+
+    Args:
+      mu_max: in [0, 1]; the paper tried 0, .9, .99, .995 and .999, and took .9 for the last steps.
+
+    Raises:
+      ValueError: μ_max is a number out of range.
+
+    Reference: Sutskever et al., 2013, ICML, equation 5.
+    """
+    check_range("mu_max", mu_max, 0, 1, closed=True)
+    return lambda count: jnp.minimum(1 - 0.5 / (jnp.asarray(count) // 250 + 1), mu_max)
+
+
+def classical_momentum(
+    learning_rate: optax.ScalarOrSchedule, mu_max: optax.ScalarOrSchedule = 0.99
+) -> optax.GradientTransformationExtraArgs:
+    """Descend with the paper's scheduled momentum, the learning rate inside the velocity.
+
+        v ← μₜ v − ε g(θ);  θ ← θ + v
+
+    Args:
+      learning_rate: ε ≥ 0; a number, a traced scalar, or a schedule.
+      mu_max: where `momentum_schedule` ends; or a schedule in its place.
+
+    Raises:
+      ValueError: a number is out of range.
+
+    Reference: Sutskever et al., 2013, ICML, equations 1 and 2.
+    """
+    return optax.chain(scale_by_learning_rate(learning_rate), heavy_ball(_schedule(mu_max)))
+
+
+def nesterov_momentum(
+    learning_rate: optax.ScalarOrSchedule, mu_max: optax.ScalarOrSchedule = 0.99
+) -> optax.GradientTransformationExtraArgs:
+    """Descend with Nesterov's method, exact for a momentum and a rate that move.
+
+        v ← μₜ v − ε g(θ + μₜ v);  θ ← θ + v
+
+    The learning rate stands inside the velocity. The parameters that are stored, and whose gradient
+    is taken, are Θ = θ + μₜ v: each update is μₜ₊₁ v − ε g. `eval_params` gives θ.
+
+    Args:
+      learning_rate: ε ≥ 0; a number, a traced scalar, or a schedule.
+      mu_max: where `momentum_schedule` ends; or a schedule in its place.
+
+    Raises:
+      ValueError: a number is out of range.
+
+    Reference: Sutskever et al., 2013, ICML, equations 3 and 4.
+    """
+    velocity = heavy_ball(_schedule(mu_max))
+    return optax.chain(scale_by_learning_rate(learning_rate), nesterov(velocity))
+
+
+def eval_params(
+    params: optax.Params, state: optax.OptState, mu_max: optax.ScalarOrSchedule = 0.99
+) -> optax.Params:
+    """Return θ = Θ − μ v, the parameters that `nesterov_momentum` descends with, from those stored.
+
+    Args:
+      params: Θ, as they are between steps.
+      state: the optimizer's.
+      mu_max: the optimizer's.
+
+    Raises:
+      ValueError: the state is not one of `nesterov_momentum`.
+
+    Reference: Sutskever et al., 2013, ICML, section 2; Bengio et al., 2013, arXiv:1212.0901.
+    """
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, MomentumState))
+    found = [leaf for leaf in leaves if isinstance(leaf, MomentumState)]
+    if len(found) != 1:
+        raise ValueError(f"the state holds {len(found)} velocities, but must hold one")
+    mu = _schedule(mu_max)(found[0].count)
+    return cast_like(jax.tree.map(lambda p, v: p - mu * v, params, found[0].mu), params)
+
+
+def _schedule(mu_max: optax.ScalarOrSchedule) -> optax.Schedule:
+    return mu_max if callable(mu_max) else momentum_schedule(mu_max)

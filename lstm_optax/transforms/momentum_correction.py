@@ -1,0 +1,64 @@
+"""Momentum whose velocity follows the learning rate."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_optax.transforms.dtypes import accumulate, cast_like, moments_like
+from lstm_optax.transforms.scalars import (
+    Scalar,
+    as_schedule,
+    check_range,
+    increment,
+    scalar,
+)
+
+
+class CorrectedMomentumState(NamedTuple):
+    """State of `corrected_momentum`."""
+
+    count: jax.Array  # int32 []
+    rate: jax.Array  # ηₜ₋₁, 0 before the first step; float []
+    mu: optax.Updates  # the parameters' tree and shapes
+
+
+def corrected_momentum(
+    decay: Scalar, learning_rate: optax.ScalarOrSchedule
+) -> optax.GradientTransformation:
+    """Accumulate updates that hold the learning rate, and rescale the sum when the rate changes.
+
+        v ← β (ηₜ / ηₜ₋₁) v + u,  gives v;  v is forgotten where ηₜ₋₁ = 0
+
+    Behind `scale_by_learning_rate(η)` it acts at once on a change of η, as if the rate stood
+    outside the velocity; `momentum` in its place takes 1/(1 − β) steps.
+
+    Args:
+      decay: β in [0, 1].
+      learning_rate: η ≥ 0, the one that the updates hold: a number, a traced scalar that may change
+        between steps, or a schedule of this link's own count.
+
+    Raises:
+      ValueError: β or η is a number out of range.
+
+    Reference: Goyal et al., 2017, arXiv:1706.02677, section 2.2, remark 3.
+    """
+    check_range("decay", decay, 0, 1, closed=True)
+    check_range("learning_rate", learning_rate)
+    rate_at = as_schedule(learning_rate)
+
+    def init(params):
+        return CorrectedMomentumState(jnp.zeros([], jnp.int32), scalar(0), moments_like(params))
+
+    @jax.named_scope("corrected_momentum")
+    def update(updates, state, params=None):
+        del params
+        rate = scalar(rate_at(state.count))
+        started = state.rate > 0
+        ratio = jnp.where(started, rate / jnp.where(started, state.rate, 1), 0)
+        mu = accumulate(lambda u, v: decay * ratio * v + u, updates, state.mu)
+        state = CorrectedMomentumState(increment(state.count), rate, mu)
+        return cast_like(mu, updates), state
+
+    return optax.GradientTransformation(init, update)

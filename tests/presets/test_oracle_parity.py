@@ -1,0 +1,90 @@
+"""The presets whose source cannot be installed equal their NumPy twins over 1,000 steps."""
+
+import jax
+import numpy as np
+import optax
+import oracles_presets
+import pytest
+from preset_cases import CASES, Case, distance, ours, problem
+
+from lstm_optax.presets import algoperf, averages, keras, sutskever, torch
+
+INSTALLED = {"torch", "keras"}
+STEPS = 1000
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.source not in INSTALLED], ids=str)
+def test_equals_its_oracle(case, x64):
+    at = problem(STEPS)
+    oracle = getattr(oracles_presets, f"{case.source}_{case.name}")
+    expected = [
+        oracle(p, g, at.rates, **dict(case.options))
+        for p, g in zip(at.params, at.gradients, strict=True)
+    ]
+    error = distance(ours(case, at), expected)
+    print(f"{case}: {error:.1e}")
+    assert error < 1e-12
+
+
+def test_sutskever_descends_with_theta(x64):
+    at = problem(STEPS)
+    case = Case("sutskever", "nesterov_momentum", (("mu_max", 0.9),))
+    states = []
+    stored = [leaf[-1] for leaf in ours(case, at, states)]
+    theta = sutskever.eval_params(stored, states[0], 0.9)
+    for mine, p, g in zip(theta, at.params, at.gradients, strict=True):
+        path = oracles_presets.sutskever_nesterov_momentum(p, g, at.rates, 0.9, at="theta")
+        assert not np.allclose(path[-1], stored[0].flat[1])
+        np.testing.assert_allclose(mine, path[-1], rtol=1e-11)
+
+
+def test_a_schedule_may_stand_for_the_momentum(x64):
+    at = problem(20)
+    fixed = Case("sutskever", "classical_momentum", (("mu_max", lambda count: 0.9),))
+    plain = Case("keras", "SGD", (("momentum", 0.9),))
+    assert distance(ours(fixed, at), ours(plain, at)) < 1e-14
+
+
+@pytest.mark.parametrize("norm", [0.5, 1.0, 2.0])
+def test_clip_of_algoperf(norm, x64):
+    g = {"a": np.full((2, 2), norm / 2)}
+    clipped = algoperf.clip_gradients(1.0).update(g, optax.EmptyState(), None)[0]
+    np.testing.assert_allclose(clipped["a"], g["a"] * min(1, 1 / (norm + 1e-6)), rtol=1e-12)
+
+
+def test_mask_of_algoperf():
+    params = {"w": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
+    tx = algoperf.nadamw(1.0, weight_decay=0.5, weight_decay_mask={"w": True, "b": False})
+    zero = jax.tree.map(np.zeros_like, params)
+    moved = tx.update(zero, tx.init(params), params)[0]
+    np.testing.assert_allclose(moved["w"], -0.5)
+    np.testing.assert_allclose(moved["b"], 0)
+
+
+@pytest.mark.parametrize(
+    "build, match",
+    [
+        (lambda: torch.SGD(momentum=0.9, dampening=0.1, nesterov=True), "dampening is 0.1"),
+        (lambda: torch.SGD(lr=-1), "learning_rate is -1"),
+        (lambda: torch.Adam(betas=(1.0, 0.9)), "decay is 1.0"),
+        (lambda: torch.AdamW(weight_decay=-1), "weight_decay is -1"),
+        (lambda: torch.ASGD(t0=-1), "t0 is -1"),
+        (lambda: keras.SGD(clipnorm=1.0, clipvalue=1.0), "clipnorm, clipvalue"),
+        (lambda: keras.SGD(clipvalue=-1.0), "clipvalue is -1"),
+        (lambda: keras.Adam(use_ema=True, ema_momentum=1.5), "ema_momentum is 1.5"),
+        (lambda: keras.Adam(use_ema=True, ema_overwrite_frequency=0), "overwrite_frequency is 0"),
+        (lambda: sutskever.momentum_schedule(2.0), "mu_max is 2.0"),
+        (lambda: sutskever.eval_params(1.0, ()), "0 velocities"),
+        (lambda: averages.average_of(()), "0 averages"),
+    ],
+)
+def test_says_what_is_wrong(build, match):
+    with pytest.raises(ValueError, match=match):
+        build()
+
+
+@pytest.mark.parametrize("build", [torch.ASGD, lambda: keras.SGD(weight_decay=0.1)])
+def test_asks_for_the_parameters(build):
+    tx, g = build(), np.ones(2, np.float32)
+    with pytest.raises(ValueError, match="params"):
+        tx.update(g, tx.init(g))
