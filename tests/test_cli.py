@@ -425,7 +425,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(work, finished, at_step, capfd):
 
 
 @pytest.mark.usefixtures("no_picture")
-def test_a_termination_saves_too(work, at_step, capfd):
+def test_a_termination_saves_too(work, at_step, capfd, request):
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("it would end the process"))
+    request.addfinalizer(lambda: signal.signal(signal.SIGTERM, before))
     at_step(8, lambda: signal.raise_signal(signal.SIGTERM))
     assert train("--run", "run") == 130
     assert "Go on with:\n  lstm-optax train --resume --run run\n" in capfd.readouterr().out

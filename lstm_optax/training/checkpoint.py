@@ -1,5 +1,6 @@
 """Checkpoints that are whole or refused: Orbax writes them, a SHA-256 manifest seals them."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -47,6 +48,7 @@ class Checkpoints:
         """
         target, manifest = self._paths(step)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_space(state)
         self._drop(step)
         try:
             with ocp.StandardCheckpointer() as checkpointer:
@@ -109,10 +111,17 @@ class Checkpoints:
     def _paths(self, step: int) -> tuple[Path, Path]:
         return self.folder / str(step), self.folder / f"{step}.sha256"
 
+    def _check_space(self, state: Any) -> None:
+        """Raise OSError before Orbax fails halfway, with the tracebacks of its threads."""
+        needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
+        if shutil.disk_usage(self.folder).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+
     def _drop(self, step: int) -> None:
         target, manifest = self._paths(step)
         manifest.unlink(missing_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
+        for folder in (target, *self.folder.glob(f"{step}.orbax-checkpoint-tmp*")):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hashes(folder: Path) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Checkpoints are whole or refused."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -120,6 +121,22 @@ def test_a_failed_save_leaves_the_others(saved, monkeypatch):
         saved.save(4, state_of(4))
     assert saved.steps() == [2, 3] and not (saved.folder / "4").exists()
     assert saved.restore(state_of(0))[0] == 3
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(saved, monkeypatch):
+    """Else Orbax fails halfway, and its threads print tracebacks."""
+    usage = shutil.disk_usage(saved.folder)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr("orbax.checkpoint.StandardCheckpointer.save", None)
+    with pytest.raises(OSError, match="No space left on device"):
+        saved.save(3, state_of(33))
+    assert saved.steps() == [2, 3] and saved.is_whole(3)
+
+
+def test_what_a_kill_left_behind_goes_with_its_step(saved):
+    (saved.folder / "4.orbax-checkpoint-tmp").mkdir()
+    saved.save(4, state_of(4))
+    assert not list(saved.folder.glob("*tmp*"))
 
 
 def test_manifests_are_what_sha256sum_reads(saved):
