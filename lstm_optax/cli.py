@@ -117,6 +117,7 @@ def _train(command: Train) -> int:
             observer=Observer(
                 plan=lambda pairs: console.print(plan_table(pairs), ""),
                 warn=lambda text: _warn(console, text),
+                begin=screen.begin,
                 progress=screen.progress,
                 record=screen.record,
                 should_stop=stop.asked,

@@ -193,7 +193,7 @@ def test_the_bar_fits_its_terminal(width, monkeypatch):
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=width, color_system=None)
     with TrainScreen(console, 400, 2048) as screen:
-        screen.progress(0, float("nan"))
+        screen.begin(0)
         screen.bar.refresh()
         screen.progress(8, 2.5)
         screen.progress(16, 1.5)
@@ -211,7 +211,7 @@ def test_without_terminal_there_are_plain_lines():
     stream = io.StringIO()
     record = {"step": 16, "train_loss": 2.0, "val_loss": 3.0}
     with TrainScreen(Console(file=stream, width=20), 400, 2048) as screen:
-        screen.progress(0, float("nan"))
+        screen.begin(0)
         screen.progress(16, 2.5)
         screen.record(record)  # at the first dispatch the speed is not known yet
         screen.first, screen.speed = (8, 0.0), 2.0

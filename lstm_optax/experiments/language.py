@@ -16,6 +16,7 @@ from lstm_optax.experiments.options import TrainConfig
 from lstm_optax.models import LanguageModel, token_losses
 from lstm_optax.optimizers import OPTIMIZERS
 from lstm_optax.training import TrainState, init_state
+from lstm_optax.transforms import clip_by_global_norm, guard
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return the optimizer of a configuration, behind the clip of the gradient's norm."""
+    """Return the optimizer of a configuration, behind the clip of the gradient's norm, guarded."""
     decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
-    clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
-    return optax.chain(*clip, OPTIMIZERS[config.optimizer](schedule, **decay))
+    clip = [clip_by_global_norm(config.clip)] if config.clip else []
+    optimizer = optax.chain(*clip, OPTIMIZERS[config.optimizer](schedule, **decay))
+    return guard(optimizer, give_up_after=config.guard) if config.guard else optimizer

@@ -51,6 +51,10 @@ class TrainConfig:
     clip: float = 1.0
     """Largest norm of the gradient, beyond which it is scaled down; 0 for no clipping."""
 
+    guard: int = 0
+    """Refuse steps that would leave a gradient, moment or parameter that is not finite, and give up
+    after so many in a row; 0 stops at the first loss or gradient that is not finite."""
+
     weight_decay: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     """Decoupled weight decay per unit of learning rate, 0 or more; by default the optimizer's."""
 
@@ -104,6 +108,7 @@ class TrainConfig:
         _check_choice("schedule", self.schedule, get_args(Schedule))
         _check("warmup", self.warmup, f"from 0 to {self.steps - 1}", lambda x: 0 <= x < self.steps)
         _check("clip", self.clip, "0 or more", lambda x: x >= 0)
+        _check("guard", self.guard, "0 or more", lambda x: x >= 0)
         _check("dropout", self.dropout, "from 0 to below 1", lambda x: 0 <= x < 1)
         _check("seed", self.seed, "from 0 to 2³² − 1", lambda x: 0 <= x < 2**32)
         _check_choice("dtype", self.dtype, get_args(Dtype))

@@ -36,7 +36,7 @@ __all__ = ["Diverged", "Observer", "TrainResult", "train_language_model"]
 
 
 class Diverged(ArithmeticError):
-    """The loss was not finite; the message says where, and what to try."""
+    """The loss was not finite, or the guard gave up; the message says where, and what to try."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Observer:
 
     plan: Callable[[list[tuple[str, str]]], None] = lambda pairs: None
     warn: Callable[[str], None] = lambda message: None
-    progress: Callable[[int, float], None] = lambda step, loss: None  # NaN before the first step
+    begin: Callable[[int], None] = lambda step: None  # with the step to go on from
+    progress: Callable[[int, float], None] = lambda step, loss: None
     record: Callable[[dict[str, Any]], None] = lambda record: None
     should_stop: Callable[[], bool] = lambda: False
 
@@ -107,7 +108,7 @@ def train_language_model(
     run.write_config(config, _facts(corpus))
     observer.plan(_plan(config, corpus, run, state))
     if int(state.step) < config.steps:
-        observer.progress(int(state.step), math.nan)
+        observer.begin(int(state.step))
 
     def keep(history: list[dict[str, Any]], state: TrainState) -> None:
         record = history[-1]
@@ -125,7 +126,7 @@ def train_language_model(
     loss, measure = make_losses(nnx.graphdef(model))
     carry = model.lstm.initial_carry(config.batch)
     try:
-        state, history, reason = fit(
+        state, history, reason, detail = fit(
             make_step(loss, optimizer),
             state,
             corpus.train,
@@ -141,6 +142,8 @@ def train_language_model(
     except NonFiniteError as error:
         raise Diverged(_advice(str(error), error.step, config, schedule, checkpoints)) from None
     step, best = int(state.step), best_record(history)
+    if reason == "gave_up":
+        raise Diverged(_advice(detail, step, config, schedule, checkpoints))
     if reason == "interrupted" and not checkpoints.is_whole(step):
         checkpoints.save(step, state, spare=best["step"] if best else None)
     return TrainResult(history, corpus.floors, best, reason, step)
@@ -199,6 +202,7 @@ def _plan(
         *([f"warmup {config.warmup:,} steps"] if config.warmup else []),
         *([f"weight decay {decay:g}"] if decay is not None else []),
         f"clip {config.clip:g}" if config.clip else "no clip",
+        *([f"guard, gives up after {config.guard:,}"] if config.guard else []),
     ]
     training = (
         f"{config.steps:,} steps of {config.batch} × {config.window} characters, "

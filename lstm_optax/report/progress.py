@@ -1,6 +1,5 @@
 """The progress of a run: a bar on a terminal, a line for each record elsewhere."""
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any, Self
@@ -41,13 +40,14 @@ class TrainScreen:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
+    def begin(self, step: int) -> None:
+        """Show the bar, before the first step or where a resumed run goes on."""
+        self.bar.reset(self.task, completed=step)
+        self.bar.start()
+
     def progress(self, step: int, loss: float) -> None:
-        """Show that `step` is done, with its loss in nats per character; NaN before the first."""
+        """Show that `step` is done, with its loss in nats per character."""
         now = time.perf_counter()
-        if math.isnan(loss):
-            self.bar.reset(self.task, completed=step)
-            self.bar.start()
-            return
         if self.first is None:
             self.first = (step, now)
         elif step > self.first[0]:
@@ -59,6 +59,8 @@ class TrainScreen:
         """Show a record; above the bar on a terminal."""
         losses = [_short(record[name]) for name in ("train_loss", "val_loss")]
         line = f"step {record['step']:>6,}  training {losses[0]}  validation {losses[1]} nats"
+        if record.get("refused"):
+            line += f"  refused {record['refused']:,}"
         if not self.console.is_terminal and self.speed:
             left = (self.steps - record["step"]) / self.speed
             line += f"  {self._rate()}  {left:,.0f} s left"

@@ -9,10 +9,10 @@ import numpy as np
 
 from lstm_optax.training.metrics import StepMetrics, means, zero_sums
 from lstm_optax.training.state import TrainState
-from lstm_optax.training.step import Step, is_finite, run_steps
+from lstm_optax.training.step import Step, may_go_on, run_steps
 
 Record = dict[str, Any]
-"""What an interval measured: step, seconds, train_loss, val_loss, grad_norm."""
+"""What an interval measured: step, seconds, train_loss, val_loss, grad_norm, clipped, refused."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -34,8 +34,9 @@ class NonFiniteError(ArithmeticError):
         self.grad_norm = float(metrics.grad_norm)
         self.leaf = jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
         self.largest = float(size)
+        fault = "was refused, and the guard gives up" if metrics.gave_up else "is not finite"
         super().__init__(
-            f"step {step} is not finite: loss {self.loss:g}, gradient norm {self.grad_norm:g}, "
+            f"step {step} {fault}: loss {self.loss:g}, gradient norm {self.grad_norm:g}, "
             f"largest gradient {self.largest:g} in {self.leaf}"
         )
 
@@ -45,7 +46,8 @@ class FitResult(NamedTuple):
 
     state: TrainState
     history: list[Record]
-    reason: str  # "steps", "patience" or "interrupted"
+    reason: str  # "steps", "patience", "interrupted" or "gave_up"
+    detail: str = ""  # of "gave_up": at which step, its loss, and where the gradient was largest
 
 
 def fit(
@@ -65,7 +67,8 @@ def fit(
 ) -> FitResult:
     """Train: forward, loss, backward, update, until converged or out of steps.
 
-    Several steps run in one dispatch. Where dispatches end is a function of the step's number
+    Where a `guard` in the optimizer gives up, the run ends with the state that it kept. Several
+    steps run in one dispatch. Where dispatches end is a function of the step's number
     alone, so a run that is resumed from any record or interruption takes the same steps.
 
     Args:
@@ -78,12 +81,14 @@ def fit(
       patience: end after so many evaluations without a new lowest loss; None for never.
       steps_per_dispatch: most steps in one dispatch, at least 1.
       history: the records of an earlier part of the run.
-      on_progress: called with step and loss after each dispatch.
+      on_progress: called with step and loss after each dispatch; the loss of a refused step may be
+        NaN.
       on_record: called with the history, a new record at its end, and the state to save with it.
       should_stop: asked after each dispatch; true ends the run, to be resumed later.
 
     Raises:
-      NonFiniteError: a step's loss or gradient was not finite; nothing after it was computed.
+      NonFiniteError: a step's loss or gradient was not finite, and no `guard` in the optimizer
+        refused it; nothing after it was computed.
       ValueError: a count below 1.
     """
     counts = dict(eval_every=eval_every, steps_per_dispatch=steps_per_dispatch)
@@ -101,8 +106,11 @@ def fit(
         stacked = _stack(batches, position, end - now, steps_per_dispatch)
         state, metrics = run_steps(step, state, stacked, np.int32(end - now))
         metrics = jax.device_get(metrics)
-        if not is_finite(metrics):
-            raise NonFiniteError(int(state.step), metrics)
+        if not may_go_on(metrics):
+            error = NonFiniteError(int(state.step), metrics)
+            if not metrics.gave_up:
+                raise error
+            return FitResult(state, history, "gave_up", str(error))
         position += end - now
         now = end
         on_progress(now, float(metrics.loss))

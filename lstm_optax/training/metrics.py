@@ -1,9 +1,12 @@
 """Running sums of what a step measures, kept on the device until the host asks."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from lstm_optax.transforms import ClipByGlobalNormState, GuardState, find_states
 
 
 class StepMetrics(NamedTuple):
@@ -11,29 +14,69 @@ class StepMetrics(NamedTuple):
 
     loss: jax.Array  # float []
     grad_norm: jax.Array  # float [], of all gradients together, before the optimizer
-    largest: Any  # parameters' tree: max |g| of each leaf where the step is not finite, else 0
+    largest: Any  # parameters' tree: max |g| of each leaf where the step went wrong, else 0
+    clipped: jax.Array  # bool [], whether a clip of the optimizer scaled the gradient
+    refused: jax.Array  # bool [], whether a guard of the optimizer refused the step
+    gave_up: jax.Array  # bool [], whether a guard has refused too many in a row
 
 
 class Sums(NamedTuple):
     """Sums over the steps since the last record; a part of the training state, so that an
     interrupted interval goes on where it was."""
 
-    steps: jax.Array  # int32 []
+    steps: jax.Array  # int32 [], without those refused
     loss: jax.Array  # float32 []
     grad_norm: jax.Array  # float32 []
+    clipped: jax.Array  # int32 []
+    refused: jax.Array  # int32 []
 
 
 def zero_sums() -> Sums:
     """Return the sums over no steps."""
-    return Sums(jnp.zeros([], jnp.int32), jnp.zeros([]), jnp.zeros([]))
+    steps, clipped, refused = (jnp.zeros([], jnp.int32) for _ in range(3))
+    return Sums(steps, jnp.zeros([]), jnp.zeros([]), clipped, refused)
 
 
 def add(sums: Sums, metrics: StepMetrics) -> Sums:
-    """Return the sums with one more step."""
-    return Sums(sums.steps + 1, sums.loss + metrics.loss, sums.grad_norm + metrics.grad_norm)
+    """Return the sums with one more step; of one that was refused, only that it was."""
+    taken = Sums(
+        steps=sums.steps + 1,
+        loss=sums.loss + metrics.loss,
+        grad_norm=sums.grad_norm + metrics.grad_norm,
+        clipped=sums.clipped + metrics.clipped,
+        refused=sums.refused,
+    )
+    refused = sums._replace(refused=sums.refused + 1)
+    return jax.tree.map(lambda a, b: jnp.where(metrics.refused, a, b), refused, taken)
 
 
 def means(sums: Sums) -> dict[str, float]:
-    """Return the mean loss and gradient norm as numbers of the host."""
-    steps = max(int(sums.steps), 1)
-    return {"train_loss": float(sums.loss) / steps, "grad_norm": float(sums.grad_norm) / steps}
+    """Return, as numbers of the host, the mean loss and gradient norm of the steps taken, the share
+    of them that was clipped, and how many were refused; a mean over no steps is NaN."""
+    steps = int(sums.steps) or math.nan
+    return {
+        "train_loss": float(sums.loss) / steps,
+        "grad_norm": float(sums.grad_norm) / steps,
+        "clipped": int(sums.clipped) / steps,
+        "refused": int(sums.refused),
+    }
+
+
+class Watch(NamedTuple):
+    """What the clips and guards of an optimizer say of a step."""
+
+    clipped: jax.Array  # bool []
+    refused: jax.Array  # bool []
+    gave_up: jax.Array  # bool []
+
+
+def watch(before: Any, after: Any) -> Watch:
+    """Compare the optimizer's state before a step and after it."""
+    no = jnp.bool_(False)
+    clips = zip(*(find_states(s, ClipByGlobalNormState) for s in (before, after)), strict=True)
+    guards = list(zip(*(find_states(s, GuardState) for s in (before, after)), strict=True))
+    return Watch(
+        clipped=sum((new.clipped > old.clipped for old, new in clips), start=no),
+        refused=sum((new.refused > old.refused for old, new in guards), start=no),
+        gave_up=sum((new.gave_up for _, new in guards), start=no),
+    )

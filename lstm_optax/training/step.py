@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.training.metrics import StepMetrics, add
+from lstm_optax.training.metrics import StepMetrics, add, watch
 from lstm_optax.training.state import TrainState
+from lstm_optax.transforms import global_norm
 
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 """(params, carry, batch, key) → (mean loss, new carry)."""
@@ -22,7 +23,8 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
     """Return one step of truncated back-propagation through time.
 
     Forward, loss, backward, update. The carry crosses from window to window, its gradient does
-    not: the carry is an argument that the loss is not differentiated by.
+    not: the carry is an argument that the loss is not differentiated by. Where a `guard` in the
+    optimizer refuses the step, the carry stays as it was too: the batch is skipped.
 
     Args:
       loss: (params, carry, batch, key) → (mean loss, new carry).
@@ -41,13 +43,13 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
             params = optax.apply_updates(state.params, updates)
-        metrics = _measure(value, grads)
+        metrics = _measure(value, grads, state.opt_state, opt_state)
         new_state = TrainState(
             step=state.step + 1,
             position=state.position + 1,
             params=params,
             opt_state=opt_state,
-            carry=carry,
+            carry=jax.tree.map(partial(jnp.where, metrics.refused), state.carry, carry),
             key=state.key,
             sums=add(state.sums, metrics),
         )
@@ -56,16 +58,20 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
     return step
 
 
-def is_finite(metrics: StepMetrics) -> jax.Array:
-    """Return whether the loss and the gradient's norm are finite."""
-    return jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
+def may_go_on(metrics: StepMetrics) -> jax.Array:
+    """Return whether the loss and the gradient are finite, or else a guard dealt with it."""
+    finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
+    return jnp.where(metrics.refused, ~metrics.gave_up, finite)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def run_steps(
     step: Step, state: TrainState, batches: Any, count: jax.Array
 ) -> tuple[TrainState, StepMetrics]:
-    """Run `count` steps in one dispatch; fewer where one is not finite or the batches end.
+    """Run `count` steps in one dispatch; fewer where one goes wrong or the batches end.
+
+    A step goes wrong whose loss or gradient is not finite, unless a `guard` in the optimizer
+    refused it and has not given up.
 
     Several steps in one program save what each dispatch costs. The loop's length is no constant of
     the program, so however steps are grouped, the same program computes them.
@@ -84,7 +90,7 @@ def run_steps(
 
     def go_on(loop):
         i, _, metrics = loop
-        return (i < count) & is_finite(metrics)
+        return (i < count) & may_go_on(metrics)
 
     def body(loop):
         i, state, _ = loop
@@ -96,12 +102,12 @@ def run_steps(
     return state, metrics
 
 
-def _measure(loss: jax.Array, grads: Any) -> StepMetrics:
-    norm = optax.tree.norm(grads)
+def _measure(loss: jax.Array, grads: Any, before: Any, after: Any) -> StepMetrics:
+    norm, watched = global_norm(grads), watch(before, after)
     largest = jax.lax.cond(
-        jnp.isfinite(loss) & jnp.isfinite(norm),
+        jnp.isfinite(loss) & jnp.isfinite(norm) & ~watched.refused,
         lambda g: jax.tree.map(lambda x: jnp.zeros([], x.dtype), g),
         lambda g: jax.tree.map(lambda x: jnp.max(jnp.abs(x)), g),
         grads,
     )
-    return StepMetrics(loss, norm, largest)
+    return StepMetrics(loss, norm, largest, *watched)

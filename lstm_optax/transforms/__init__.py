@@ -5,6 +5,13 @@ with `optax.chain` they make every optimizer of the field.
 """
 
 from lstm_optax.transforms.bias_correction import DebiasState, debias
+from lstm_optax.transforms.clipping import (
+    ClipByGlobalNormState,
+    ClipByNormQuantileState,
+    clip_by_global_norm,
+    clip_by_norm_quantile,
+    global_norm,
+)
 from lstm_optax.transforms.directions import (
     DampedMomentumState,
     EmaState,
@@ -14,6 +21,7 @@ from lstm_optax.transforms.directions import (
     momentum,
 )
 from lstm_optax.transforms.dtypes import keep_dtype
+from lstm_optax.transforms.guarding import GuardState, guard
 from lstm_optax.transforms.look_ahead import (
     DozatMomentumState,
     NesterovState,
@@ -33,14 +41,18 @@ from lstm_optax.transforms.second_moment import (
     running_max,
     sum_square,
 )
+from lstm_optax.transforms.states import find_states
 
 __all__ = [
     "CenteredMeanSquareState",
+    "ClipByGlobalNormState",
+    "ClipByNormQuantileState",
     "CorrectedMomentumState",
     "DampedMomentumState",
     "DebiasState",
     "DozatMomentumState",
     "EmaState",
+    "GuardState",
     "MeanSquareState",
     "MomentumState",
     "NesterovState",
@@ -48,11 +60,16 @@ __all__ = [
     "RunningMaxState",
     "SumSquareState",
     "centered_mean_square",
+    "clip_by_global_norm",
+    "clip_by_norm_quantile",
     "corrected_momentum",
     "damped_momentum",
     "debias",
     "dozat_momentum",
     "ema",
+    "find_states",
+    "global_norm",
+    "guard",
     "keep_dtype",
     "mean_square",
     "momentum",

@@ -57,26 +57,31 @@ class CenteredMeanSquareState(NamedTuple):
     nu: optax.Updates  # likewise
 
 
-def centered_mean_square(decay: Scalar, *, initial: Scalar = 0.0) -> optax.GradientTransformation:
+def centered_mean_square(
+    decay: Scalar, *, initial: Scalar = 0.0, floor: Scalar = 0.0
+) -> optax.GradientTransformation:
     """Estimate the variance of the gradient: the mean square about the running mean.
 
-        d = g − μ;  μ ← μ + (1 − ρ) d;  ν ← ρ (ν + (1 − ρ) d²),  gives ν
+        d = g − μ;  μ ← μ + (1 − ρ) d;  ν ← ρ (ν + (1 − ρ) d²),  gives max(ν, floor · μ²)
 
     The same algebra as E[g²] − E[g]², but a sum of squares, so rounding can never make it
-    negative. A constant gradient drives ν to 0, and a step divided by its root to g/√ε.
+    negative. A constant gradient drives ν to 0, and with no floor a step divided by its root to
+    g/√ε; with one it stays below 1/√floor, as if the gradient had at least that relative variance.
 
     Args:
       decay: ρ in [0, 1).
       initial: ν₀ ≥ 0; TensorFlow 1 starts at 1.
+      floor: ≥ 0, in units of the squared mean gradient.
 
     Raises:
-      ValueError: ρ or ν₀ is a number out of range.
+      ValueError: ρ, ν₀ or the floor is a number out of range.
 
     Reference: Graves, 2013, arXiv:1308.0850, equations 38–40; the recurrence is West, 1979,
     doi:10.1145/359146.359153, with exponential weights.
     """
     check_range("decay", decay, 0, 1)
     check_range("initial", initial)
+    check_range("floor", floor)
 
     def init(params):
         return CenteredMeanSquareState(moments_like(params), moments_like(params, initial))
@@ -89,7 +94,8 @@ def centered_mean_square(decay: Scalar, *, initial: Scalar = 0.0) -> optax.Gradi
             lambda g, n, m: decay * (n + weight * jnp.square(g - m)), updates, state.nu, state.mu
         )
         mu = accumulate(lambda g, m: m + weight * (g - m), updates, state.mu)
-        return nu, CenteredMeanSquareState(mu, nu)
+        size = accumulate(lambda m, n: jnp.maximum(n, jnp.square(jnp.sqrt(floor) * m)), mu, nu)
+        return size, CenteredMeanSquareState(mu, nu)
 
     return optax.GradientTransformation(init, update)
 

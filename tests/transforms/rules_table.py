@@ -35,6 +35,9 @@ TRANSFORMS = {
     "corrected_momentum": Row(lo.corrected_momentum, {"decay": 0.9, "learning_rate": 0.1}),
     "mean_square": Row(lo.mean_square, {"decay": 0.9, "initial": 0.1}, "moment"),
     "centered_mean_square": Row(lo.centered_mean_square, {"decay": 0.9, "initial": 0.1}, "moment"),
+    "centered_mean_square, floor": Row(
+        lo.centered_mean_square, {"decay": 0.9, "floor": 0.5}, "moment"
+    ),
     "sum_square": Row(lo.sum_square, {"initial": 0.1}, "moment"),
     "running_max": Row(
         lambda decay: lo.running_max(lo.mean_square(decay)), {"decay": 0.5}, "moment"
@@ -48,6 +51,17 @@ TRANSFORMS = {
     "precondition": Row(
         lambda decay, **eps: lo.precondition(lo.ema(decay), lo.mean_square(decay), **eps),
         {"decay": 0.9, "eps": 1e-3, "eps_root": 1e-6},
+    ),
+    "clip_by_global_norm": Row(lo.clip_by_global_norm, {"max_norm": 1.0}),
+    "clip_by_global_norm, zero": Row(
+        lo.clip_by_global_norm, {"max_norm": 1.0}, options={"nonfinite": "zero"}
+    ),
+    "clip_by_norm_quantile": Row(
+        lo.clip_by_norm_quantile, {"quantile": 0.5}, options={"window": 4}
+    ),
+    "guard": Row(
+        lambda decay, give_up_after: lo.guard(lo.momentum(decay), give_up_after=give_up_after + 1),
+        {"decay": 0.9, "give_up_after": 9.0},
     ),
     "scale_by_learning_rate": Row(lo.scale_by_learning_rate, RATE),
     "keep_dtype": Row(lambda step_size: lo.keep_dtype(optax.scale(step_size)), {"step_size": 0.5}),

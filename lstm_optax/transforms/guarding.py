@@ -1,0 +1,81 @@
+"""Refusing a step that would leave something that is not finite."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_optax.transforms.scalars import Scalar, check_range, increment
+
+
+class GuardState(NamedTuple):
+    """State of `guard`."""
+
+    refused: jax.Array  # steps refused so far; int32 []
+    in_a_row: jax.Array  # of them, those since the last step that was taken; int32 []
+    gave_up: jax.Array  # whether it was ever `give_up_after` in a row; bool []
+    inner: optax.OptState
+
+
+def guard(
+    inner: optax.GradientTransformation, *, give_up_after: Scalar = 10
+) -> optax.GradientTransformationExtraArgs:
+    """Refuse a step that would leave a gradient, a moment or a parameter that is not finite.
+
+    A refused step gives updates of zero and leaves the state of `inner` as it was, counters
+    included: as if there had been no step. A clip cannot do that, since momentum moves on under a
+    gradient of zero; and a look at the gradient alone (`optax.apply_if_finite`) misses the finite
+    3e19 whose square makes a second moment infinite for good.
+
+    Args:
+      inner: the whole optimizer, its clip included.
+      give_up_after: ≥ 1; after so many refusals in a row `gave_up` is set, on which `fit` stops;
+        a loop of your own should look at it.
+
+    Raises:
+      ValueError: `give_up_after` is a number below 1.
+
+    Reference: none; the counterpart of the skipped steps of mixed precision, Micikevicius et al.,
+    2018, arXiv:1710.03740, section 3.2.
+    """
+    check_range("give_up_after", give_up_after, 1)
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params):
+        counts = (jnp.zeros([], jnp.int32) for _ in range(2))  # two arrays, each to be donated
+        return GuardState(*counts, jnp.zeros([], jnp.bool_), inner.init(params))
+
+    @jax.named_scope("guard")
+    def update(updates, state, params=None, **extra_args):
+        new_updates, new_inner = inner.update(updates, state.inner, params, **extra_args)
+        moved = new_updates if params is None else optax.apply_updates(params, new_updates)
+        good = _all_finite((updates, moved)) & _stays_finite(new_inner, state.inner)
+        in_a_row = jnp.where(good, 0, increment(state.in_a_row))
+        new_state = GuardState(
+            refused=jnp.where(good, state.refused, increment(state.refused)),
+            in_a_row=in_a_row,
+            gave_up=state.gave_up | (in_a_row >= give_up_after),
+            inner=jax.tree.map(lambda new, old: jnp.where(good, new, old), new_inner, state.inner),
+        )
+        taken = jax.tree.map(lambda u: jnp.where(good, u, jnp.zeros_like(u)), new_updates)
+        return taken, new_state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(finite)) if finite else jnp.bool_(True)
+
+
+def _stays_finite(new: Any, old: Any) -> jax.Array:
+    """Whether all is finite that was: a state may hold an infinity from the beginning."""
+
+    def leaf(n, o):
+        if not jnp.issubdtype(jnp.result_type(n), jnp.inexact):
+            return None
+        return jnp.all(jnp.isfinite(n) | ~jnp.isfinite(o))
+
+    finite = jax.tree.leaves(jax.tree.map(leaf, new, old))
+    return jnp.all(jnp.stack(finite)) if finite else jnp.bool_(True)

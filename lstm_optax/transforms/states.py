@@ -1,0 +1,18 @@
+"""States found wherever they stand in the state of a chain."""
+
+from typing import Any, TypeVar
+
+import jax
+
+T = TypeVar("T")
+
+
+def find_states(state: Any, kind: type[T]) -> list[T]:
+    """Return the states of a kind, however deep they lie in the state of an optimizer.
+
+    Args:
+      state: of an optimizer, or any tree that holds one.
+      kind: such as `ClipByGlobalNormState`.
+    """
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]

@@ -1,0 +1,106 @@
+"""The guard: a step that would leave something that is not finite is as if it had not been."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lstm_optax as lo
+
+PARAMS = {"a": jnp.array([1.0, 2.0]), "b": jnp.array(3.0)}
+GOOD = {"a": jnp.array([0.1, -0.2]), "b": jnp.array(0.3)}
+
+
+def bad(value):
+    return {"a": jnp.array([0.1, value]), "b": jnp.array(0.3)}
+
+
+def run(tx, gradients, params=PARAMS):
+    state, path = tx.init(params), []
+    update = jax.jit(tx.update)
+    for g in gradients:
+        updates, state = update(g, state, params)
+        params = optax.apply_updates(params, updates)
+        path.append((params, state))
+    return path
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e19, 1e30])
+def test_a_refused_step_leaves_everything_as_it_was(value):
+    """Also where the gradient is finite, but its square is not: ν would be infinite for good."""
+    tx = lo.guard(lo.nadam(0.1))
+    (before, state), (after, refused), (again, taken) = run(tx, [GOOD, bad(value), GOOD])
+    chex.assert_trees_all_equal(after, before)
+    chex.assert_trees_all_equal(refused.inner, state.inner)
+    assert (int(refused.refused), int(refused.in_a_row)) == (1, 1)
+    assert (int(taken.refused), int(taken.in_a_row)) == (1, 0)
+    plain = run(lo.nadam(0.1), [GOOD, GOOD])[-1]
+    chex.assert_trees_all_close((again, taken.inner), plain, rtol=1e-6)
+
+
+def test_without_it_a_finite_gradient_freezes_its_entry_for_good():
+    path = run(lo.nadam(0.1), [bad(3e19)] + [GOOD] * 50)
+    assert path[-1][0]["a"][1] == path[0][0]["a"][1]
+    finite = run(optax.apply_if_finite(lo.nadam(0.1), 5), [bad(3e19)] + [GOOD] * 50)
+    assert finite[-1][0]["a"][1] == finite[0][0]["a"][1]
+    guarded = run(lo.guard(lo.nadam(0.1)), [bad(3e19)] + [GOOD] * 50)
+    assert abs(guarded[-1][0]["a"][1] - guarded[0][0]["a"][1]) > 0.1
+
+
+def test_parameters_that_would_overflow_are_refused():
+    params = {"a": jnp.array([3e38, 0.0])}
+    for tx in (lo.guard(lo.sgd(1.0)), lo.guard(optax.chain(optax.scale(-1e30)))):
+        ((after, state),) = run(tx, [{"a": jnp.array([-3e38, 1.0])}], params)
+        chex.assert_trees_all_equal(after, params)
+        assert int(state.refused) == 1
+    half = {"a": jnp.array([6e4], jnp.float16)}
+    ((after, state),) = run(lo.guard(lo.sgd(1.0)), [{"a": jnp.array([-6e4], jnp.float16)}], half)
+    assert int(state.refused) == 1 and float(after["a"][0]) == float(half["a"][0])
+
+
+def test_gives_up_after_so_many_in_a_row():
+    tx = lo.guard(lo.adam(0.1), give_up_after=3)
+    nan = bad(np.nan)
+    states = [s for _, s in run(tx, [nan, nan, GOOD, nan, nan, nan, GOOD])]
+    assert [int(s.in_a_row) for s in states] == [1, 2, 0, 1, 2, 3, 0]
+    assert [bool(s.gave_up) for s in states] == [False] * 5 + [True] * 2
+    assert int(states[-1].refused) == 5
+
+
+def test_an_infinity_of_the_start_is_no_fault():
+    """A state may begin with one, such as the best loss so far."""
+
+    def update(updates, state, params=None):
+        return updates, jnp.minimum(state, jnp.abs(updates["b"]))
+
+    lowest = optax.GradientTransformation(lambda params: jnp.array([jnp.inf, jnp.inf])[0], update)
+    path = run(lo.guard(lowest), [GOOD, bad(np.nan), GOOD])
+    assert [int(s.refused) for _, s in path] == [0, 1, 1]
+    np.testing.assert_allclose(path[-1][1].inner, 0.3)
+
+
+def test_without_parameters_the_updates_are_looked_at():
+    tx = lo.guard(optax.scale(1e30))
+    state = tx.init(GOOD)
+    updates, state = tx.update(bad(1e20), state)
+    assert int(state.refused) == 1 and not any(np.any(u) for u in jax.tree.leaves(updates))
+    _, state = tx.update(GOOD, state)
+    assert int(state.refused) == 1
+
+
+def test_a_clip_in_front_lets_the_step_be_taken():
+    tx = lo.guard(optax.chain(lo.clip_by_global_norm(1.0), lo.nadam(0.1)))
+    path = run(tx, [bad(3e19), bad(np.nan)])
+    assert [int(s.refused) for _, s in path] == [0, 1]
+
+
+def test_empty_and_integer_states_are_let_through():
+    path = run(lo.guard(optax.scale_by_schedule(lambda count: -0.1)), [GOOD, bad(np.nan)])
+    assert [int(s.inner.count) for _, s in path] == [1, 1]
+
+
+def test_says_what_is_wrong():
+    with pytest.raises(ValueError, match="give_up_after is 0"):
+        lo.guard(lo.sgd(0.1), give_up_after=0)
