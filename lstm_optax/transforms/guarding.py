@@ -21,12 +21,13 @@ class GuardState(NamedTuple):
 def guard(
     inner: optax.GradientTransformation, *, give_up_after: Scalar = 10
 ) -> optax.GradientTransformationExtraArgs:
-    """Refuse a step that would leave a gradient, a moment or a parameter that is not finite.
+    """Refuse a step whose gradients, new moments or new parameters would not be finite.
 
     A refused step gives updates of zero and leaves the state of `inner` as it was, counters
     included: as if there had been no step. A clip cannot do that, since momentum moves on under a
     gradient of zero; and a look at the gradient alone (`optax.apply_if_finite`) misses the finite
-    3e19 whose square makes a second moment infinite for good.
+    3e19 whose square makes a second moment infinite for good. A loss passed as `value`, as `fit`
+    does, is looked at too.
 
     Args:
       inner: the whole optimizer, its clip included.
@@ -51,6 +52,8 @@ def guard(
         new_updates, new_inner = inner.update(updates, state.inner, params, **extra_args)
         moved = new_updates if params is None else optax.apply_updates(params, new_updates)
         good = _all_finite((updates, moved)) & _stays_finite(new_inner, state.inner)
+        if "value" in extra_args:
+            good &= jnp.isfinite(extra_args["value"])
         in_a_row = jnp.where(good, 0, increment(state.in_a_row))
         new_state = GuardState(
             refused=jnp.where(good, state.refused, increment(state.refused)),

@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
-from lstm_optax import OPTIMIZERS, TextError, TrainConfig
+from lstm_optax import OPTIMIZERS, GuardState, TextError, TrainConfig, find_states
 from lstm_optax.experiments import language
 from lstm_optax.experiments.options import DECAYING_OPTIMIZERS
 
@@ -87,6 +87,16 @@ def test_the_gradient_is_clipped_before_the_optimizer():
         sgd = language.make_optimizer(config(optimizer="sgd", clip=clip), lambda step: 0.1)
         updates, _ = sgd.update(grads, sgd.init(params), params)
         np.testing.assert_allclose(updates["w"], -0.1 * factor * grads["w"], rtol=1e-6)
+
+
+def test_the_guard_stands_around_the_whole_optimizer():
+    params = {"w": jnp.zeros([4])}
+    optimizer = language.make_optimizer(config(guard=3), lambda step: 0.1)
+    state = optimizer.init(params)
+    for _ in range(3):
+        _, state = optimizer.update({"w": jnp.full([4], jnp.nan)}, state, params)
+    assert bool(state.gave_up) and int(state.refused) == 3
+    assert not find_states(language.make_optimizer(config(), None).init(params), GuardState)
 
 
 @pytest.mark.parametrize("name", DECAYING_OPTIMIZERS)

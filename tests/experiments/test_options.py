@@ -26,6 +26,7 @@ BAD = [
     ("warmup", -1, "--warmup is -1, but must be from 0 to 399"),
     ("warmup", 400, "--warmup is 400, but must be from 0 to 399"),
     ("clip", -1.0, "--clip is -1.0, but must be 0 or more"),
+    ("guard", -1, "--guard is -1, but must be 0 or more"),
     ("clip", math.inf, "--clip is inf, but must be 0 or more and finite"),
     ("weight_decay", -0.1, "--weight-decay is -0.1, but must be 0 or more"),
     ("weight_decay", 0.1, "--weight-decay: nadam has none; these have: nadamw, optax.adamw"),

@@ -67,13 +67,18 @@ class Watch:
         self.told, self.step, self.stop = [], 0, stop
 
     def observer(self) -> Observer:
+        def begin(step):
+            self.step = step
+            self.told.append(("begin", step))
+
         def progress(step, loss):
             self.step = step
-            self.told.append(("progress", step, math.isnan(loss)))
+            self.told.append(("progress", step))
 
         return Observer(
             plan=lambda pairs: self.told.append(("plan", dict(pairs))),
             warn=lambda message: self.told.append(("warn", message)),
+            begin=begin,
             progress=progress,
             record=lambda record: self.told.append(("record", record["step"])),
             should_stop=lambda: self.step >= self.stop,
@@ -130,7 +135,8 @@ def test_a_record_for_every_interval(watched, config):
     assert (result.reason, result.step) == ("steps", 20) and result.records == records
     assert result.best == min(records, key=lambda record: record["val_loss"])
     assert [record["step"] for record in records] == [5, 10, 15, 20]
-    fields = ["step", "seconds", "train_loss", "grad_norm", "val_loss", "learning_rate"]
+    fields = ["step", "seconds", "train_loss", "grad_norm", "clipped", "refused", "val_loss"]
+    fields.append("learning_rate")
     assert all(sorted(record) == sorted(fields) for record in records)
     assert all(math.isfinite(record[name]) for record in records for name in fields)
     seconds = [record["seconds"] for record in records]
@@ -153,16 +159,16 @@ def test_the_folder_says_what_was_trained(unbroken, config):
 def test_the_observer_is_told_in_order(watched):
     _, _, watch = watched
     assert watch.told[1:] == [
-        ("progress", 0, True),
-        ("progress", 5, False),
+        ("begin", 0),
+        ("progress", 5),
         ("record", 5),
-        ("progress", 8, False),
-        ("progress", 10, False),
+        ("progress", 8),
+        ("progress", 10),
         ("record", 10),
-        ("progress", 15, False),
+        ("progress", 15),
         ("record", 15),
-        ("progress", 16, False),
-        ("progress", 20, False),
+        ("progress", 16),
+        ("progress", 20),
         ("record", 20),
     ]
     (plan,) = watch.of("plan")
@@ -333,6 +339,15 @@ def test_divergence_in_the_last_step_is_told_too(config, tmp_path):
         "the validation loss after step 1 is not finite; the learning rate was 3e+38. "
         "Try --learning-rate 1e+38 or --warmup 1 or --clip 1; no checkpoint was made yet"
     )
+
+
+def test_the_guard_gives_up_with_advice(config, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(Diverged) as error:
+        train_language_model(diverging(config, guard=2, eval_every=1), run.path)
+    message = str(error.value)
+    assert " was refused, and the guard gives up: loss " in message
+    assert "the learning rate was" in message and "Try --learning-rate 1e+38" in message
 
 
 def test_what_cannot_be_trained_touches_nothing(config, copy, unbroken, tmp_path):

@@ -3,6 +3,7 @@
 import chex
 import jax
 import numpy as np
+import optax
 import pytest
 import toy
 
@@ -93,6 +94,40 @@ def test_a_step_that_is_not_finite_is_named():
         )
     assert caught.value.step == 5 and caught.value.leaf in ("leak", "gain")
     assert kept == [4]
+
+
+def test_it_ends_where_the_guard_gives_up_with_the_state_it_kept():
+    def broken(position):
+        x, y = toy.batches(position)
+        return x, (y * np.nan if position == 1 or position >= 6 else y)
+
+    optimizer = lo.guard(toy.OPTIMIZER, give_up_after=4)
+    step, state = toy.start(optimizer)
+    result = lo.fit(step, state, broken, steps=40, eval_every=4, steps_per_dispatch=3)
+    assert result.reason == "gave_up" and int(result.state.step) == 10
+    assert result.detail.startswith("step 10 was refused, and the guard gives up: loss nan")
+    assert "in leak" in result.detail or "in gain" in result.detail
+    assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(result.state.params))
+    assert [(r["step"], r["refused"]) for r in result.history] == [(4, 1), (8, 2)]
+    assert all(np.isfinite(r["train_loss"]) and r["clipped"] == 0 for r in result.history)
+
+
+def test_an_interval_of_refused_steps_has_no_mean():
+    def broken(position):
+        x, y = toy.batches(position)
+        return x, y * (np.nan if position >= 4 else 1)
+
+    step, state = toy.start(lo.guard(toy.OPTIMIZER))
+    history = lo.fit(step, state, broken, steps=8, eval_every=4).history
+    assert np.isnan(history[1]["train_loss"]) and history[1]["refused"] == 4
+
+
+def test_the_share_of_clipped_steps_is_recorded():
+    optimizer = optax.chain(lo.clip_by_norm_quantile(0.5, window=8), lo.sgd(0.01))
+    step, state = toy.start(optimizer)
+    history = lo.fit(step, state, toy.batches, steps=40, eval_every=20).history
+    clips = sum(20 * r["clipped"] for r in history)
+    assert 5 < clips < 35 and clips == pytest.approx(round(clips))
 
 
 @pytest.mark.parametrize("name", ["eval_every", "steps_per_dispatch", "patience"])

@@ -122,3 +122,50 @@ def test_the_optimizer_is_told_the_loss():
     step, state = toy.start(optax.chain(told, lo.sgd(0.1)))
     new, metrics = step(state, toy.batches(0))
     assert new.opt_state[0] == metrics.loss
+
+
+def guarded(give_up_after=10):
+    """A step whose optimizer refuses, and a state before it, which passes a batch of infinities."""
+    optimizer = lo.guard(
+        optax.chain(lo.clip_by_global_norm(1e-3), lo.nadam(0.01)), give_up_after=give_up_after
+    )
+    return toy.start(optimizer)
+
+
+def test_a_refused_step_skips_its_batch():
+    """Parameters, optimizer and carry are as if it had never been; only time has passed."""
+    step, state = guarded()
+    x, y = stacked(0, 4)
+    y[1] = np.inf
+    x[2] = np.nan  # and the carry with it
+    after, metrics = lo.run_steps(step, jax.tree.map(jnp.copy, state), (x, y), np.int32(4))
+    assert (int(after.step), int(after.position), int(after.sums.steps)) == (4, 4, 2)
+    assert int(after.sums.refused) == 2 and not metrics.refused
+    alone = state
+    for position in (0, 3):
+        alone = alone._replace(step=jnp.int32(position), position=jnp.int32(position))
+        alone, _ = step(alone, toy.batches(position))
+    chex.assert_trees_all_close(
+        (after.params, after.carry, after.opt_state.inner, after.sums.loss),
+        (alone.params, alone.carry, alone.opt_state.inner, alone.sums.loss),
+        rtol=1e-6,
+    )
+
+
+def test_a_dispatch_ends_where_the_guard_gives_up():
+    step, state = guarded(give_up_after=2)
+    x, y = stacked(0, 5)
+    y[1:4] = np.inf
+    before = jax.tree.map(jnp.copy, step(state, toy.batches(0))[0].params)
+    after, metrics = lo.run_steps(step, state, (x, y), np.int32(5))
+    assert int(after.step) == 3 and metrics.gave_up and metrics.refused
+    chex.assert_trees_all_close(after.params, before, rtol=1e-6)
+
+
+def test_a_finite_gradient_whose_square_overflows_is_clipped_and_taken():
+    x, y = stacked(0, 2)
+    x[0] *= 1e10
+    step, state = guarded()
+    after, metrics = lo.run_steps(step, state, (x, y), np.int32(1))
+    assert metrics.clipped and not metrics.refused and int(after.sums.clipped) == 1
+    assert np.isfinite(metrics.grad_norm) and metrics.grad_norm > 1e18

@@ -96,6 +96,15 @@ def test_a_clip_in_front_lets_the_step_be_taken():
     assert [int(s.refused) for _, s in path] == [0, 1]
 
 
+def test_a_loss_that_is_told_is_looked_at():
+    tx = lo.guard(lo.sgd(0.1))
+    state = tx.init(PARAMS)
+    for value, refused in ((1.0, 0), (np.inf, 1), (np.nan, 2), (2.0, 2)):
+        updates, state = tx.update(GOOD, state, PARAMS, value=jnp.float32(value))
+        assert int(state.refused) == refused
+        assert bool(np.any(updates["a"])) == np.isfinite(value)
+
+
 def test_empty_and_integer_states_are_let_through():
     path = run(lo.guard(optax.scale_by_schedule(lambda count: -0.1)), [GOOD, bad(np.nan)])
     assert [int(s.inner.count) for _, s in path] == [1, 1]
