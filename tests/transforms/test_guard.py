@@ -73,12 +73,12 @@ def test_an_infinity_of_the_start_is_no_fault():
     """A state may begin with one, such as the best loss so far."""
 
     def update(updates, state, params=None):
-        return updates, jnp.minimum(state, jnp.abs(updates["b"]))
+        return updates, state.at[0].min(jnp.abs(updates["b"]))
 
-    lowest = optax.GradientTransformation(lambda params: jnp.array([jnp.inf, jnp.inf])[0], update)
+    lowest = optax.GradientTransformation(lambda params: jnp.full(2, jnp.inf), update)
     path = run(lo.guard(lowest), [GOOD, bad(np.nan), GOOD])
     assert [int(s.refused) for _, s in path] == [0, 1, 1]
-    np.testing.assert_allclose(path[-1][1].inner, 0.3)
+    np.testing.assert_allclose(path[-1][1].inner, [0.3, np.inf])
 
 
 def test_without_parameters_the_updates_are_looked_at():
@@ -103,6 +103,15 @@ def test_a_loss_that_is_told_is_looked_at():
         updates, state = tx.update(GOOD, state, PARAMS, value=jnp.float32(value))
         assert int(state.refused) == refused
         assert bool(np.any(updates["a"])) == np.isfinite(value)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_whatever_the_optimizer_makes_of_it():
+    """Unless a link in front of the guard has dealt with it."""
+    clip = lo.clip_by_global_norm(1.0, nonfinite="zero")
+    ((_, state),) = run(lo.guard(optax.chain(clip, lo.sgd(0.1))), [bad(np.nan)])
+    assert int(state.refused) == 1
+    ((_, state),) = run(optax.chain(clip, lo.guard(lo.sgd(0.1))), [bad(np.nan)])
+    assert int(state[1].refused) == 0
 
 
 def test_empty_and_integer_states_are_let_through():
