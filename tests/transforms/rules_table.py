@@ -71,7 +71,9 @@ TRANSFORMS = {
         **LINEAR,
     ),
     "precondition": Row(
-        lambda decay, **eps: lo.precondition(lo.ema(decay), lo.mean_square(decay), **eps),
+        lambda decay, eps, eps_root: lo.precondition(
+            lo.ema(decay), lo.mean_square(decay), eps=eps, eps_root=eps_root
+        ),
         {"decay": 0.9, "eps": 1e-3, "eps_root": 1e-6},
         scale="invariant",
         units={"eps": 1, "eps_root": 2},
