@@ -62,8 +62,8 @@ def nadam_2016(
         m̂ = μₜ₊₁ m/(1 − Pₜ₊₁) + (1 − μₜ) g/(1 − Pₜ);  n̂ = ν n/(1 − νᵗ)
         θ ← θ − η m̂ / (√n̂ + ε)
 
-    ε stands outside the root; the learning rate comes last. n̂ has one factor ν more than the
-    report and every implementation, so a steady step is 1/√ν of η.
+    ε stands outside the root; the learning rate comes last. n̂ has one factor ν more than in
+    the report, PyTorch and Keras, so a steady step is 1/√ν of η.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.

@@ -68,7 +68,7 @@ def MomentumOptimizer(
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
-      momentum: μ in [0, 1]; likewise.
+      momentum: μ in [0, 1].
       use_nesterov: look one step ahead, with the μ of this step.
 
     Raises:

@@ -42,7 +42,7 @@ def corrected_momentum(
     Raises:
       ValueError: β or η is a number out of range.
 
-    Reference: Goyal et al., 2017, arXiv:1706.02677, section 2.2, remark 3.
+    Reference: Goyal et al., 2017, arXiv:1706.02677, section 3, remark 2.
     """
     check_range("decay", decay, 0, 1, closed=True)
     check_range("learning_rate", learning_rate)

@@ -29,7 +29,8 @@ def precondition(
         direction(g) / (√(second_moment(g) + ε_root) + ε),  and 0 where that denominator is 0
 
     An entry whose gradient was always zero, such as an unseen row of an embedding, thus stays
-    where it is, even with no ε. Keeps the dtype of the updates.
+    where it is, even with no ε. With none, the quotient of averages m/√ν stays bounded only where
+    β² ≤ ρ: else ν may vanish before m does. Keeps the dtype of the updates.
 
     Args:
       direction: an estimator of the direction; `optax.identity()` for the gradient itself.

@@ -14,71 +14,108 @@ from lstm_optax.optimizers import OPTIMIZERS
 RATE = {"learning_rate": 0.1}
 
 
+POWERS = {"linear": 1, "square": 2, "invariant": 0}
+
+
 @dataclass(frozen=True)
 class Row:
-    """A rule: its factory, a value for each of its numbers, the dtype it gives, its other needs."""
+    """A rule: its factory, a value for each of its numbers, what it gives, its other needs."""
 
     make: Callable[..., optax.GradientTransformation]
     numbers: dict[str, float]
     gives: str = "gradient"  # the gradient's dtype, or the moment's
     ours: bool = True
     options: dict = field(default_factory=dict)
+    scale: str = "none: not asked"  # how it answers to c times the gradient: `POWERS`, or why not
+    units: dict[str, int] = field(default_factory=dict)  # the power of c that a number goes with
+
+    @property
+    def power(self) -> int:
+        """The power of c that the updates, and the parameters they are added to, go with."""
+        return POWERS[self.scale]
 
     def build(self, **numbers) -> optax.GradientTransformation:
         return self.make(**self.options, **(self.numbers | numbers))
 
 
+LINEAR = {"scale": "linear"}
+SQUARE = {"scale": "square", "units": {"initial": 2}}
+OUTSIDE = {"scale": "invariant", "units": {"eps": 1}}  # ε outside the root
+INSIDE = {"scale": "invariant", "units": {"eps": 2}}  # ε inside the root
+CLIP = {"scale": "linear", "units": {"max_norm": 1}}
+
 TRANSFORMS = {
-    "momentum": Row(lo.momentum, {"decay": 0.9}),
-    "ema": Row(lo.ema, {"decay": 0.9}, "moment"),
-    "damped_momentum": Row(lo.damped_momentum, {"decay": 0.9, "dampening": 0.3}),
-    "corrected_momentum": Row(lo.corrected_momentum, {"decay": 0.9, "learning_rate": 0.1}),
-    "mean_square": Row(lo.mean_square, {"decay": 0.9, "initial": 0.1}, "moment"),
-    "centered_mean_square": Row(lo.centered_mean_square, {"decay": 0.9, "initial": 0.1}, "moment"),
+    "momentum": Row(lo.momentum, {"decay": 0.9}, **LINEAR),
+    "ema": Row(lo.ema, {"decay": 0.9}, "moment", **LINEAR),
+    "damped_momentum": Row(lo.damped_momentum, {"decay": 0.9, "dampening": 0.3}, **LINEAR),
+    "corrected_momentum": Row(
+        lo.corrected_momentum, {"decay": 0.9, "learning_rate": 0.1}, **LINEAR
+    ),
+    "mean_square": Row(lo.mean_square, {"decay": 0.9, "initial": 0.1}, "moment", **SQUARE),
+    "centered_mean_square": Row(
+        lo.centered_mean_square, {"decay": 0.9, "initial": 0.1}, "moment", **SQUARE
+    ),
     "centered_mean_square, floor": Row(
-        lo.centered_mean_square, {"decay": 0.9, "floor": 0.5}, "moment"
+        lo.centered_mean_square, {"decay": 0.9, "floor": 0.5}, "moment", **SQUARE
     ),
-    "sum_square": Row(lo.sum_square, {"initial": 0.1}, "moment"),
+    "sum_square": Row(lo.sum_square, {"initial": 0.1}, "moment", **SQUARE),
     "running_max": Row(
-        lambda decay: lo.running_max(lo.mean_square(decay)), {"decay": 0.5}, "moment"
+        lambda decay: lo.running_max(lo.mean_square(decay)), {"decay": 0.5}, "moment", **SQUARE
     ),
-    "debias": Row(lambda decay: lo.debias(lo.ema(decay), decay), {"decay": 0.9}, "moment"),
-    "nesterov": Row(lambda decay: lo.nesterov(lo.momentum(decay)), {"decay": 0.9}),
-    "dozat_momentum": Row(lo.dozat_momentum, {"decay": 0.9, "psi": 0.004}, "moment"),
+    "debias": Row(
+        lambda decay: lo.debias(lo.ema(decay), decay), {"decay": 0.9}, "moment", **LINEAR
+    ),
+    "nesterov": Row(lambda decay: lo.nesterov(lo.momentum(decay)), {"decay": 0.9}, **LINEAR),
+    "dozat_momentum": Row(lo.dozat_momentum, {"decay": 0.9, "psi": 0.004}, "moment", **LINEAR),
     "dozat_momentum, scheduled": Row(
-        lo.dozat_momentum, {"decay": 0.9, "psi": 1.0}, "moment", options={"scheduled_average": True}
+        lo.dozat_momentum,
+        {"decay": 0.9, "psi": 1.0},
+        "moment",
+        options={"scheduled_average": True},
+        **LINEAR,
     ),
     "precondition": Row(
-        lambda decay, **eps: lo.precondition(lo.ema(decay), lo.mean_square(decay), **eps),
+        lambda decay, eps, eps_root: lo.precondition(
+            lo.ema(decay), lo.mean_square(decay), eps=eps, eps_root=eps_root
+        ),
         {"decay": 0.9, "eps": 1e-3, "eps_root": 1e-6},
+        scale="invariant",
+        units={"eps": 1, "eps_root": 2},
     ),
-    "clip_by_global_norm": Row(lo.clip_by_global_norm, {"max_norm": 1.0}),
+    "clip_by_global_norm": Row(lo.clip_by_global_norm, {"max_norm": 1.0}, **CLIP),
     "clip_by_global_norm, zero": Row(
-        lo.clip_by_global_norm, {"max_norm": 1.0}, options={"nonfinite": "zero"}
+        lo.clip_by_global_norm, {"max_norm": 1.0}, options={"nonfinite": "zero"}, **CLIP
     ),
     "clip_by_norm_quantile": Row(
-        lo.clip_by_norm_quantile, {"quantile": 0.5}, options={"window": 4}
+        lo.clip_by_norm_quantile, {"quantile": 0.5}, options={"window": 4}, **LINEAR
     ),
     "guard": Row(
         lambda decay, give_up_after: lo.guard(lo.momentum(decay), give_up_after=give_up_after + 1),
         {"decay": 0.9, "give_up_after": 9.0},
+        **LINEAR,
     ),
-    "scale_by_learning_rate": Row(lo.scale_by_learning_rate, RATE),
-    "keep_dtype": Row(lambda step_size: lo.keep_dtype(optax.scale(step_size)), {"step_size": 0.5}),
+    "scale_by_learning_rate": Row(lo.scale_by_learning_rate, RATE, **LINEAR),
+    "keep_dtype": Row(
+        lambda step_size: lo.keep_dtype(optax.scale(step_size)), {"step_size": 0.5}, **LINEAR
+    ),
 }
 
+MOMENTS = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
 OWN_NUMBERS = {
-    "sgd": {},
-    "momentum_sgd": {"momentum": 0.9},
-    "nesterov_sgd": {"momentum": 0.9},
-    "rmsprop": {"decay": 0.9, "eps": 1e-8},
-    "rmsprop_momentum": {"momentum": 0.9, "decay": 0.9, "eps": 1e-8},
-    "adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8},
-    "nadam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8},
-    "nadamw": {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.1},
+    "sgd": ({}, LINEAR),
+    "momentum_sgd": ({"momentum": 0.9}, LINEAR),
+    "nesterov_sgd": ({"momentum": 0.9}, LINEAR),
+    "rmsprop": ({"decay": 0.9, "eps": 1e-8}, INSIDE),
+    "rmsprop_momentum": ({"momentum": 0.9, "decay": 0.9, "eps": 1e-8}, INSIDE),
+    "adam": (MOMENTS, OUTSIDE),
+    "nadam": (MOMENTS, OUTSIDE),
+    "nadamw": (MOMENTS | {"weight_decay": 0.1}, OUTSIDE),
 }
 
-OWN = {name: Row(OPTIMIZERS[name], RATE | numbers) for name, numbers in OWN_NUMBERS.items()}
+OWN = {
+    name: Row(OPTIMIZERS[name], RATE | numbers, **scale)
+    for name, (numbers, scale) in OWN_NUMBERS.items()
+}
 OPTAX = {n: Row(f, RATE, ours=False) for n, f in OPTIMIZERS.items() if n.startswith("optax.")}
 RULES = TRANSFORMS | OWN
 EVERYTHING = RULES | OPTAX

@@ -1,6 +1,7 @@
 """The contracts that every rule keeps, run over the one table of all rules."""
 
 from functools import cache
+from itertools import product
 
 import chex
 import jax
@@ -29,9 +30,7 @@ from lstm_optax.optimizers import OPTIMIZERS
 
 STEPS = 6
 FLOATS = (jnp.bfloat16, jnp.float16, jnp.float32)
-WRAPPERS = ("running_max", "debias", "nesterov", "precondition", "keep_dtype", "guard")
 NO_RULES = {"find_states", "global_norm"}
-INJECTED = [name for name in RULES if name not in WRAPPERS]  # those made of numbers alone
 STATIC = {"nadamw": "mask", "clip_by_norm_quantile": "window"}  # no number to be traced
 every_rule = pytest.mark.parametrize("name", RULES)
 everything = pytest.mark.parametrize("name", EVERYTHING)
@@ -159,7 +158,7 @@ def test_vmap_over_parameters(name):
         close(member(both, i), alone)
 
 
-@pytest.mark.parametrize("name", INJECTED)
+@every_rule
 def test_inject_hyperparams(name):
     row, params, gradients = RULES[name], params_of(), gradients_of(STEPS)
     injected = optax.inject_hyperparams(row.make, static_args=STATIC.get(name, ()))
@@ -203,8 +202,11 @@ def test_flatten(name):
 
 @every_rule
 def test_donation_and_one_trace(name):
-    tx, params = optax.with_extra_args_support(RULES[name].build()), params_of()
-    gradient = member(gradients_of(3), 0)
+    """One trace of a donated `scan`, a leaf for every mix of bf16, f16 and f32."""
+    tx = optax.with_extra_args_support(RULES[name].build())
+    mixes = {f"{p} {g}": (p, g) for p, g in product(map(jnp.dtype, FLOATS), repeat=2)}
+    params = {mix: jnp.ones(2, p) for mix, (p, _) in mixes.items()}
+    gradients = {mix: jnp.ones((3, 2), g) for mix, (_, g) in mixes.items()}
 
     @jax.jit
     @chex.assert_max_traces(n=1)
@@ -212,15 +214,17 @@ def test_donation_and_one_trace(name):
         return tx.init(params)
 
     @chex.assert_max_traces(n=1)
-    def update(state, gradient):
-        return tx.update(gradient, state, params)[1]
+    def run(state, gradients):
+        return jax.lax.scan(lambda s, g: tx.update(g, s, params)[::-1], state, gradients)
 
-    update = jax.jit(update, donate_argnums=0)
+    run = jax.jit(run, donate_argnums=0)
     state = fresh(params)
     for _ in range(3):
-        state = update(state, gradient)
-    update(tx.init(params), gradient)  # no array stands twice in a state
-    assert signature(state) == signature(tx.init(params))
+        state, updates = run(state, gradients)
+        assert signature(state) == signature(tx.init(params))
+        for leaf in jax.tree.leaves((state, updates)):
+            assert np.all(np.isfinite(np.asarray(leaf, np.float32)))
+    run(tx.init(params), gradients)  # no array stands twice in a state
 
 
 @every_rule

@@ -1,0 +1,257 @@
+"""Properties of every rule, for any gradients, numbers, shapes, dtypes and trees in range."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rules_table import RULES, Row
+
+STEPS, ENTRIES = 20, 16
+LARGEST = {"linear": 35.0}  # the exponent of |g|; 18 for rules that square it in float32
+EPSILONS = {"eps", "eps_root", "epsilon"}
+DECAYS = {"decay", "momentum", "b1", "b2", "beta1", "beta2", "beta_1", "beta_2", "rho", "alpha"}
+DECAYS |= {"mu", "nu"}
+NORMS = {"clipnorm", "global_clipnorm", "grad_clip", "max_norm"}
+SUMS = NORMS | {"quantile"}  # of norms: sums, which depend on their order
+FLOATS = (jnp.bfloat16, jnp.float16, jnp.float32)
+every_rule = pytest.mark.parametrize("name", RULES)
+few = settings(max_examples=10)
+
+ranges = {  # of a number by its name; an ε is raised to its unit, all others are decays
+    "learning_rate": st.sampled_from([0.0, 1e-30]) | st.floats(1e-6, 10.0),
+    "weight_decay": st.floats(0.0, 10.0),
+    "lambd": st.floats(0.0, 10.0),
+    "psi": st.sampled_from([0.0, 0.004, 1.0, 1e30, np.inf]) | st.floats(0.0, 100.0),
+    "initial": st.sampled_from([0.0, 1e-45, 1e30]) | st.floats(0.0, 10.0),
+    "step_size": st.floats(-10.0, 10.0),
+    "t0": st.floats(0.0, 30.0),
+    "clip": st.sampled_from([0.0, 1e-30]) | st.floats(1e-6, 10.0),
+    "loss_scale_factor": st.floats(1.0, 65536.0),
+    "quantile": st.sampled_from([0.0, 1.0]) | st.floats(0.0, 1.0),
+    "give_up_after": st.floats(0.0, 10.0),
+    "floor": st.floats(0.0, 10.0),
+    "eps": st.sampled_from([0.0, 1e-12, 1e15]) | st.floats(1e-12, 1.0),
+    "decay": st.sampled_from([0.0, 1e-30, 0.999, 1 - 2.0**-23]) | st.floats(0.0, 1 - 2.0**-23),
+}
+SAME = {"lr": "learning_rate", "momentum_decay": "psi", "epsilon": "eps", "eps_root": "eps"}
+SAME |= dict.fromkeys(NORMS | {"clipvalue"}, "clip")
+
+
+@st.composite
+def numbers_of(draw, name: str, row: Row) -> dict[str, float]:
+    """A value for each number of a rule, over its documented range and its ends.
+
+    Where ε is 0 all averages decay alike, since m/√ν is only bounded if ν lasts as long as m. A
+    variance has no such bound.
+    """
+    numbers = {n: draw(ranges[SAME.get(n, n if n in ranges else "decay")]) for n in row.numbers}
+    if "centered" in name or name == "graves.rmsprop":
+        numbers = {n: max(v, 1e-12) if n in EPSILONS else v for n, v in numbers.items()}
+    if any(numbers[n] == 0 for n in EPSILONS & numbers.keys()):
+        decay = draw(ranges["decay"])
+        numbers = {n: decay if n in DECAYS else v for n, v in numbers.items()}
+    return {n: v ** row.units.get(n, 1) if n in EPSILONS else v for n, v in numbers.items()}
+
+
+def usual_times(row: Row):
+    """The usual value of each number of a rule, times up to 1, or 0."""
+    factors = st.floats(0.25, 1.0) | st.just(0.0)
+    values = {
+        n: factors.map(lambda f, v=v, n=n: v * (f if n != "loss_scale_factor" else 1))
+        for n, v in row.numbers.items()
+    }
+    return st.fixed_dictionaries(values)
+
+
+@st.composite
+def gradients_of(draw, low: float, high: float) -> np.ndarray:
+    """Gradients [steps, entries] of 10^low to 10^high: random, alternating, constant or sparse."""
+    low, high = sorted((draw(st.floats(low, high)), draw(st.floats(low, high))))
+    pattern = draw(st.sampled_from(["random", "alternating", "constant", "sparse", "zero"]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    size = 10.0 ** rng.uniform(low, high, size=(STEPS, ENTRIES))
+    signs = rng.choice([-1.0, 1.0], size=size.shape)
+    return {
+        "random": size * signs,
+        "alternating": size * (-1.0) ** np.arange(STEPS)[:, None],
+        "constant": np.broadcast_to(size[0] * signs[0], size.shape),
+        "sparse": np.where(rng.uniform(size=size.shape) < 0.2, size * signs, 0.0),
+        "zero": np.zeros_like(size),
+    }[pattern]
+
+
+@cache
+def compiled(name: str):
+    """The last state of a rule and all its updates, jitted once for all its numbers."""
+
+    @jax.jit
+    def run(numbers, params, gradients):
+        tx = optax.with_extra_args_support(RULES[name].build(**numbers))
+
+        def body(state, g):
+            updates, state = tx.update(g, state, params)
+            return state, updates
+
+        return jax.lax.scan(body, tx.init(params), gradients)
+
+    return run
+
+
+def run(name: str, numbers, params: np.ndarray, gradients: np.ndarray):
+    """The last state and all updates of a float32 leaf and a bfloat16 one, in float32."""
+
+    def leaves(x):
+        return {"single": jnp.float32(x), "half": jnp.bfloat16(x[..., :4])}
+
+    numbers = {n: np.float32(v) for n, v in numbers.items()}
+    state, updates = compiled(name)(numbers, leaves(params), leaves(gradients))
+    return state, jax.tree.map(lambda u: np.asarray(u, np.float32), updates)
+
+
+PARAMS = np.random.default_rng(7).normal(size=ENTRIES).astype(np.float32)
+
+
+@every_rule
+@settings(max_examples=25)
+@given(data=st.data())
+def test_finite_for_finite_input(name, data):
+    row = RULES[name]
+    numbers = data.draw(numbers_of(name, row))
+    gradients = data.draw(gradients_of(-46.0, LARGEST.get(row.scale, 18.0)))
+    for leaf in jax.tree.leaves(run(name, numbers, PARAMS, gradients)):
+        assert np.all(np.isfinite(np.asarray(leaf, np.float32)))
+
+
+@every_rule
+@few
+@given(data=st.data())
+def test_answers_to_the_scale_of_the_gradient(name, data):
+    """Updates and parameters go with a power of c, each ε with its own: exact for c = 2ᵏ."""
+    row = RULES[name]
+    if row.scale.startswith("none: "):
+        return
+    numbers = {n: np.float32(v) for n, v in data.draw(usual_times(row)).items()}
+    gradients = data.draw(gradients_of(-2.0, 2.0)).astype(np.float32)
+    c = 2.0 ** data.draw(st.integers(-30, 30))
+    updates = run(name, numbers, PARAMS, gradients)[1]
+    scaled = {n: v * c ** row.units.get(n, 0) for n, v in numbers.items()}
+    again = run(name, scaled, PARAMS * c**row.power, gradients * c)[1]
+    for leaf in updates:
+        np.testing.assert_array_equal(again[leaf], updates[leaf] * c**row.power)
+
+
+@every_rule
+@few
+@given(data=st.data())
+def test_permuted_entries_are_permuted_updates(name, data):
+    row = RULES[name]
+    numbers = data.draw(usual_times(row))
+    gradients = data.draw(gradients_of(-2.0, 2.0))
+    first, rest = data.draw(st.permutations(range(4))), data.draw(st.permutations(range(4, 16)))
+    order = np.array([*first, *rest])  # the bfloat16 leaf holds the first four
+    updates = run(name, numbers, PARAMS, gradients)[1]
+    again = run(name, numbers, PARAMS[order], gradients[:, order])[1]
+    tolerance = 1e-5 if SUMS & row.numbers.keys() else 0
+    for leaf, entries in {"single": order, "half": order[:4]}.items():
+        expected = updates[leaf][:, entries]
+        atol = tolerance * np.abs(expected).max()
+        np.testing.assert_allclose(again[leaf], expected, rtol=tolerance, atol=atol)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A leaf of a tree to be: its shape, the dtype of the parameter, and of the gradient."""
+
+    shape: tuple[int, ...]
+    param: type = jnp.float32
+    gradient: type = jnp.float32
+
+
+def trees(leaves):
+    """Nested tuples, lists and dicts of leaves, with None among them; or a single leaf."""
+
+    def nested(inner):
+        several = st.lists(inner, max_size=3)
+        return several | several.map(tuple) | st.dictionaries(st.sampled_from("abc"), inner)
+
+    return nested(st.recursive(leaves | st.none(), nested, max_leaves=5)) | leaves
+
+
+shapes = st.sampled_from([(), (1,), (3,), (2, 3), (2, 1, 2), (0,), (0, 3)])
+leaves = st.builds(Leaf, shapes, st.sampled_from(FLOATS), st.sampled_from(FLOATS))
+
+
+def signature(tree):
+    typed = jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+    return jax.tree.structure(tree), jax.tree.leaves(typed, is_leaf=lambda x: isinstance(x, tuple))
+
+
+@every_rule
+@few
+@given(data=st.data())
+def test_state_is_stable(name, data):
+    """Structure, shapes and dtypes, weak ones too, stay in `update` and in a `scan` over it."""
+    row, tree = RULES[name], data.draw(trees(leaves))
+    numbers = data.draw(numbers_of(name, row))
+    if data.draw(st.booleans()):
+        numbers = {n: jnp.float32(v) for n, v in numbers.items()}
+    tx = optax.with_extra_args_support(row.build(**numbers))
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.param), tree)
+    gradients = jax.tree.map(lambda x: jax.ShapeDtypeStruct((3, *x.shape), x.gradient), tree)
+
+    def once(params, gradients):
+        state, g = tx.init(params), jax.tree.map(lambda x: x[0], gradients)
+        updates, new_state = tx.update(g, state, params)
+
+        def body(state, g):
+            return tx.update(g, state, params)[::-1]
+
+        return state, new_state, jax.lax.scan(body, state, gradients, 3)[0], updates
+
+    state, *later, updates = jax.eval_shape(once, params, gradients)
+    for new_state in later:
+        assert signature(new_state) == signature(state)
+
+    def given_dtype(x):
+        moment = jnp.promote_types(x.param, jnp.float32)
+        return x.shape, jnp.dtype(moment if row.gives == "moment" else x.gradient)
+
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
+    jax.tree.map(lambda u, x: _equal((u.shape, u.dtype), given_dtype(x)), updates, tree)
+
+
+def _equal(actual, expected):
+    assert actual == expected
+
+
+@every_rule
+@settings(max_examples=3)
+@given(tree=trees(st.builds(Leaf, shapes)), seed=st.integers(0, 2**32 - 1))
+def test_shapes_and_trees_do_not_matter(name, tree, seed):
+    """Every leaf, made a vector and put into a list in another order, moves as it did."""
+    rng, tx = np.random.default_rng(seed), optax.with_extra_args_support(RULES[name].build())
+    draws = [jax.tree.map(lambda x: jnp.float32(rng.normal(size=x.shape)), tree) for _ in range(3)]
+    treedef = jax.tree.structure(draws[0])
+    order = rng.permutation(treedef.num_leaves)
+
+    def listed(tree):
+        return [jax.tree.leaves(tree)[i].ravel() for i in order]
+
+    def updates_of(params, *gradients):
+        state, result = tx.init(params), []
+        for g in gradients:
+            updates, state = tx.update(g, state, params)
+            result.append(updates)
+        return result
+
+    again = updates_of(*map(listed, draws))
+    for mine, other in zip(updates_of(*draws), again, strict=True):
+        assert jax.tree.structure(mine) == treedef
+        for a, b in zip(listed(mine), other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5 if SUMS & RULES[name].numbers.keys() else 0)
