@@ -91,6 +91,7 @@ def torch_model(dtype=np.float64):
     """An LSTM of two layers and directions with a linear head, and PyTorch's names for them."""
     import torch
 
+    torch.set_num_threads(1)  # its threads spin where workers fill the cores
     torch.manual_seed(3)
     model = torch.nn.ModuleDict(
         {
@@ -120,6 +121,11 @@ def torch_optimizer(move: Move, params):
     import torch
 
     return getattr(torch.optim, move.name)(params, **dict(move.options))
+
+
+def torch_weights(model) -> dict[str, np.ndarray]:
+    """A copy of the weights by their names."""
+    return {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
 
 
 def distance(mine: dict, theirs: dict, start: dict) -> float:
