@@ -5,7 +5,6 @@ import pickle
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 __all__ = ["read_torch"]
 
@@ -41,13 +40,16 @@ def read_torch(path: str | os.PathLike) -> Any:
 
 
 def as_numpy(x: Any) -> Any:
-    """Return a tensor of PyTorch as a NumPy array, and anything else as it is."""
+    """Return a tensor of PyTorch as a NumPy array, and anything else as it is.
+
+    The array is a copy: PyTorch changes its tensors in place, and JAX may share an array's memory.
+    """
     if not hasattr(x, "detach"):
         return x
     x = x.detach().cpu()
     if str(x.dtype) == "torch.bfloat16":  # which PyTorch cannot give to NumPy; float32 holds it
         return x.float().numpy().astype(jnp.bfloat16)
-    return x.numpy()
+    return x.numpy().copy()
 
 
 def _torch() -> Any:
@@ -70,14 +72,12 @@ def _plain(x: Any, where: str) -> Any:
         return {key: _plain(value, f"{where}[{key!r}]") for key, value in x.items()}
     if isinstance(x, (list, tuple)):
         return type(x)([_plain(value, f"{where}[{i}]") for i, value in enumerate(x)])
-    if x is None or isinstance(x, (bool, int, float, str, np.ndarray)):
+    if x is None or isinstance(x, (bool, int, float, str)):
         return x
-    try:
-        return np.asarray(as_numpy(x)) if hasattr(x, "detach") else _refuse(x, where)
-    except (TypeError, RuntimeError):  # a sparse or quantised tensor, or an odd dtype
-        return _refuse(x, where)
-
-
-def _refuse(x: Any, where: str) -> Any:
-    kind = f"a tensor of {x.dtype}, {x.layout}" if hasattr(x, "layout") else type(x).__name__
+    kind = type(x).__name__
+    if hasattr(x, "detach"):
+        try:
+            return as_numpy(x)
+        except (TypeError, RuntimeError):  # it is sparse, or of a dtype that NumPy has not
+            kind = f"a tensor of {x.dtype}, {x.layout}"
     raise ValueError(f"{where} is {kind}; expected dense tensors, numbers and strings")

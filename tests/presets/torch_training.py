@@ -1,4 +1,4 @@
-"""A training of a `torch.nn.LSTM` that starts in PyTorch and goes on in JAX, on the same batches."""
+"""A training of a `torch.nn.LSTM` that starts in PyTorch and goes on in JAX, batch by batch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,9 @@ def batches(dtype=np.float64) -> tuple[np.ndarray, np.ndarray]:
     """Inputs [batches, time, batch, features] and targets [batches, time, batch, 1]."""
     rng = np.random.default_rng(5)
     x = rng.normal(size=(BATCHES, TIME, BATCH, FEATURES))
-    y = np.sin(np.cumsum(x.sum(-1, keepdims=True), axis=1)) + 0.1 * rng.normal(size=(TIME, BATCH, 1))
+    y = np.sin(np.cumsum(x.sum(-1, keepdims=True), axis=1)) + 0.1 * rng.normal(
+        size=(TIME, BATCH, 1)
+    )
     return x.astype(dtype), y.astype(dtype)
 
 
