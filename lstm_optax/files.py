@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from importlib import import_module
 from typing import Any
 
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ def as_numpy(x: Any) -> Any:
 
 def _torch() -> Any:
     try:
-        import torch
+        torch = import_module("torch")
     except ImportError as error:
         raise ImportError(
             "PyTorch is needed to read its files: pip install 'lstm_optax[parity]'"

@@ -218,8 +218,8 @@ def _step(preset, entries, step, options) -> int:
 
 def _filled(node: Any, group: _Group) -> Any:
     """The state `node` with PyTorch's moments and counts in place of its own."""
-    assert isinstance(node, tuple), f"no source for {node}"
     if not hasattr(node, "_fields"):
+        assert isinstance(node, tuple), f"no source for {node}"
         return tuple(_filled(link, group) for link in node)
     fields = {}
     for field, value in node._asdict().items():
