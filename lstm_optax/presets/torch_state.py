@@ -83,6 +83,8 @@ def from_state_dict(
     if preset not in _PRESETS:
         known = ", ".join(p.__name__ for p in _PRESETS)
         raise ValueError(f"the preset is {preset}, but must be of presets.torch: {known}")
+    if not {"state", "param_groups"} <= set(state_dict):
+        raise ValueError(f"the state dict has {list(state_dict)}; expected state and param_groups")
     groups = state_dict["param_groups"]
     rates = list(lr) if isinstance(lr, (list, tuple)) else [lr] * len(groups)
     if len(rates) != len(groups):
@@ -132,6 +134,10 @@ def _names(groups, params, names) -> list[str]:
 
 def _entries(state_dict, names: list[str], params) -> list[dict[str, dict[str, Any]]]:
     """For each group PyTorch's state of each parameter, by name; checked, as NumPy arrays."""
+    indices = [index for group in state_dict["param_groups"] for index in group["params"]]
+    unknown = [index for index in state_dict["state"] if index not in indices]
+    if unknown:
+        raise ValueError(f"there is a state of {unknown}, but the param_groups hold {indices}")
     remaining, groups = iter(names), []
     for group in state_dict["param_groups"]:
         entries = {}

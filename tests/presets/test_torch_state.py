@@ -157,7 +157,8 @@ def test_param_groups_keep_their_options(lr):
     updates, _ = tx.update(PARAMS, state, PARAMS)
     for i, (name, alone) in enumerate([("w", first), ("b", second)]):
         rate, param = None if lr is None else lr[i], {name: PARAMS[name]}
-        tx, state = convert("Adam", state_dict | {"param_groups": [alone]}, param, lr=rate)
+        state_dict = {"state": {i: saved("Adam")["state"][i]}, "param_groups": [alone]}
+        tx, state = convert("Adam", state_dict, param, lr=rate)
         chex.assert_trees_all_equal(updates[name], tx.update(param, state, param)[0][name])
 
 
@@ -237,6 +238,8 @@ def changed(name, index=None, drop=None, **new):
             {},
             r"\['b'\] have no momentum_buffer",
         ),
+        ("Adam", {"optimizer": saved("Adam")}, {}, r"\['optimizer'\]; expected state and param"),
+        ("Adam", saved("Adam") | {"state": {"0": {}}}, {}, r"a state of \['0'\], .* hold \[0, 1\]"),
         ("Adam", None, dict(names=["w"]), r"2 parameters, but there are 1 names.*\['w'\]"),
         ("Adam", None, dict(names=["w", "w"]), "must be as many and differ"),
         ("Adam", None, dict(names=["w", "c"]), r"params has \['b'\], which the names"),

@@ -46,12 +46,21 @@ MOVES = RECORDED_MOVES + _moves(
         "SGD": [
             dict(lr=0.1),
             dict(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
-            dict(lr=0.001, momentum=0.9, maximize=True),
+            dict(lr=0.0005, momentum=0.9, maximize=True),
         ],
-        "RMSprop": [dict(lr=0.003), dict(lr=0.003, alpha=0.9, weight_decay=0.01, momentum=0.5)],
-        "NAdam": [dict(lr=0.01), dict(lr=0.01, weight_decay=0.01, momentum_decay=0.1)],
-        "Adam": [dict(lr=0.01, betas=(0.8, 0.99)), dict(lr=0.001, maximize=True)],
-        "AdamW": [dict(lr=0.01, amsgrad=True, betas=(0.95, 0.9))],
+        "RMSprop": [
+            dict(lr=0.003),
+            dict(lr=0.001, alpha=0.9, weight_decay=0.01, momentum=0.5, maximize=True),
+        ],
+        "NAdam": [
+            dict(lr=0.01, betas=(0.8, 0.99), eps=1e-6),
+            dict(lr=0.001, weight_decay=0.01, momentum_decay=0.1, maximize=True),
+        ],
+        "Adam": [
+            dict(lr=0.01, betas=(0.8, 0.99), weight_decay=0.1, decoupled_weight_decay=True),
+            dict(lr=0.001, eps=1e-6, maximize=True),
+        ],
+        "AdamW": [dict(lr=0.001, amsgrad=True, betas=(0.95, 0.9), maximize=True)],
     }
 )
 
