@@ -50,6 +50,7 @@ MOVES = RECORDED_MOVES + _moves(
         ],
         "RMSprop": [
             dict(lr=0.003),
+            dict(lr=0.003, centered=True),
             dict(lr=0.001, alpha=0.9, weight_decay=0.01, momentum=0.5, maximize=True),
         ],
         "NAdam": [
