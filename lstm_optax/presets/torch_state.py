@@ -71,8 +71,8 @@ def from_state_dict(
       lr: in place of that of the param_groups; a schedule goes on from the count `step`. A list
         gives one for each group. Needed where a scheduler of PyTorch moved the rate.
       step: how many steps were done, for SGD, whose state does not tell.
-      names: of all parameters in the order of `model.parameters()`; by default those that the
-        state dict has, else in the order of `params`.
+      names: of all parameters in the order in which the optimizer got them, `model.parameters()`
+        or group after group; by default those that the state dict has, else those of `params`.
 
     Raises:
       ValueError: an optimizer, option, name or shape that does not fit, or what PyTorch has in its
@@ -118,13 +118,13 @@ def _names(groups, params, names) -> list[str]:
             raise ValueError(
                 "the order of the parameters is unknown: the state dict has no param_names, and "
                 "the mapping is in alphabetical order, which JAX makes of any dict, or there are "
-                "several param_groups; give names=, in the order of PyTorch's model.parameters()"
+                "several param_groups; give names=, in the order in which the optimizer got them"
             )
     count = sum(len(group["params"]) for group in groups)
     if len(names) != count or len(set(names)) != count:
         raise ValueError(
             f"the state dict has {count} parameters, but there are {len(names)} names, which must "
-            f"be as many and differ: {list(names)}; give names=, those of model.parameters()"
+            f"be as many and differ: {list(names)}; give names=, of what the optimizer got"
         )
     unknown = sorted(set(params) - set(names))
     if unknown:
