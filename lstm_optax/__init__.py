@@ -63,8 +63,10 @@ _ROOMS = {
         "LSTMState",
         "LSTMWeights",
         "lstm_cell",
+        "lstm_params_from_torch",
         "lstm_sequence",
     ),
+    "lstm_optax.files": ("read_torch",),
     "lstm_optax.models": ("LanguageModel", "token_losses"),
     "lstm_optax.data": (
         "Batch",
@@ -108,6 +110,7 @@ if TYPE_CHECKING:
     from lstm_optax.experiments.options import *
     from lstm_optax.experiments.sample import *
     from lstm_optax.experiments.train import *
+    from lstm_optax.files import *
     from lstm_optax.gates import *
     from lstm_optax.lstm import *
     from lstm_optax.models import *

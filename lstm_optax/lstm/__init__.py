@@ -1,6 +1,7 @@
 """The LSTM layer for Flax NNX, and the pure functions it is made of."""
 
 from lstm_optax.lstm.cell import LSTMParams, LSTMState, lstm_cell
+from lstm_optax.lstm.convert import lstm_params_from_torch
 from lstm_optax.lstm.layer import LSTM, LSTMWeights
 from lstm_optax.lstm.sequence import BACKENDS, lstm_sequence
 
@@ -11,5 +12,6 @@ __all__ = [
     "LSTMState",
     "LSTMWeights",
     "lstm_cell",
+    "lstm_params_from_torch",
     "lstm_sequence",
 ]

@@ -1,6 +1,7 @@
 """The LSTM as a Flax NNX module: stacked, in one direction or both, with dropout between layers."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.gates import GATES, gate_slice
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
+from lstm_optax.lstm.convert import lstm_params_from_torch, torch_is_bidirectional
 from lstm_optax.lstm.sequence import find_backend, lstm_sequence, zero_state
 
 Carry = tuple[LSTMState, ...]
@@ -118,6 +120,59 @@ class LSTM(nnx.Module):
             self.layers.append(nnx.Dict(weights))
         self.dropout = nnx.Dropout(dropout)
 
+    @classmethod
+    def from_params(
+        cls, params: Sequence[LSTMParams], *, bidirectional: bool = False, **options: Any
+    ) -> Self:
+        """Return a stack that has these parameters; also under `jit` and `grad`.
+
+        Args:
+          params: one LSTMParams for each layer and direction, in the order of the carry.
+          bidirectional: whether every second one is of a backward direction.
+          options: `dropout`, `dtype`, `backend`, `time_major`, as above.
+
+        Raises:
+          ValueError: shapes that do not fit a stack.
+        """
+        params = jax.tree.map(jnp.asarray, tuple(params))
+        directions = 2 if bidirectional else 1
+        if not params or len(params) % directions:
+            raise ValueError(f"{len(params)} LSTMParams came; expected {directions} for each layer")
+        features, hidden = params[0].kernel_ih.shape[0], params[0].kernel_hh.shape[0]
+        sizes = dict(num_layers=len(params) // directions, bidirectional=bidirectional)
+        options |= dict(param_dtype=params[0].kernel_ih.dtype)
+        lstm = nnx.eval_shape(lambda: cls(features, hidden, **sizes, **options, rngs=nnx.Rngs(0)))
+        for i, (weights, new) in enumerate(zip(lstm._weights(), params, strict=True)):
+            for name, value in new._asdict().items():
+                expected = getattr(weights, name).shape
+                if value.shape != expected:
+                    raise ValueError(
+                        f"{name} of params[{i}] has shape {value.shape}; expected {expected}"
+                    )
+                setattr(weights, name, nnx.Param(value))
+        return lstm
+
+    @classmethod
+    def from_torch(cls, weights: Mapping[str, Any], *, prefix: str = "", **options: Any) -> Self:
+        """Return a stack with the weights of a `torch.nn.LSTM`; also under `jit` and `grad`.
+
+        Layers, directions and sizes are those of the weights; the two biases become their sum.
+
+        Args:
+          weights, prefix: as `lstm_params_from_torch` takes them.
+          options: `dropout`, `dtype`, `backend`, `time_major`, as above.
+
+        Raises:
+          ValueError: as `lstm_params_from_torch`.
+        """
+        params = lstm_params_from_torch(weights, prefix=prefix)
+        bidirectional = torch_is_bidirectional(weights, prefix=prefix)
+        return cls.from_params(params, bidirectional=bidirectional, **options)
+
+    def params(self) -> tuple[LSTMParams, ...]:
+        """Return the parameters of each layer and direction, in the order of the carry."""
+        return tuple(weights.params() for weights in self._weights())
+
     def initial_carry(self, batch: int) -> Carry:
         """Return the carry before anything was read: zero."""
         dtype = jnp.promote_types(self.dtype, jnp.float32)
@@ -193,6 +248,9 @@ class LSTM(nnx.Module):
         axis = 0 if self.time_major else 1
         outputs, carry = self(jnp.expand_dims(x, axis), carry, deterministic=True)
         return jnp.squeeze(outputs, axis), carry
+
+    def _weights(self) -> list[LSTMWeights]:
+        return [layer[direction] for layer in self.layers for direction in self.directions]
 
     def _check_carry(self, carry: Carry | None, batch: int) -> Carry:
         if carry is None:

@@ -16,6 +16,7 @@ from lstm_optax.presets import (
     sutskever,
     tf1,
     torch,
+    torch_state,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "sutskever",
     "tf1",
     "torch",
+    "torch_state",
 ]

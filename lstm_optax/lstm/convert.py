@@ -1,0 +1,104 @@
+"""The weights of other libraries' LSTMs as this library's parameters."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from lstm_optax.files import as_numpy
+from lstm_optax.lstm.cell import LSTMParams
+
+_TORCH_NAME = re.compile(r"(weight|bias)_(ih|hh)_l(0|[1-9]\d*)(_reverse)?")
+
+
+def lstm_params_from_torch(
+    weights: Mapping[str, Any], *, prefix: str = ""
+) -> tuple[LSTMParams, ...]:
+    """Return the weights of a `torch.nn.LSTM` as parameters, one for each layer and direction.
+
+        kernel_ih = weight_ihᵀ,  kernel_hh = weight_hhᵀ,  bias = bias_ih + bias_hh, or 0 without
+
+    The order is that of the carry: layer 0 forward, layer 0 backward, layer 1 forward, … It is a
+    pure function that may be compiled and differentiated: a loss that calls it trains the two
+    biases apart, as PyTorch does.
+
+    Args:
+      weights: arrays or tensors by PyTorch's names, `weight_ih_l0` [4·hidden, features] and so on,
+        whose gates have the same order i, f, g, o.
+      prefix: of the LSTM's names, such as "lstm."; names that do not begin with it are left alone.
+
+    Raises:
+      ValueError: a name is missing or none of an LSTM's, a shape does not fit, or the LSTM has
+        projections (`proj_size`).
+
+    Reference: `torch.nn.LSTM`, PyTorch 2.13.
+    """
+    found = {
+        name[len(prefix) :]: jnp.asarray(as_numpy(value))
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
+    layers, suffixes, has_bias = _torch_layout(found, prefix)
+    hidden = _hidden(_get(found, "weight_hh_l0", prefix), prefix)
+    features = _get(found, "weight_ih_l0", prefix).shape[-1:]
+    params = []
+    for layer in range(layers):
+        for suffix in suffixes:
+            at = f"l{layer}{suffix}"
+            shapes = {f"weight_ih_{at}": (4 * hidden, *features)}
+            shapes[f"weight_hh_{at}"] = (4 * hidden, hidden)
+            if has_bias:
+                shapes |= {f"bias_ih_{at}": (4 * hidden,), f"bias_hh_{at}": (4 * hidden,)}
+            ih, hh, *biases = _checked(found, shapes, prefix)
+            bias = biases[0] + biases[1] if biases else jnp.zeros(4 * hidden, ih.dtype)
+            params.append(LSTMParams(ih.T, hh.T, bias))
+        features = (hidden * len(suffixes),)
+    return tuple(params)
+
+
+def torch_is_bidirectional(weights: Mapping[str, Any], *, prefix: str = "") -> bool:
+    """Return whether these weights of a `torch.nn.LSTM` have a backward direction."""
+    return any(name.startswith(prefix) and name.endswith("_reverse") for name in weights)
+
+
+def _torch_layout(found: Mapping[str, Any], prefix: str) -> tuple[int, tuple[str, ...], bool]:
+    """The number of layers, the suffixes of the directions, whether there are biases."""
+    matches = []
+    for name in found:
+        if name.startswith("weight_hr_l"):
+            raise ValueError(
+                f"{prefix}{name} is a projection (proj_size > 0), which this LSTM has not"
+            )
+        match = _TORCH_NAME.fullmatch(name)
+        if match is None:
+            raise ValueError(
+                f"{prefix + name!r} is no name of a torch.nn.LSTM; names are such as "
+                f"'weight_ih_l0', behind a prefix, which is {prefix!r}: give the LSTM's own"
+            )
+        matches.append(match)
+    layers = 1 + max((int(match[3]) for match in matches), default=0)
+    backward = any(match[4] for match in matches)
+    has_bias = any(match[1] == "bias" for match in matches)
+    return layers, ("", "_reverse") if backward else ("",), has_bias
+
+
+def _hidden(weight_hh: Any, prefix: str) -> int:
+    shape = weight_hh.shape
+    if len(shape) != 2 or shape[0] != 4 * shape[1]:
+        raise ValueError(f"{prefix}weight_hh_l0 has shape {shape}; expected (4 hidden, hidden)")
+    return shape[1]
+
+
+def _get(found: Mapping[str, Any], name: str, prefix: str) -> Any:
+    if name not in found:
+        raise ValueError(f"{prefix}{name} is missing; there are {sorted(found) or 'no names'}")
+    return found[name]
+
+
+def _checked(found: Mapping[str, Any], shapes: dict[str, tuple], prefix: str) -> Iterator[Any]:
+    for name, expected in shapes.items():
+        value = _get(found, name, prefix)
+        if value.shape != expected:
+            raise ValueError(f"{prefix}{name} has shape {value.shape}; expected {expected}")
+        yield value
