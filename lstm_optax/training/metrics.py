@@ -1,6 +1,8 @@
 """Running sums of what a step measures, kept on the device until the host asks."""
 
 import math
+from collections.abc import Iterable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -72,11 +74,14 @@ class Watch(NamedTuple):
 
 def watch(before: Any, after: Any) -> Watch:
     """Compare the optimizer's state before a step and after it."""
-    no = jnp.bool_(False)
-    clips = zip(*(find_states(s, ClipByGlobalNormState) for s in (before, after)), strict=True)
-    guards = list(zip(*(find_states(s, GuardState) for s in (before, after)), strict=True))
+    old_clips, clips = (find_states(s, ClipByGlobalNormState) for s in (before, after))
+    old_guards, guards = (find_states(s, GuardState) for s in (before, after))
     return Watch(
-        clipped=sum((new.clipped > old.clipped for old, new in clips), start=no),
-        refused=sum((new.refused > old.refused for old, new in guards), start=no),
-        gave_up=sum((new.gave_up for _, new in guards), start=no),
+        clipped=_any(a.clipped > b.clipped for a, b in zip(clips, old_clips, strict=True)),
+        refused=_any(a.refused > b.refused for a, b in zip(guards, old_guards, strict=True)),
+        gave_up=_any(guard.gave_up for guard in guards),
     )
+
+
+def _any(flags: Iterable[jax.Array]) -> jax.Array:
+    return reduce(jnp.logical_or, flags, jnp.bool_(False))

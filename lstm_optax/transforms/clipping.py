@@ -188,8 +188,12 @@ def _clip(
 
 
 def _no_clips() -> ClipByGlobalNormState:
-    counts = (jnp.zeros([], jnp.int32) for _ in range(2))  # two arrays, each to be donated
-    return ClipByGlobalNormState(scalar(0), scalar(1), *counts)
+    return ClipByGlobalNormState(  # no array twice: each may be donated
+        norm=scalar(0),
+        factor=scalar(1),
+        clipped=jnp.zeros([], jnp.int32),
+        nonfinite=jnp.zeros([], jnp.int32),
+    )
 
 
 def _check_nonfinite(nonfinite: str) -> None:

@@ -44,8 +44,12 @@ def guard(
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        counts = (jnp.zeros([], jnp.int32) for _ in range(2))  # two arrays, each to be donated
-        return GuardState(*counts, jnp.zeros([], jnp.bool_), inner.init(params))
+        return GuardState(  # no array twice: each may be donated
+            refused=jnp.zeros([], jnp.int32),
+            in_a_row=jnp.zeros([], jnp.int32),
+            gave_up=jnp.zeros([], jnp.bool_),
+            inner=inner.init(params),
+        )
 
     @jax.named_scope("guard")
     def update(updates, state, params=None, **extra_args):
