@@ -66,10 +66,10 @@ def explain(
             )
         factory = tx_or_factory
         learning_rate = 1e-3 if learning_rate is None else learning_rate
-    name = name or getattr(factory, "__name__", "transformation")
+    name = name or str(getattr(factory, "__name__", "transformation"))
     probe, early = _first_run(tx_or_factory, factory, learning_rate, name)
     late = probe.run(early.state, np.ones(LATE))
-    rate, why_not = _rate(probe, early.state, late.steps, factory, learning_rate)
+    rate, why_not = _rate(probe, early.state, late.steps, factory)
     steady = late.steps[-1]
     measured = Response(
         name=name,
@@ -127,15 +127,15 @@ def _rate(
     state: optax.OptState,
     usual: np.ndarray,
     factory: Factory | None,
-    learning_rate: float | None,
 ) -> tuple[RateResponse | None, str]:
     """Cut the rate to a tenth after the settled `state`; None, and why, if that cannot be."""
-    ones = np.ones(RATE_STEPS)
     if factory:
+
+        def schedule(count):
+            return probe.unit * jnp.where(count < LATE, 1.0, 0.1)
+
         try:
-            cut = Probe(
-                factory(lambda t: jnp.where(t < LATE, 1.0, 0.1) * learning_rate), probe.unit
-            )
+            cut = Probe(factory(schedule), probe.unit)
             steps = cut.run(cut.start, np.ones(LATE + RATE_STEPS)).steps[LATE:]
         except Exception as error:  # a factory that takes numbers only may refuse in any way
             said = f"{type(error).__name__}: {first_line(error)}"
@@ -147,7 +147,7 @@ def _rate(
                 "its state has no learning_rate by optax.inject_hyperparams to change; give a "
                 "function that makes it of a learning rate"
             )
-        steps = probe.run(after, ones).steps
+        steps = probe.run(after, np.ones(RATE_STEPS)).steps
     return read_rate(over(steps, usual[:RATE_STEPS])), ""
 
 

@@ -42,10 +42,10 @@ def _late_clip(measured: Response) -> str:
         extremes.append(f"up to {spike.largest_after:.3g}")
     return (
         f"Clipping the steps comes too late: a gradient of 1,000 makes a step {spike.at_spike:.3g} "
-        f"times the usual one, and a larger gradient no larger step, but the state has swallowed "
-        f"it: {spike.disturbed:,} of the next {len(spike.relative) - 1:,} steps are off by more "
-        f"than a factor of 2, {' and '.join(extremes)} times the usual. Clip the gradient, in "
-        "front of the rule."
+        f"times the usual one, and a larger gradient hardly a larger step, but the state has "
+        f"swallowed it: {spike.disturbed:,} of the next {len(spike.relative) - 1:,} steps are off "
+        f"by more than a factor of 2, {' and '.join(extremes)} times the usual. Clip the gradient, "
+        "in front of the rule."
     )
 
 

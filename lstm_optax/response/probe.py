@@ -58,7 +58,8 @@ class Probe:
         def body(state, gradient):
             updates, state = self.tx.update(jnp.full(SHAPE, gradient), state, params)
             sizes = [jnp.max(jnp.abs(x)).astype(jnp.float32) for x in _floats(state)]
-            return state, (updates.reshape(()), jnp.stack(sizes) if sizes else jnp.zeros(0))
+            (update,) = jax.tree.leaves(updates)
+            return state, (update.reshape(()), jnp.stack(sizes) if sizes else jnp.zeros(0))
 
         return jax.lax.scan(body, state, gradients)
 

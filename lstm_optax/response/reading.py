@@ -1,10 +1,11 @@
-"""What the runs say, in numbers: where a step settles, how a spike is taken, where a slope bends."""
+"""What the runs say in numbers: where steps settle, how a spike is taken, where a slope bends."""
 
 from itertools import groupby
 
 import numpy as np
 
 from lstm_optax.response.records import (
+    Kind,
     RateResponse,
     ScaleRange,
     ScaleResponse,
@@ -70,16 +71,17 @@ def read_scale(inputs: np.ndarray, outputs: np.ndarray) -> ScaleResponse:
     """Read the first steps against the gradients."""
     with np.errstate(all="ignore"):
         slopes = np.diff(np.log10(np.abs(outputs))) / np.diff(np.log10(inputs))
-    kinds = [_kind(*pair) for pair in zip(slopes, outputs, outputs[1:], strict=False)]
-    ranges = []
-    for kind, places in groupby(range(len(kinds)), key=kinds.__getitem__):
-        places = list(places)
-        ranges.append(ScaleRange(kind, float(inputs[places[0]]), float(inputs[places[-1] + 1])))
+    kinds: list[Kind] = [_kind(*pair) for pair in zip(slopes, outputs, outputs[1:], strict=False)]
+    ranges: list[ScaleRange] = []
+    for _, group in groupby(range(len(kinds)), key=kinds.__getitem__):
+        places = list(group)
+        low, high = inputs[places[0]], inputs[places[-1] + 1]
+        ranges.append(ScaleRange(kinds[places[0]], float(low), float(high)))
     at = dict(zip(inputs.tolist(), np.abs(outputs), strict=True))
     return ScaleResponse(inputs, outputs, slopes, tuple(ranges), _knee(ranges, at))
 
 
-def _kind(slope: float, first: float, second: float):
+def _kind(slope: float, first: float, second: float) -> Kind:
     if not np.isfinite([first, second]).all():
         return "not finite"
     if first == second == 0:

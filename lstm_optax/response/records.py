@@ -5,6 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+Kind = Literal["proportional", "flat", "between", "zero", "not finite"]
+
 
 @dataclass(frozen=True)
 class RateResponse:
@@ -54,7 +56,7 @@ class SpikeResponse:
 class ScaleRange:
     """A range of gradients in which the first step depends on them in one way."""
 
-    kind: Literal["proportional", "flat", "between", "zero", "not finite"]
+    kind: Kind
     low: float
     high: float
 
