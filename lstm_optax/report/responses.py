@@ -48,7 +48,7 @@ def _number(value: float) -> str:
     if not 5e-4 <= abs(value) < 1e5:
         return _power(value, 2)
     if abs(value) < 0.1:
-        return f"{value:.3g}"
+        return f"{value:#.3g}"
     return f"{value:,.{3 if abs(value) < 10 else 2 if abs(value) < 100 else 1}f}"
 
 

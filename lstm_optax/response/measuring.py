@@ -11,7 +11,7 @@ import optax
 
 from lstm_optax.response.notes import first_line, notes_on
 from lstm_optax.response.probe import Probe, Run
-from lstm_optax.response.reading import over, read_rate, read_scale, read_spike
+from lstm_optax.response.reading import near, over, read_rate, read_scale, read_spike
 from lstm_optax.response.records import RateResponse, Response, ScaleResponse, SpikeResponse
 from lstm_optax.response.shapes import dtype_responses, state_bytes
 
@@ -77,7 +77,7 @@ def explain(
         constant=np.concatenate([early.steps, late.steps]),
         impulse=probe.run(probe.start, np.eye(1, 100)[0]).steps,
         steady_gain=float(steady),
-        settled=bool(abs(steady - early.steps[-1]) <= 0.01 * abs(steady)),
+        settled=near(early.steps[-1], steady, 0.01),
         rate=rate,
         spike=_spike(probe, early, late),
         scale=_scale(probe),

@@ -19,6 +19,11 @@ def over(steps: np.ndarray, usual: np.ndarray) -> np.ndarray:
         return steps / usual
 
 
+def near(step: float, usual: float, within: float) -> bool:
+    """Whether a step is the usual one but for that part of it; what is not finite is near nothing."""
+    return bool(np.isfinite(usual) and abs(step - usual) <= within * abs(usual))
+
+
 def read_rate(relative: np.ndarray) -> RateResponse:
     """Read the steps after a cut of the rate to a tenth, each over the one without the cut."""
     return RateResponse(relative, float(relative[0]), settled_from(10 * relative))
