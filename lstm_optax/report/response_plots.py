@@ -20,7 +20,7 @@ _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 
 
 def draw_responses(responses: Sequence[Any], path: str | PathLike[str]) -> None:
-    """Write `response_figure` to `path`, in the format of its suffix; a PNG has 1300 × 750 pixels.
+    """Write `response_figure` to `path`, in the format of its suffix; a PNG has 1250 × 720 pixels.
 
     Args:
       responses: records as `explain` returns them.
@@ -35,7 +35,7 @@ def response_figure(responses: Sequence[Any]) -> Figure:
     Args:
       responses: records as `explain` returns them, at least one.
     """
-    figure = Figure(figsize=(13, 7.5), dpi=100, layout="constrained")
+    figure = Figure(figsize=(12.5, 7.2), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 3)
     for axes, draw in zip(panels.flat, _PANELS, strict=False):
@@ -49,12 +49,14 @@ def response_figure(responses: Sequence[Any]) -> Figure:
 def _constant(axes: Axes, responses: Sequence[Any]) -> None:
     _label(axes, "constant gradient of 1", "step number", _step_label(responses))
     axes.set_xscale("log")
+    _keep_in_sight(axes, 0)
     _draw(axes, responses, lambda response: _from_one(response.constant))
 
 
 def _impulse(axes: Axes, responses: Sequence[Any]) -> None:
     _label(axes, "impulse: a gradient of 1, then zeros", "step number", _step_label(responses))
     axes.set_xscale("log")
+    _keep_in_sight(axes, 0)
     _draw(axes, responses, lambda response: _from_one(response.impulse))
 
 
@@ -63,6 +65,7 @@ def _spike(axes: Axes, responses: Sequence[Any]) -> None:
     _label(axes, title, "step number, the spike's is 1", "|step| ÷ step without the spike")
     axes.set(xscale="log", yscale="log")
     axes.axhline(1, color=_GREY, linewidth=0.8)
+    _keep_in_sight(axes, 0.5, 2)
     _draw(axes, responses, lambda response: _from_one(np.abs(response.spike.relative)))
 
 
@@ -70,6 +73,9 @@ def _scale(axes: Axes, responses: Sequence[Any]) -> None:
     label = _step_label(responses).replace("step", "|first step|", 1)
     _label(axes, "first step against the gradient's size", "gradient", label)
     axes.set(xscale="log", yscale="log")
+    usual = max((abs(response.constant[0]) for response in responses), default=1.0)
+    if np.isfinite(usual) and usual > 0:
+        _keep_in_sight(axes, usual / 10, usual * 10)
     _draw(
         axes,
         responses,
@@ -82,6 +88,7 @@ def _rate(axes: Axes, responses: Sequence[Any]) -> None:
     _label(axes, title, "step number, from the cut on", "step ÷ step without the cut")
     axes.set(xscale="log", yscale="log")
     axes.axhline(0.1, color=_GREY, linewidth=0.8)
+    _keep_in_sight(axes, 0.08, 1.25)
     measured = any(response.rate is not None for response in responses)
     if not measured:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=_GREY)
@@ -90,7 +97,6 @@ def _rate(axes: Axes, responses: Sequence[Any]) -> None:
         responses,
         lambda response: _from_one(np.abs(response.rate.relative) if response.rate else []),
     )
-    axes.set_ylim(0.08, 1.25)
     axes.set_yticks([0.1, 0.2, 0.5, 1], ["0.1", "0.2", "0.5", "1"])
     axes.minorticks_off()
 
@@ -104,6 +110,11 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title, fontsize=12, loc="left")
     axes.set_xlabel(x, fontsize=11)
     axes.set_ylabel(y, fontsize=11)
+
+
+def _keep_in_sight(axes: Axes, *values: float) -> None:
+    """Make the axis reach these values, lest it magnify the rounding of a flat line."""
+    axes.update_datalim([(1, value) for value in values])
 
 
 def _from_one(steps: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

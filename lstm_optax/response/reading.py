@@ -20,7 +20,7 @@ def over(steps: np.ndarray, usual: np.ndarray) -> np.ndarray:
 
 
 def near(step: float, usual: float, within: float) -> bool:
-    """Whether a step is the usual one but for that part of it; what is not finite is near nothing."""
+    """Whether a step is the usual one but for that part of it; never if that is not finite."""
     return bool(np.isfinite(usual) and abs(step - usual) <= within * abs(usual))
 
 
