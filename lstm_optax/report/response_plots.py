@@ -61,7 +61,7 @@ def _impulse(axes: Axes, responses: Sequence[Any]) -> None:
 
 
 def _spike(axes: Axes, responses: Sequence[Any]) -> None:
-    title = "spike: one gradient of 1,000 among ones"
+    title = "spike: a gradient of 1,000 among 1s"
     _label(axes, title, "step number, the spike's is 1", "|step| ÷ step without the spike")
     axes.set(xscale="log", yscale="log")
     axes.axhline(1, color=_GREY, linewidth=0.8)

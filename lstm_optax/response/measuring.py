@@ -35,8 +35,8 @@ def explain(
         the first step against the size of the gradient; bytes and dtypes of the state
 
     Measured on a parameter of shape [1, 1], float32, that stays at 0: its entry, its RMS and its
-    norm are the same number, 1 for the usual gradient. Nothing is claimed about the structure: a
-    rule that behaves as if the rate stood outside the velocity may have none.
+    norm are the same number, 1 for the usual gradient. Nothing is claimed about the structure:
+    a rate that acts at once need not stand outside a velocity.
 
     Args:
       tx_or_factory: a transformation, or a function that makes one of a learning rate, which is
