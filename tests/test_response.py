@@ -101,6 +101,7 @@ def test_a_link_without_a_rate_goes_uphill():
     assert (link.name, link.learning_rate) == ("transformation", None)
     assert link.constant[0] == -1 and link.steady_gain == pytest.approx(-10, rel=1e-5)
     assert notes_with(link, "up the gradient")
+    assert notes_with(explain(optax.scale_by_rprop(1e-3)), "up the gradient")  # starts with a 0
 
 
 @pytest.mark.parametrize(
@@ -161,10 +162,13 @@ def test_a_rate_inside_the_velocity_fades_in():
 def test_an_injected_rate_is_changed_in_the_state(name):
     make = optax.sgd if name == "learning_rate" else presets.torch.SGD
     chain = optax.chain(
-        optax.clip(10.0), optax.inject_hyperparams(make)(**{name: 0.1}, momentum=0.9)
+        optax.clip(10.0), optax.inject_hyperparams(make)(**{name: 50.0}, momentum=0.9)
     )
-    rate = explain(chain).rate
+    measured = explain(chain)
+    rate = measured.rate
     assert rate is not None and (rate.next_step, rate.settled_after) == (pytest.approx(0.1), 1)
+    assert measured.spike.state_growth == pytest.approx(1.9, rel=1e-4)  # not of the rate
+    assert len(measured.dtypes[3].state) == 1  # nor its dtype
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def _public() -> dict[str, Any]:
         f"{path}.{name}": thing
         for path, module in sources.items()
         for name, thing in vars(module).items()
-        if callable(thing) and not name.startswith("_")
+        if callable(thing) and not isinstance(thing, type) and not name.startswith("_")
     }
     for source in presets.__all__:
         module = getattr(presets, source)

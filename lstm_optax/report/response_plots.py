@@ -145,7 +145,9 @@ def _legend(axes: Axes, example: Axes) -> None:
     """The names in a panel of their own, where they cover nothing."""
     axes.axis("off")
     handles, names = example.get_legend_handles_labels()
-    axes.legend(handles, names, loc="center", fontsize=12, frameon=False, handlelength=4)
+    few = len(names) <= 12
+    look = {"fontsize": 12, "handlelength": 4} if few else {"fontsize": 7, "ncols": 2}
+    axes.legend(handles, names, loc="center", frameon=False, **look).set_in_layout(False)
 
 
 _PANELS = (_constant, _impulse, _spike, _scale, _rate)

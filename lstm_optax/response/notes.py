@@ -50,7 +50,8 @@ def _late_clip(measured: Response) -> str:
 
 
 def _uphill(measured: Response) -> str:
-    if not measured.constant[0] < 0:
+    steps = measured.constant[measured.constant != 0]
+    if not (steps.size and steps[0] < 0):
         return ""
     return (
         "The first step goes up the gradient: as a whole optimizer this would ascend; a chain "

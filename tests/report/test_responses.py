@@ -254,6 +254,12 @@ def test_lines_differ_and_the_legend_covers_none():
     assert figure.axes[-1].get_window_extent().contains(*legend.get_window_extent().min)
 
 
+def test_many_optimizers_leave_the_panels_their_room():
+    figure = response_figure([record(f"optax.contrib.optimizer_{i}") for i in range(40)])
+    figure.draw_without_rendering()  # a warning, if it collapsed
+    assert all(axes.get_window_extent().width > 200 for axes in panels(figure).values())
+
+
 def test_what_cannot_be_drawn_is_a_gap():
     steps = np.array([1.0, np.inf, np.nan, -1.0, 0.0])
     spike = replace(record().spike, relative=steps)
