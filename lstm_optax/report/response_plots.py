@@ -147,7 +147,7 @@ def _legend(axes: Axes, example: Axes) -> None:
     handles, names = example.get_legend_handles_labels()
     few = len(names) <= 12
     look = {"fontsize": 12, "handlelength": 4} if few else {"fontsize": 7, "ncols": 2}
-    axes.legend(handles, names, loc="center", frameon=False, **look).set_in_layout(False)
+    axes.legend(handles, names, loc="center", frameon=False, **look)
 
 
 _PANELS = (_constant, _impulse, _spike, _scale, _rate)

@@ -255,7 +255,7 @@ def test_lines_differ_and_the_legend_covers_none():
 
 
 def test_many_optimizers_leave_the_panels_their_room():
-    figure = response_figure([record(f"optax.contrib.optimizer_{i}") for i in range(40)])
+    figure = response_figure([record(f"optax.contrib.optimizer_{i}") for i in range(60)])
     figure.draw_without_rendering()  # a warning, if it collapsed
     assert all(axes.get_window_extent().width > 200 for axes in panels(figure).values())
 
