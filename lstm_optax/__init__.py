@@ -91,6 +91,16 @@ _ROOMS = {
         "make_step",
         "run_steps",
     ),
+    "lstm_optax.response": (
+        "DtypeResponse",
+        "RateResponse",
+        "Response",
+        "ScaleRange",
+        "ScaleResponse",
+        "SpikeResponse",
+        "explain",
+    ),
+    "lstm_optax.experiments.measure": ("explain_optimizers",),
     "lstm_optax.experiments.options": ("OptionError", "SampleConfig", "TrainConfig"),
     "lstm_optax.experiments.sample": ("sample_text",),
     "lstm_optax.experiments.train": (
@@ -99,7 +109,17 @@ _ROOMS = {
         "TrainResult",
         "train_language_model",
     ),
-    "lstm_optax.report": ("TrainScreen", "draw_losses", "loss_figure", "loss_table", "plan_table"),
+    "lstm_optax.report": (
+        "TrainScreen",
+        "draw_losses",
+        "draw_responses",
+        "loss_figure",
+        "loss_table",
+        "plan_table",
+        "response_figure",
+        "response_notes",
+        "response_table",
+    ),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -107,6 +127,7 @@ __all__ = sorted(_ROOM_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from lstm_optax.data import *
+    from lstm_optax.experiments.measure import *
     from lstm_optax.experiments.options import *
     from lstm_optax.experiments.sample import *
     from lstm_optax.experiments.train import *
@@ -116,6 +137,7 @@ if TYPE_CHECKING:
     from lstm_optax.models import *
     from lstm_optax.optimizers import *
     from lstm_optax.report import *
+    from lstm_optax.response import *
     from lstm_optax.training import *
     from lstm_optax.transforms import *
 

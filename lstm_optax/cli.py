@@ -1,4 +1,4 @@
-"""The command line: train a model, sample from it."""
+"""The command line: train a model, sample from it, explain optimizers."""
 
 import errno
 import io
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from lstm_optax.cli_explain import Explain
 from lstm_optax.experiments.options import OptionError, SampleConfig, TrainConfig
 from lstm_optax.experiments.run_folder import RunFolder
 
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = _parse(argv)
         if isinstance(command, Train):
             return _train(command)
+        if isinstance(command, Explain):
+            return command.run(Console(highlight=False, emoji=False))
         return _sample(command, errors)
     except KeyboardInterrupt:
         errors.print("stopped at once")
@@ -81,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parse(argv: list[str]) -> Train | Sample:
+def _parse(argv: list[str]) -> Train | Sample | Explain:
     """Parse the flags; with --resume, a flag that is not given is as the run has it."""
     stored = Train()
     if argv[:1] == ["train"] and "--resume" in argv:
@@ -90,7 +93,8 @@ def _parse(argv: list[str]) -> Train | Sample:
         stored = Train(config=run.read_config()[0], run=run.path)
     commands = Annotated[
         Annotated[Train, tyro.conf.subcommand("train", default=stored)]
-        | Annotated[Sample, tyro.conf.subcommand("sample")],
+        | Annotated[Sample, tyro.conf.subcommand("sample")]
+        | Annotated[Explain, tyro.conf.subcommand("explain")],
         tyro.conf.OmitSubcommandPrefixes,
     ]
     return tyro.cli(commands, args=argv, prog="lstm-optax")  # pyright: ignore

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from lstm_optax import Checkpoints, Diverged, TrainScreen, cli, report
 from lstm_optax.cli import main
+from lstm_optax.cli_explain import Explain
 from lstm_optax.experiments.run_folder import RunFolder
 from lstm_optax.report import progress
 
@@ -311,6 +312,8 @@ def test_a_run_that_is_there_is_kept(run, work, capsys, arguments, message):
         "train --resume --lerning-rate 1",
         "sample --length",
         "sample 5",
+        "explain sgd --lerning-rate 1",
+        "explain sgd --plot",
     ],
 )
 def test_wrong_flags_are_answered_with_status_two(work, capsys, arguments):
@@ -331,7 +334,10 @@ def test_wrong_flags_and_values_need_no_jax(work, finished):
         if not arguments.endswith(late)
     ]
     lines += [f"sample --run {run} {arguments}" for arguments, _ in BAD_SAMPLE]
-    lines += ["--help", "train --help", "sample --help", "train --steps x", "x", "sample"]
+    (work / "folder.png").mkdir()
+    lines += [f"explain {arguments}" for arguments, _ in BAD_EXPLAIN]
+    lines += [f"{command} --help" for command in ("", "train", "sample", "explain")]
+    lines += ["train --steps x", "x", "sample", "explain sgd --learning-rate x"]
     lines += [f"train --resume --run {run} {more}" for more in ("--hidden 9", "--overwrite")]
     assert len(lines) > 25
     code = (
@@ -385,6 +391,77 @@ def test_what_the_machine_refuses_is_said(run, monkeypatch, capsys, error, messa
 
     monkeypatch.setattr(cli, "_sample", fail)
     assert_refused(main(["sample"]), capsys, message)
+
+
+# What it explains
+
+
+def test_explain_shows_a_table_and_notes_and_draws(work, capsys):
+    names = ["sgd", "presets.keras.SGD", "adam", *["optax.contrib.muon"] * 4]
+    assert main(["explain", *names, "--learning-rate", ".5", "--plot", "a[b].png"]) == 0
+    out, err = capsys.readouterr()
+    header, *rows = [line for line in out.splitlines() if line.startswith(("┃", "│"))]
+    assert err == "" and [name.strip() for name in header.split("┃")[2:-1]] == names
+    cells = {row.split("│")[1].strip(): row.split("│")[2:-1] for row in rows}
+    assert [cell.strip() for cell in cells["in units of"]] == ["rate 0.5"] * 7
+    assert [cell.strip() for cell in cells["bytes per parameter"][:3]] == ["0", "4", "8"]
+    assert [cell.strip() for cell in cells["within 10 % from"]] == ["step 1"] * 7
+    notes = [line for line in out.splitlines() if line.startswith("adam: Clipping the steps ")]
+    assert len(notes) == 1 and notes[0].endswith("Clip the gradient, in front of the rule.")
+    assert out.endswith("\ndrawn in a[b].png\n")
+    assert Path("a[b].png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_on_a_terminal_optimizers_that_do_not_fit_go_into_another_table():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    assert Explain(("sgd", "sgd", "presets.torch.NAdam", "adam")).run(console) == 0
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.count("┃") - 2 for line in lines if "┃ measure" in line] == [3, 1]
+
+
+BAD_EXPLAIN = [
+    ("nadm", "unknown optimizer 'nadm'; the nearest is 'nadam'; there are sgd, "),
+    ("sgd torch.NAdam", "unknown optimizer 'torch.NAdam'; the nearest is "),
+    ("", "name at least one optimizer: sgd, "),
+    ("sgd --learning-rate 0", "--learning-rate is 0.0, but must be above 0 and finite"),
+    ("sgd --learning-rate nan", "--learning-rate is nan, but must be above 0 and finite"),
+    ("sgd --plot a.jpgg", "--plot a.jpgg must end in .png, .svg, .pdf"),
+    ("sgd --plot picture", "--plot picture must end in .png, .svg, .pdf"),
+    ("sgd --plot no/a.png", "--plot no/a.png cannot be written: there is no folder no; name an"),
+    ("sgd --plot folder.png", "--plot folder.png cannot be written: it is a folder; name another"),
+]
+BAD_EXPLAIN_LATE = [  # what JAX must be imported for
+    ("presets.torch.NAdm", "the nearest is 'presets.torch.NAdam'\n"),
+    ("presets.tf1.MomentumOptimizer", "needs momentum beside its learning rate"),
+    ("optax.trace", "optax.trace is no optimizer: it takes no learning rate"),
+    ("optax.lbfgs", "optax.lbfgs cannot be measured: TypeError: "),
+]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    BAD_EXPLAIN + BAD_EXPLAIN_LATE,
+    ids=[a for a, _ in BAD_EXPLAIN + BAD_EXPLAIN_LATE],
+)
+def test_what_cannot_be_explained_is_refused(work, capsys, arguments, message):
+    (work / "folder.png").mkdir()
+    before = snapshot(work)
+    assert_refused(main(["explain", *shlex.split(arguments)]), capsys, message)
+    assert snapshot(work) == before
+
+
+def test_a_picture_that_fails_at_the_end_is_one_error(work, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "draw_responses", fail)
+    assert main(["explain", "sgd", "--plot", "a.png"]) == 2
+    out, err = capsys.readouterr()
+    assert "bytes per parameter" in out
+    assert err == (
+        "error: --plot a.png cannot be written: No space left on device; name another file\n"
+    )
 
 
 # How it stops and goes on
@@ -522,6 +599,7 @@ def test_an_early_end_is_said(work, capsys):
 KILL = """
 import os, signal, sys
 from lstm_optax.cli import main
+from lstm_optax.cli_explain import Explain
 from lstm_optax.training import checkpoint
 write = checkpoint._write_whole
 

@@ -92,7 +92,7 @@ def test_every_public_name_has_one_entry_in_the_reference():
 
 def test_getting_started_names_every_flag_and_no_other(capsys):
     flags = set()
-    for command in ("train", "sample"):
+    for command in ("train", "sample", "explain"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         flags |= set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))

@@ -1,7 +1,19 @@
-"""Pictures and tables of what a run has recorded; this room reads plain dicts and numbers only."""
+"""Pictures and tables of what was recorded; this room reads plain records and numbers only."""
 
 from lstm_optax.report.plots import draw_losses, loss_figure
 from lstm_optax.report.progress import TrainScreen
+from lstm_optax.report.response_plots import draw_responses, response_figure
+from lstm_optax.report.responses import response_notes, response_table
 from lstm_optax.report.tables import loss_table, plan_table
 
-__all__ = ["TrainScreen", "draw_losses", "loss_figure", "loss_table", "plan_table"]
+__all__ = [
+    "TrainScreen",
+    "draw_losses",
+    "draw_responses",
+    "loss_figure",
+    "loss_table",
+    "plan_table",
+    "response_figure",
+    "response_notes",
+    "response_table",
+]

@@ -1,0 +1,153 @@
+"""The responses of several transformations as one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+_GREY = "#555555"
+# Okabe and Ito's palette, told apart with any kind of colour vision, and dashes beside it: where
+# lines lie on one another, the wider one below shows through the gaps of the upper.
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+
+
+def draw_responses(responses: Sequence[Any], path: str | PathLike[str]) -> None:
+    """Write `response_figure` to `path`, in the format of its suffix; a PNG has 1250 × 720 pixels.
+
+    Args:
+      responses: records as `explain` returns them.
+      path: a file that ends in .png, .svg or .pdf.
+    """
+    response_figure(responses).savefig(path)
+
+
+def response_figure(responses: Sequence[Any]) -> Figure:
+    """The responses of several transformations: a panel for each measurement, a line for each.
+
+    Args:
+      responses: records as `explain` returns them, at least one.
+    """
+    figure = Figure(figsize=(12.5, 7.2), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 3)
+    for axes, draw in zip(panels.flat, _PANELS, strict=False):
+        draw(axes, responses)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#dddddd", linewidth=0.6)
+    _legend(panels.flat[-1], panels.flat[0])
+    return figure
+
+
+def _constant(axes: Axes, responses: Sequence[Any]) -> None:
+    _label(axes, "constant gradient of 1", "step number", _step_label(responses))
+    axes.set_xscale("log")
+    _keep_in_sight(axes, 0)
+    _draw(axes, responses, lambda response: _from_one(response.constant))
+
+
+def _impulse(axes: Axes, responses: Sequence[Any]) -> None:
+    _label(axes, "impulse: a gradient of 1, then zeros", "step number", _step_label(responses))
+    axes.set_xscale("log")
+    _keep_in_sight(axes, 0)
+    _draw(axes, responses, lambda response: _from_one(response.impulse))
+
+
+def _spike(axes: Axes, responses: Sequence[Any]) -> None:
+    title = "spike: a gradient of 1,000 among 1s"
+    _label(axes, title, "step number, the spike's is 1", "|step| ÷ step without the spike")
+    axes.set(xscale="log", yscale="log")
+    axes.axhline(1, color=_GREY, linewidth=0.8)
+    _keep_in_sight(axes, 0.5, 2)
+    _draw(axes, responses, lambda response: _from_one(np.abs(response.spike.relative)))
+
+
+def _scale(axes: Axes, responses: Sequence[Any]) -> None:
+    label = _step_label(responses).replace("step", "|first step|", 1)
+    _label(axes, "first step against the gradient's size", "gradient", label)
+    axes.set(xscale="log", yscale="log")
+    usual = max((abs(response.constant[0]) for response in responses), default=1.0)
+    if np.isfinite(usual) and usual > 0:
+        _keep_in_sight(axes, usual / 10, usual * 10)
+    _draw(
+        axes,
+        responses,
+        lambda response: (response.scale.inputs, np.abs(response.scale.outputs)),
+    )
+
+
+def _rate(axes: Axes, responses: Sequence[Any]) -> None:
+    title = "learning rate cut to a tenth"
+    _label(axes, title, "step number, from the cut on", "step ÷ step without the cut")
+    axes.set(xscale="log", yscale="log")
+    axes.axhline(0.1, color=_GREY, linewidth=0.8)
+    _keep_in_sight(axes, 0.08, 1.25)
+    measured = any(response.rate is not None for response in responses)
+    if not measured:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=_GREY)
+    _draw(
+        axes,
+        responses,
+        lambda response: _from_one(np.abs(response.rate.relative) if response.rate else []),
+    )
+    axes.set_yticks([0.1, 0.2, 0.5, 1], ["0.1", "0.2", "0.5", "1"])
+    axes.minorticks_off()
+
+
+def _step_label(responses: Sequence[Any]) -> str:
+    rates = [response.learning_rate is not None for response in responses]
+    return "step, in learning rates" if all(rates) else "step"
+
+
+def _label(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, fontsize=12, loc="left")
+    axes.set_xlabel(x, fontsize=11)
+    axes.set_ylabel(y, fontsize=11)
+
+
+def _keep_in_sight(axes: Axes, *values: float) -> None:
+    """Make the axis reach these values, lest it magnify the rounding of a flat line."""
+    axes.update_datalim([(1, value) for value in values])
+
+
+def _from_one(steps: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Step numbers and steps, of which at most about 300 evenly spread over the decades."""
+    steps = np.asarray(steps, np.float64)
+    if steps.size == 0:
+        return steps, steps
+    places = np.unique(np.geomspace(1, steps.size, 300).round().astype(int))
+    return places.astype(np.float64), steps[places - 1]
+
+
+def _draw(axes: Axes, responses: Sequence[Any], read: Callable[[Any], Any]) -> None:
+    for index, response in enumerate(responses):
+        x, y = read(response)
+        logarithmic = axes.get_yscale() == "log"
+        shown = np.isfinite(y) & ((y > 0) | (not logarithmic))
+        axes.plot(
+            x,
+            np.where(shown, y, np.nan),
+            color=_COLORS[index % len(_COLORS)],
+            linestyle=_DASHES[index % len(_DASHES)],
+            linewidth=max(1.8, 4.0 - 1.0 * index),
+            label=response.name,
+        )
+
+
+def _legend(axes: Axes, example: Axes) -> None:
+    """The names in a panel of their own, where they cover nothing."""
+    axes.axis("off")
+    handles, names = example.get_legend_handles_labels()
+    few = len(names) <= 12
+    look = {"fontsize": 12, "handlelength": 4} if few else {"fontsize": 7, "ncols": 2}
+    axes.legend(handles, names, loc="center", frameon=False, **look)
+
+
+_PANELS = (_constant, _impulse, _spike, _scale, _rate)

@@ -1,0 +1,95 @@
+"""What the numbers say that is easily missed."""
+
+import numpy as np
+
+from lstm_optax.response.records import Response
+
+SEVERAL = 5  # steps off by more than a factor of 2, to speak of
+
+
+def notes_on(measured: Response, why_no_rate: str) -> tuple[str, ...]:
+    """The notes on what was measured.
+
+    Args:
+      measured: the response, its notes still empty.
+      why_no_rate: why a change of the rate could not be measured, if so.
+    """
+    notes = [_uphill(measured), _unfinite(measured), _unsettled(measured), _late_clip(measured)]
+    notes += [_moving_dtypes(measured)]
+    if why_no_rate:
+        notes.append(f"A change of the rate was not measured: {why_no_rate}.")
+    return tuple(note for note in notes if note)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return next(iter(str(error).strip().splitlines()), "")
+
+
+def _late_clip(measured: Response) -> str:
+    """That clipping the steps comes too late, where the state has swallowed the spike.
+
+    However large the spike, the step stays as it is, so that a clip behind the rule sees little or
+    nothing; and yet several later steps are off by more than a factor of 2.
+    """
+    spike = measured.spike
+    if not (spike.bounded and spike.disturbed >= SEVERAL):
+        return ""
+    extremes = []
+    if spike.smallest_after < 0.5:
+        extremes.append(f"down to {spike.smallest_after:.2g}")
+    if spike.largest_after > 2:
+        extremes.append(f"up to {spike.largest_after:.3g}")
+    return (
+        f"Clipping the steps comes too late: a gradient of 1,000 makes a step {spike.at_spike:.3g} "
+        f"times the usual one, and a larger gradient hardly a larger step, but the state has "
+        f"swallowed it: {spike.disturbed:,} of the next {len(spike.relative) - 1:,} steps are off "
+        f"by more than a factor of 2, {' and '.join(extremes)} times the usual. Clip the gradient, "
+        "in front of the rule."
+    )
+
+
+def _uphill(measured: Response) -> str:
+    steps = measured.constant[measured.constant != 0]
+    if not (steps.size and steps[0] < 0):
+        return ""
+    return (
+        "The first step goes up the gradient: as a whole optimizer this would ascend; a chain "
+        "without learning rate has no minus sign yet."
+    )
+
+
+def _unfinite(measured: Response) -> str:
+    runs = {
+        "a constant gradient": measured.constant,
+        "an impulse": measured.impulse,
+        "gradients from 1e-12 to 1e12": measured.scale.outputs,
+        "no gradient, with a parameter at 1": measured.pull,
+    }
+    bad = [what for what, steps in runs.items() if not np.isfinite(steps).all()]
+    return f"Some steps are not finite: under {', '.join(bad)}." if bad else ""
+
+
+def _unsettled(measured: Response) -> str:
+    steps = measured.constant
+    if measured.settled or not np.isfinite(steps).all():
+        return ""
+    middle = len(steps) // 2
+    return (
+        f"Under a constant gradient it has not settled: the step is {steps[middle - 1]:.4g} at "
+        f"step {middle:,} and {steps[-1]:.4g} at step {len(steps):,}."
+    )
+
+
+def _moving_dtypes(measured: Response) -> str:
+    mixes = [
+        f"{mix.parameter} parameters with {mix.gradient} gradients"
+        for mix in measured.dtypes
+        if mix.changes
+    ]
+    if not mixes:
+        return ""
+    return (
+        f"The state changes its dtype at the first update for {' and '.join(mixes)}: a second "
+        "compilation under jit, an error under scan."
+    )
