@@ -27,7 +27,7 @@ FOUND = [
     f"{path}.{name}"
     for path, source in SOURCES.items()
     for name in source.__all__
-    if path not in ("presets.averages", "presets.links", "presets.sutskever")
+    if path.removeprefix("presets.") not in ("averages", "links", "sutskever", "torch_state")
     and name not in ("MomentumOptimizer", "clip_gradients")
 ]
 
