@@ -2,8 +2,9 @@
 
 from lstm_optax.lstm.cell import LSTMParams, LSTMState, lstm_cell
 from lstm_optax.lstm.convert import lstm_params_from_torch
-from lstm_optax.lstm.layer import LSTM, LSTMWeights
+from lstm_optax.lstm.layer import LSTM
 from lstm_optax.lstm.sequence import BACKENDS, lstm_sequence
+from lstm_optax.lstm.weights import LSTMWeights
 
 __all__ = [
     "BACKENDS",

@@ -8,46 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from lstm_optax.gates import GATES, gate_slice
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.convert import lstm_params_from_torch, torch_is_bidirectional
 from lstm_optax.lstm.sequence import find_backend, lstm_sequence, zero_state
+from lstm_optax.lstm.weights import LSTMWeights
 
 Carry = tuple[LSTMState, ...]
 """One state for each layer and direction: layer 0 forward, layer 0 backward, layer 1 forward, …"""
-
-
-class LSTMWeights(nnx.Module):
-    """The parameters of one layer in one direction.
-
-    kernel_ih [features, 4·hidden] is LeCun-normal; kernel_hh [hidden, 4·hidden] has one orthogonal
-    block for each gate; bias [4·hidden] is zero, but `forget_bias` at the forget gate.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        forget_bias: float = 1.0,
-        param_dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        dtype = jnp.promote_types(param_dtype, jnp.float32)  # no QR in bfloat16
-        shape, square = (in_features, 4 * hidden_features), (hidden_features, hidden_features)
-        orthogonal, normal = nnx.initializers.orthogonal(), nnx.initializers.lecun_normal()
-        kernel_ih = normal(rngs.params(), shape, dtype)
-        blocks = [orthogonal(rngs.params(), square, dtype) for _ in GATES]
-        kernel_hh = jnp.concatenate(blocks, axis=1)
-        forget = gate_slice("forget", hidden_features)
-        bias = jnp.zeros(4 * hidden_features, dtype).at[forget].set(forget_bias)
-        self.kernel_ih = nnx.Param(kernel_ih.astype(param_dtype))
-        self.kernel_hh = nnx.Param(kernel_hh.astype(param_dtype))
-        self.bias = nnx.Param(bias.astype(param_dtype))
-
-    def params(self) -> LSTMParams:
-        """Return the parameters as `lstm_sequence` takes them."""
-        return LSTMParams(self.kernel_ih[...], self.kernel_hh[...], self.bias[...])
 
 
 class LSTM(nnx.Module):
