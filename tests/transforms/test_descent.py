@@ -26,7 +26,7 @@ def descends(name: str, rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.chain(optax.scale(-1.0), rule)
     if name == "corrected_momentum":
         return optax.chain(lo.scale_by_learning_rate(rate), rule)
-    if name in SIZES:
+    if name.split(",")[0] in SIZES:
         rule = lo.precondition(optax.identity(), rule, eps=1e-8)
     return rule if rates else optax.chain(rule, lo.scale_by_learning_rate(rate))
 
