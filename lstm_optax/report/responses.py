@@ -164,6 +164,14 @@ _SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
         ),
     ),
     (
+        "spike: −1,000 among ones",
+        (
+            ("step at it, × usual", lambda r: _number(r.counter_spike.at_spike)),
+            ("smallest after", lambda r: _number(r.counter_spike.smallest_after)),
+            ("off by more than 2 ×", lambda r: _steps(r.counter_spike.disturbed, 0)),
+        ),
+    ),
+    (
         "first step by gradient",
         (
             ("proportional", _range("proportional")),
@@ -172,8 +180,11 @@ _SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
         ),
     ),
     (
-        "gradient 0, parameter 1",
-        (("first step", lambda r: _number(r.pull)),),
+        "parameter 1 in place of 0",
+        (
+            ("first step", lambda r: _number(r.at_one)),
+            ("with gradient 0", lambda r: _number(r.pull)),
+        ),
     ),
     (
         "update; state",

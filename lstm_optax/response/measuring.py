@@ -77,11 +77,13 @@ def explain(
         constant=np.concatenate([early.steps, late.steps]),
         impulse=probe.run(probe.start, np.eye(1, 100)[0]).steps,
         steady_gain=float(steady),
-        settled=near(early.steps[-1], steady, 0.01),
+        settled=near(late.steps, steady, 0.01),
         rate=rate,
-        spike=_spike(probe, early, late),
+        spike=_spike(probe, early, late, SPIKE),
+        counter_spike=_spike(probe, early, late, -SPIKE),
         scale=_scale(probe),
-        pull=float(probe.run(probe.start_at(1.0), np.zeros(1), parameter=1.0).steps[0]),
+        at_one=_first_at_one(probe, 1.0),
+        pull=_first_at_one(probe, 0.0),
         state_bytes=state_bytes(probe.tx),
         dtypes=dtype_responses(probe.tx),
         notes=(),
@@ -108,11 +110,16 @@ def _first_run(
         ) from error
 
 
-def _spike(probe: Probe, early: Run, late: Run) -> SpikeResponse:
+def _first_at_one(probe: Probe, gradient: float) -> float:
+    """The first step of a parameter at 1."""
+    return float(probe.run(probe.start_at(1.0), np.array([gradient]), parameter=1.0).steps[0])
+
+
+def _spike(probe: Probe, early: Run, late: Run, size: float) -> SpikeResponse:
     gradients = np.ones(LATE)
-    gradients[0] = SPIKE
+    gradients[0] = size
     run = probe.run(early.state, gradients)
-    larger = probe.run(early.state, np.array([1000 * SPIKE]))
+    larger = probe.run(early.state, np.array([1000 * size]))
     relative, at_larger = (over(r.steps, late.steps[: len(r.steps)]) for r in (run, larger))
     return read_spike(relative, float(at_larger[0]), early.sizes[-1], run.sizes[0])
 
@@ -144,8 +151,8 @@ def _rate(
         after, found = _cut_injected(state)
         if not found:
             return None, (
-                "its state has no learning_rate by optax.inject_hyperparams to change; give a "
-                "function that makes it of a learning rate"
+                "its state has no learning_rate by optax.inject_hyperparams that could be changed; "
+                "give a function that makes it of a learning rate"
             )
         steps = probe.run(after, np.ones(RATE_STEPS)).steps
     return read_rate(over(steps, usual[:RATE_STEPS])), ""

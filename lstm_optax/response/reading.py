@@ -14,14 +14,14 @@ from lstm_optax.response.records import (
 
 
 def over(steps: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """Each step over the usual one; not finite where that is 0."""
+    """Each step over the usual one; 1 where both are 0, infinite where that one alone is."""
     with np.errstate(all="ignore"):
-        return steps / usual
+        return np.where((steps == 0) & (usual == 0), 1.0, steps / usual)
 
 
-def near(step: float, usual: float, within: float) -> bool:
-    """Whether a step is the usual one but for that part of it; never if that is not finite."""
-    return bool(np.isfinite(usual) and abs(step - usual) <= within * abs(usual))
+def near(steps: np.ndarray, usual: float, within: float) -> bool:
+    """Whether all steps are the usual one but for that part of it; never if that is not finite."""
+    return bool(np.isfinite(usual) and np.all(np.abs(steps - usual) <= within * abs(usual)))
 
 
 def read_rate(relative: np.ndarray) -> RateResponse:
@@ -40,7 +40,7 @@ def read_spike(
       before: the largest entry of each array of the state before the spike.
       after: the same right after it.
     """
-    rest = np.abs(relative[1:])
+    rest = relative[1:]
     with np.errstate(invalid="ignore"):
         disturbed = int(np.sum(~((rest >= 0.5) & (rest <= 2))))
         changed = before != after

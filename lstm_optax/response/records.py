@@ -24,7 +24,7 @@ class RateResponse:
 
 @dataclass(frozen=True)
 class SpikeResponse:
-    """What one gradient of 1,000 does among gradients of 1."""
+    """What one gradient of 1,000, or of −1,000, does among gradients of 1."""
 
     relative: np.ndarray
     """The steps from the spike on, each over the same step without it; [10000], the first at it."""
@@ -33,16 +33,16 @@ class SpikeResponse:
     """The first of them."""
 
     bounded: bool
-    """Whether a spike of 1,000,000 in its place makes less than twice that step."""
+    """Whether a spike 1,000 times as large in its place makes less than twice that step."""
 
     smallest_after: float
-    """The smallest of the others, in absolute value."""
+    """The smallest of the others; negative where a step turned round."""
 
     largest_after: float
-    """The largest of the others, in absolute value."""
+    """The largest of the others."""
 
     disturbed: int
-    """How many of the others are off by more than a factor of 2."""
+    """How many of the others are off by more than a factor of 2, or turned round."""
 
     recovered_after: int | None
     """Steps after the spike after which all stay within 10 % of 1; None if they never do."""
@@ -125,13 +125,21 @@ class Response:
     """The last of `constant`."""
 
     settled: bool
-    """Whether that changed by less than 1 % in the last 10,000 steps."""
+    """Whether all of the last 10,000 steps are within 1 % of that."""
 
     rate: RateResponse | None
     """None if it could not be measured; a note says why."""
 
     spike: SpikeResponse
+    """A gradient of 1,000."""
+
+    counter_spike: SpikeResponse
+    """A gradient of −1,000, against the usual ones."""
+
     scale: ScaleResponse
+
+    at_one: float
+    """The first step of a parameter at 1 under a gradient of 1: all else is measured at 0."""
 
     pull: float
     """The first step of a parameter at 1 whose gradient is 0: weight decay, as a rule."""

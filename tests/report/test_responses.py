@@ -55,7 +55,9 @@ def record(name: str = "rule", **changes) -> Response:
         settled=False,
         rate=RateResponse(np.geomspace(0.91, 0.1, 2000), 0.91, 43),
         spike=spike,
+        counter_spike=replace(spike, at_spike=-3.5, smallest_after=-2.25, disturbed=77),
         scale=scale,
+        at_one=0.75,
         pull=0.25,
         state_bytes=4.000004,
         dtypes=(
@@ -107,10 +109,14 @@ def test_every_measure_has_its_row():
         ("off by more than 2 ×", "1 step"),
         ("within 10 % after", "over 9,999 steps"),
         ("state grew by ×", "nan"),
+        ("step at it, × usual", "-3.500"),
+        ("smallest after", "-2.250"),
+        ("off by more than 2 ×", "77 steps"),
         ("proportional", "to 1"),
         ("flat", "from 1"),
         ("knee", "1.000"),
-        ("first step", "0.250"),
+        ("first step", "0.750"),
+        ("with gradient 0", "0.250"),
         ("bytes per parameter", "4"),
         ("f32 params, f32 grads", "f32; f32"),
         ("f32 params, bf16 grads", "bf16; f32"),
@@ -153,7 +159,7 @@ def test_what_was_not_measured_and_what_is_not_there():
     ],
 )
 def test_numbers_keep_three_digits(value, text):
-    assert ("first step", text) in rows(response_table([record(pull=value)]))
+    assert ("with gradient 0", text) in rows(response_table([record(pull=value)]))
 
 
 @pytest.mark.parametrize(
