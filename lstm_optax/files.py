@@ -1,9 +1,9 @@
 """Files and tensors of other libraries as NumPy arrays; what is read is data, never code."""
 
 import os
-import pickle
+import zipfile
 from importlib import import_module
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax.numpy as jnp
 
@@ -24,20 +24,35 @@ def read_torch(path: str | os.PathLike) -> Any:
 
     Raises:
       ImportError: PyTorch is missing, or older than 2.6.
+      OSError: the file cannot be opened.
       ValueError: the file holds something else, or is damaged.
 
     Reference: `torch.load`, PyTorch 2.13, with `weights_only=True`.
     """
     torch = _torch()
+    with open(path, "rb") as file:  # what cannot be opened is an OSError here, and nothing else is
+        _check_sums(file, path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+    except Exception as error:  # what a damaged file makes the loader raise is of many kinds
         raise ValueError(
             f"{path} is refused: it is damaged, or holds more than tensors, numbers and strings; "
-            f"save the `state_dict()` of the model and of the optimizer alone ({reason[0]})"
+            f"save the `state_dict()` of the model and of the optimizer alone"
         ) from error
     return _plain(content, str(path))
+
+
+def _check_sums(file: BinaryIO, path: str | os.PathLike) -> None:
+    """Raise ValueError where a part of the archive differs from its sum, which PyTorch ignores."""
+    if not zipfile.is_zipfile(file):
+        return  # of PyTorch before 1.6, or none of its files
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except Exception as error:
+        raise ValueError(f"{path} is refused: it is damaged ({type(error).__name__})") from error
+    if damaged is not None:
+        raise ValueError(f"{path} is refused: it is damaged, in {damaged}")
 
 
 def as_numpy(x: Any) -> Any:

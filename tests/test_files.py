@@ -50,6 +50,22 @@ def test_what_was_saved_comes_back(torch, tmp_path):
 
 
 @pytest.mark.slow
+def test_whatever_is_damaged_is_refused(torch, tmp_path):
+    torch.save({"w": torch.arange(50.0)}, tmp_path / "whole.pt")
+    whole, path = (tmp_path / "whole.pt").read_bytes(), tmp_path / "damaged.pt"
+    contents = [whole[:n] for n in range(0, len(whole), len(whole) // 25)]
+    contents += [b"hello", b"epoch,loss\n1,2\n", b"\x80\x02.", b"PK\x03\x04" * 9]
+    at = whole.index(np.float32([3, 4, 5]).tobytes())
+    contents.append(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])  # a bit of a weight
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"damaged.pt is refused: it is damaged"):
+            read_torch(path)
+    with pytest.raises(FileNotFoundError):
+        read_torch(tmp_path / "missing.pt")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_file_with_code_in_it_is_refused_and_does_not_run(torch, tmp_path, legacy):
     path, marker = tmp_path / "trap.pt", tmp_path / "marker"

@@ -77,7 +77,10 @@ class RunFolder:
         _write_whole(self.config, text + "\n")
 
     def read_config(self) -> tuple[TrainConfig, dict[str, Any]]:
-        """Return the configuration and the facts; OptionError if they are not as written."""
+        """Return the configuration and the facts; OptionError if they are not as written.
+
+        An option that is newer than the run has its default, which is what the run did.
+        """
         if not self.config.exists():
             raise OptionError(f"{self.path} holds no run: there is no {self.config.name}")
         try:
@@ -86,8 +89,8 @@ class RunFolder:
                 raise ValueError("its SHA-256 does not fit")
             values = facts.pop("config")
             known = {field.name for field in fields(TrainConfig)}
-            if set(values) != known:
-                raise ValueError(f"settings {sorted(set(values) ^ known)} do not fit this version")
+            if unknown := sorted(set(values) - known):
+                raise ValueError(f"this version does not know its settings {unknown}")
             text = Path(values["text"]) if values["text"] else None
             return TrainConfig(**(values | {"text": text})), facts
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -31,6 +31,7 @@ from lstm_optax.training import (
     make_evaluate,
     make_step,
 )
+from lstm_optax.transforms import GuardState, find_states
 
 __all__ = ["Diverged", "Observer", "TrainResult", "train_language_model"]
 
@@ -112,7 +113,7 @@ def train_language_model(
 
     def keep(history: list[dict[str, Any]], state: TrainState) -> None:
         record = history[-1]
-        record["learning_rate"] = np.asarray(schedule(record["step"] - 1)).item()
+        record["learning_rate"] = _rate(schedule, record["step"], state)
         run.append_record(record)
         best = best_record(history)
         good = math.isfinite(record["val_loss"])
@@ -121,7 +122,7 @@ def train_language_model(
         observer.record(record)
         if not good and record["step"] == config.steps:  # else the next step tells more of it
             error = f"the validation loss after step {config.steps} is not finite"
-            raise Diverged(_advice(error, config.steps, config, schedule, checkpoints))
+            raise Diverged(_advice(error, record["learning_rate"], config, checkpoints))
 
     loss, measure = make_losses(nnx.graphdef(model))
     carry = model.lstm.initial_carry(config.batch)
@@ -140,12 +141,13 @@ def train_language_model(
             should_stop=observer.should_stop,
         )
     except NonFiniteError as error:
-        raise Diverged(_advice(str(error), error.step, config, schedule, checkpoints)) from None
+        rate = _rate(schedule, error.step)
+        raise Diverged(_advice(str(error), rate, config, checkpoints)) from None
     step, best = int(state.step), best_record(history)
-    if reason == "gave_up":
-        raise Diverged(_advice(detail, step, config, schedule, checkpoints))
-    if reason == "interrupted" and not checkpoints.is_whole(step):
+    if reason in ("interrupted", "gave_up") and not checkpoints.is_whole(step):
         checkpoints.save(step, state, spare=best["step"] if best else None)
+    if reason == "gave_up":
+        raise Diverged(_advice(detail, _rate(schedule, step, state), config, checkpoints))
     return TrainResult(history, corpus.floors, best, reason, step)
 
 
@@ -219,10 +221,14 @@ def _plan(
     return pairs + ([("resumed", f"after step {step:,} of {config.steps:,}")] if step else [])
 
 
-def _advice(
-    error: str, step: int, config: TrainConfig, schedule: Callable, checkpoints: Checkpoints
-) -> str:
-    rate = np.asarray(schedule(step - 1)).item()
+def _rate(schedule: Callable, step: int, state: TrainState | None = None) -> float:
+    """The learning rate of a step: a schedule waits while a guard refuses."""
+    guards = find_states(state, GuardState)
+    waited = max((int(guard.refused) for guard in guards), default=0)
+    return np.asarray(schedule(max(step - waited, 1) - 1)).item()
+
+
+def _advice(error: str, rate: float, config: TrainConfig, checkpoints: Checkpoints) -> str:
     kept = checkpoints.steps()
     last = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint was made yet"
     remedies = [

@@ -66,8 +66,8 @@ def from_state_dict(
     Args:
       preset: SGD, RMSprop, NAdam, Adam or AdamW of `presets.torch`.
       state_dict: of the optimizer, holding arrays or tensors.
-      params: the parameters, a dict by their names in PyTorch. One that PyTorch holds fixed, and
-        has no state of, may be left out.
+      params: the parameters, by their names in PyTorch; the state is that of a plain dict of
+        them. One that PyTorch holds fixed, and has no state of, may be left out.
       lr: in place of that of the param_groups; a schedule goes on from the count `step`. A list
         gives one for each group. Needed where a scheduler of PyTorch moved the rate.
       step: how many steps were done, for SGD, whose state does not tell.
@@ -92,7 +92,7 @@ def from_state_dict(
     if not isinstance(params, Mapping) or not all(hasattr(p, "shape") for p in params.values()):
         raise ValueError("params must be a flat dict of arrays by PyTorch's names")
     names = _names(groups, params, names)  # first: no order of a dict outlives a map by JAX
-    params = jax.tree.map(lambda p: jnp.asarray(as_numpy(p)), params)
+    params = {name: jnp.asarray(as_numpy(p)) for name, p in params.items()}
     entries = _entries(state_dict, names, params)
     parts = [
         _group(preset, group, rate, part, step)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.training.metrics import StepMetrics, add, watch
+from lstm_optax.training.metrics import StepMetrics, Watch, add, watch
 from lstm_optax.training.state import TrainState
 from lstm_optax.transforms import global_norm
 
@@ -43,7 +43,7 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
             params = optax.apply_updates(state.params, updates)
-        metrics = _measure(value, grads, state.opt_state, opt_state)
+        metrics = _measure(value, grads, updates, watch(state.opt_state, opt_state))
         new_state = TrainState(
             step=state.step + 1,
             position=state.position + 1,
@@ -102,12 +102,16 @@ def run_steps(
     return state, metrics
 
 
-def _measure(loss: jax.Array, grads: Any, before: Any, after: Any) -> StepMetrics:
-    norm, watched = global_norm(grads), watch(before, after)
+def _measure(loss: jax.Array, grads: Any, updates: Any, watched: Watch) -> StepMetrics:
+    norm = global_norm(grads)
+    # a guard of a part of the parameters does not answer for what the others do
+    refused = jax.lax.cond(
+        watched.refused, lambda u: jnp.isfinite(global_norm(u)), lambda u: jnp.bool_(False), updates
+    )
     largest = jax.lax.cond(
-        jnp.isfinite(loss) & jnp.isfinite(norm) & ~watched.refused,
+        jnp.isfinite(loss) & jnp.isfinite(norm) & ~refused,
         lambda g: jax.tree.map(lambda x: jnp.zeros([], x.dtype), g),
         lambda g: jax.tree.map(lambda x: jnp.max(jnp.abs(x)), g),
         grads,
     )
-    return StepMetrics(loss, norm, largest, *watched)
+    return StepMetrics(loss, norm, largest, watched.clipped, refused, watched.gave_up)

@@ -15,7 +15,7 @@ class ClipByGlobalNormState(NamedTuple):
     """State of `clip_by_global_norm`: what the last step did, and how often."""
 
     norm: jax.Array  # of the finite entries that came last; float []
-    factor: jax.Array  # in [0, 1], what they were multiplied with; float []
+    factor: jax.Array  # in [0, 1], what they were multiplied with, or 0 if too small; float []
     clipped: jax.Array  # steps whose factor was below 1; int32 []
     nonfinite: jax.Array  # steps with an entry that was not finite; int32 []
 
@@ -71,13 +71,15 @@ def clip_by_norm_quantile(
 
         gives g · min(1, c / ‖g‖),  c the quantile of the last norms, this one among them
 
-    The norms are those before the clip, so the bound can rise again, and one outlier in a window
-    moves it by a rank, not by its size. Norms of 0 are not remembered. The first gradient is never
-    clipped: chain it with `clip_by_global_norm` where that one may explode.
+    The bound is one of the norms, the next lower one where the quantile falls between two, so that
+    an outlier moves it by a rank, not by its size. The norms are those before the clip, so the
+    bound can rise again. Norms of 0 are not remembered. The first gradient is never clipped: chain
+    it with `clip_by_global_norm` where that one may explode.
 
     Args:
-      quantile: in [0, 1]; about so large a share of the steps is not clipped.
-      window: how many norms to remember, at least 1.
+      quantile: in [0, 1]; where the norms neither rise nor fall, about so large a share of the
+        steps is not clipped.
+      window: how many norms to remember, at least 1; a structural number.
       nonfinite: as in `clip_by_global_norm`.
 
     Raises:
@@ -103,7 +105,8 @@ def clip_by_norm_quantile(
         recent = jnp.where(seen, state.recent.at[state.count % window].set(norm), state.recent)
         count = jnp.where(seen, increment(state.count), state.count)
         filled = jnp.where(jnp.arange(window) < count, recent, jnp.nan)
-        bound = jnp.where(count > 0, jnp.nanquantile(filled, quantile), jnp.inf)
+        lower = jnp.nanquantile(filled, quantile, method="lower")
+        bound = jnp.where(count > 0, lower, jnp.inf)
         updates, clip = _clip(updates, size, bound, state.clip, nonfinite)
         return updates, ClipByNormQuantileState(count, recent, clip)
 
@@ -115,7 +118,7 @@ def global_norm(tree: Any) -> jax.Array:
 
     It neither overflows nor vanishes where the squares do: it is the largest number of its dtype
     (float32 or better) where the norm itself is beyond that. 0 for an empty tree; not finite where
-    an entry is not.
+    an entry is not. It is made to be looked at, not to be differentiated.
     """
     size = _measure(tree)
     return jnp.where(size.finite, size.norm(), size.plain)

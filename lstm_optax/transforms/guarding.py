@@ -14,7 +14,7 @@ class GuardState(NamedTuple):
 
     refused: jax.Array  # steps refused so far; int32 []
     in_a_row: jax.Array  # of them, those since the last step that was taken; int32 []
-    gave_up: jax.Array  # whether it was ever `give_up_after` in a row; bool []
+    gave_up: jax.Array  # whether these are `give_up_after` or more; bool []
     inner: optax.OptState
 
 
@@ -23,16 +23,17 @@ def guard(
 ) -> optax.GradientTransformationExtraArgs:
     """Refuse a step whose gradients, new moments or new parameters would not be finite.
 
-    A refused step gives updates of zero and leaves the state of `inner` as it was, counters
-    included: as if there had been no step. A clip cannot do that, since momentum moves on under a
-    gradient of zero; and a look at the gradient alone (`optax.apply_if_finite`) misses the finite
-    3e19 whose square makes a second moment infinite for good. A loss passed as `value`, as `fit`
-    does, is looked at too.
+    A refused step gives updates of zero and leaves the state of `inner` as it was, counters and
+    schedules included: as if there had been no step. A clip cannot do that, since momentum moves
+    on under a gradient of zero; and a look at the gradient alone (`optax.apply_if_finite`) misses
+    the finite 3e19 whose square makes a second moment infinite for good. A loss passed as `value`,
+    as `fit` does, is looked at too.
 
     Args:
-      inner: the whole optimizer, its clip included.
-      give_up_after: ≥ 1; after so many refusals in a row `gave_up` is set, on which `fit` stops;
-        a loop of your own should look at it.
+      inner: the whole optimizer, its clip included; also `optax.MultiSteps`, whose accumulation
+        would keep a NaN for good were the guard inside it.
+      give_up_after: ≥ 1; after so many refusals in a row `gave_up` is set, until a step is taken
+        again; `fit` stops on it, a loop of your own should look at it.
 
     Raises:
       ValueError: `give_up_after` is a number below 1.
@@ -55,14 +56,15 @@ def guard(
     def update(updates, state, params=None, **extra_args):
         new_updates, new_inner = inner.update(updates, state.inner, params, **extra_args)
         moved = new_updates if params is None else optax.apply_updates(params, new_updates)
-        good = _all_finite((updates, moved)) & _stays_finite(new_inner, state.inner)
-        if "value" in extra_args:
+        good = _all_finite(updates) & _stays_finite(new_inner, state.inner)
+        good &= _all_finite(moved) if params is None else _stays_finite(moved, params)
+        if extra_args.get("value") is not None:
             good &= jnp.isfinite(extra_args["value"])
         in_a_row = jnp.where(good, 0, increment(state.in_a_row))
         new_state = GuardState(
             refused=jnp.where(good, state.refused, increment(state.refused)),
             in_a_row=in_a_row,
-            gave_up=state.gave_up | (in_a_row >= give_up_after),
+            gave_up=in_a_row >= give_up_after,
             inner=jax.tree.map(lambda new, old: jnp.where(good, new, old), new_inner, state.inner),
         )
         taken = jax.tree.map(lambda u: jnp.where(good, u, jnp.zeros_like(u)), new_updates)

@@ -66,7 +66,7 @@ def centered_mean_square(
 
     The same algebra as E[g²] − E[g]², but a sum of squares, so rounding can never make it
     negative. A constant gradient drives ν to 0, and with no floor a step divided by its root to
-    g/√ε; with one it stays below 1/√floor, as if the gradient had at least that relative variance.
+    g/√ε; with one to 1/√floor, as if the gradient had at least that relative variance.
 
     Args:
       decay: ρ in [0, 1).

@@ -15,4 +15,10 @@ def find_states(state: Any, kind: type[T]) -> list[T]:
       kind: such as `ClipByGlobalNormState`.
     """
     leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
-    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+    found = []
+    for leaf in leaves:
+        if isinstance(leaf, kind):
+            found.append(leaf)
+            if isinstance(leaf, tuple):  # a named tuple may hold others of its kind
+                found += find_states(tuple(leaf), kind)
+    return found

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lstm_optax import OptionError, TrainConfig
+from lstm_optax.experiments import run_folder
 from lstm_optax.experiments.run_folder import RunFolder
 
 FACTS = {
@@ -73,8 +74,16 @@ def test_what_is_no_configuration_is_damaged(run, text):
 
 def test_a_configuration_of_another_version_does_not_fit(run, monkeypatch):
     monkeypatch.setattr("lstm_optax.experiments.run_folder.fields", lambda _: [])
-    with pytest.raises(OptionError, match=r"settings \['batch', .+\] do not fit this version"):
+    with pytest.raises(OptionError, match=r"does not know its settings \['batch', .+\]"):
         run.read_config()
+
+
+def test_a_run_older_than_an_option_did_what_its_default_does(run):
+    content = json.loads(run.config.read_text())
+    del content["config"]["guard"], content["sha256"]
+    digest = run_folder._digest(content)
+    run.config.write_text(json.dumps(content | {"sha256": digest}))
+    assert run.read_config() == (TrainConfig(), FACTS)
 
 
 def test_without_configuration_there_is_no_run(tmp_path):

@@ -5,6 +5,7 @@ import math
 import shutil
 from dataclasses import replace
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -19,6 +20,7 @@ from lstm_optax import (
     SampleConfig,
     TextError,
     TrainConfig,
+    Windows,
     sample_text,
     train_language_model,
 )
@@ -348,6 +350,26 @@ def test_the_guard_gives_up_with_advice(config, tmp_path):
     message = str(error.value)
     assert " was refused, and the guard gives up: loss " in message
     assert "the learning rate was" in message and "Try --learning-rate 1e+38" in message
+    step = int(message.split()[1])
+    assert message.endswith(f"the checkpoint of step {step} is kept")
+    with ocp.StandardCheckpointer() as checkpointer:
+        state = checkpointer.restore(Checkpoints(run.checkpoints).folder / str(step))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))
+
+
+def test_a_schedule_waits_while_steps_are_refused(config, tmp_path, monkeypatch):
+    """And the records tell the rate that was used."""
+
+    def poisoned(self, position):
+        batch = whole(self, position)
+        return batch if position >= 5 else batch._replace(targets=np.full_like(batch.targets, -1))
+
+    whole = Windows.__call__
+    monkeypatch.setattr(Windows, "__call__", poisoned)  # no targets: a loss of 0/0
+    waiting = replace(config, guard=9, schedule="linear", steps=10, warmup=0, eval_every=10)
+    (record,) = train_language_model(waiting, tmp_path / "run").records
+    assert record["refused"] == 5
+    assert record["learning_rate"] == pytest.approx(config.learning_rate * (1 - 4 / 10))
 
 
 def test_what_cannot_be_trained_touches_nothing(config, copy, unbroken, tmp_path):

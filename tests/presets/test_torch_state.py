@@ -1,5 +1,7 @@
 """Optimizers moved out of PyTorch: recordings of it, and what is refused; needs no PyTorch."""
 
+from collections import OrderedDict
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -267,3 +269,15 @@ def test_the_loss_has_a_gradient_for_each_bias(x64):
         assert np.any(grads[name])
         if "bias_ih" in name:
             chex.assert_trees_all_equal(grads[name], grads[name.replace("ih", "hh")])
+
+
+def test_the_state_is_that_of_a_plain_dict():
+    """`model.state_dict()` is an OrderedDict, which JAX tells from a dict."""
+    ordered = OrderedDict(PARAMS)
+    for groups in (1, 2):
+        state_dict = saved("Adam")
+        if groups == 2:
+            (group,) = state_dict["param_groups"]
+            state_dict["param_groups"] = [group | {"params": [i]} for i in (0, 1)]
+        tx, state = from_state_dict(torch.Adam, state_dict, ordered, names=list(PARAMS))
+        tx.update(PARAMS, state, PARAMS)

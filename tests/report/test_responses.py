@@ -136,7 +136,7 @@ def test_what_was_not_measured_and_what_is_not_there():
         ("within 10 % from", "not measured"),
         ("proportional", "nowhere"),
         ("knee", "none"),
-        ("first step", "inf"),
+        ("with gradient 0", "inf"),
     ]:
         assert row in cells
     slow = record(rate=RateResponse(np.ones(2000), 1.0, None))

@@ -162,6 +162,15 @@ def test_a_dispatch_ends_where_the_guard_gives_up():
     chex.assert_trees_all_close(after.params, before, rtol=1e-6)
 
 
+def test_a_guard_of_one_part_does_not_answer_for_the_others():
+    labels = {"leak": "guarded", "gain": "bare"}
+    rules = {"guarded": lo.guard(lo.adam(0.1)), "bare": lo.adam(0.1)}
+    step, state = toy.start(optax.partition(rules, labels))
+    x, y = stacked(0, 3)
+    after, metrics = lo.run_steps(step, state, (x, y * np.nan), np.int32(3))
+    assert int(after.step) == 1 and not metrics.refused
+
+
 def test_a_finite_gradient_whose_square_overflows_is_clipped_and_taken():
     x, y = stacked(0, 2)
     x[0] *= 1e10
