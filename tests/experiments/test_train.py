@@ -208,7 +208,7 @@ def test_an_interrupted_run_goes_on_as_if_it_were_unbroken(
 def regularised(config) -> TrainConfig:
     """All that regularises, at once."""
     rates = dict(dropout=0.2, embedding_dropout=0.1, weight_dropout=0.3, ar=2.0, tar=1.0)
-    return replace(config, layers=2, locked_dropout=True, vary_window=True, guard=2, **rates)
+    return replace(config, locked_dropout=True, vary_window=True, guard=2, **rates)
 
 
 def test_a_regularised_run_goes_on_as_if_it_were_unbroken(regularised, tmp_path):
@@ -217,9 +217,9 @@ def test_a_regularised_run_goes_on_as_if_it_were_unbroken(regularised, tmp_path)
     train_language_model(regularised, whole.path, observer=watch.observer())
     (plan,) = watch.of("plan")
     rates = "locked dropout 0.2, embedding dropout 0.1, weight dropout 0.3, AR 2, TAR 1"
-    assert plan["model"].startswith(f"LSTM, 2 × 8 units, embedding 4, {rates}, ")
+    assert plan["model"].startswith(f"LSTM, 1 × 8 units, embedding 4, {rates}, ")
     assert plan["training"].startswith("20 steps of 2 × about 8 characters, ")
-    for number, stop in enumerate((8, 15, NEVER)):
+    for number, stop in enumerate((8, NEVER)):
         observer = Watch(stop).observer()
         train_language_model(regularised, broken.path, resume=number > 0, observer=observer)
     assert_same(broken, whole)
