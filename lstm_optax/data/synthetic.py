@@ -75,8 +75,8 @@ def adding(length: int = 100) -> SequenceTask:
         inputs [T, B, 2]: numbers in [0, 1), marks 0 or 1;  target [B, 1]: the sum of the two
 
     One mark lies in the first half, one in the second, each uniform. Always to answer 1 has a mean
-    squared error of 1/6, the know-nothing score; the mean of all numbers, unmarked, lowers it by
-    1/(3T), which is all that a linear answer can.
+    squared error of 1/6, the know-nothing score; the mean of all numbers, marked or not, lowers it
+    by 1/(3T) for an even T, and no linear answer lowers it more.
 
     Args:
       length: T, at least 2.
