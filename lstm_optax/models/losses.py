@@ -22,8 +22,12 @@ def sequence_losses(
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """Return the summed loss of a sequence model, and over how many answers.
 
-    The targets' dtype says which: the cross-entropy of `token_losses` for integers, classes of
-    shape [*axes]; the squared error for floats, numbers of shape [*axes, outputs].
+    The targets' dtype says which: the cross-entropy of `token_losses` for integers, which are
+    classes; the squared error for floats.
+
+    Args:
+      outputs: logits or numbers, the last axis that of the outputs.
+      targets: classes, without that axis, or numbers, of the outputs' shape.
 
     Raises:
       ValueError: targets of another shape.
