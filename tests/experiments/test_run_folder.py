@@ -73,7 +73,9 @@ def test_what_is_no_configuration_is_damaged(run, text):
 
 def test_a_configuration_of_another_version_does_not_fit(run, monkeypatch):
     monkeypatch.setattr("lstm_optax.experiments.run_folder.fields", lambda _: [])
-    with pytest.raises(OptionError, match=r"settings \['ar', 'batch', .+\] do not fit this version"):
+    with pytest.raises(
+        OptionError, match=r"settings \['ar', 'batch', .+\] do not fit this version"
+    ):
         run.read_config()
 
 
