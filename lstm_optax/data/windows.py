@@ -19,6 +19,7 @@ class Batch(NamedTuple):
     inputs: NDArray[np.int32]  # [T, B], codes
     targets: NDArray[np.int32]  # [T, B], the code after each input; −1: nothing to predict
     resets: NDArray[np.bool_]  # [T, B], true where the carry is zeroed before the step
+    lengths: NDArray[np.int32] | None = None  # [B], the steps that count; all if None
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,20 +52,17 @@ class Windows:
           ValueError: `batch` or `window` below 1.
           TextError: too short a text; it gives the lengths.
         """
-        if batch < 1 or window < 1:
-            raise ValueError(f"batch and window are 1 or more, not {batch} and {window}")
-        needed = 2 if pad else batch * window + 1
-        if len(codes) < needed:
-            raise TextError(
-                f"the text has {len(codes)} characters, batch {batch} × window {window} needs "
-                f"{needed}: take a smaller --batch or --window, or a longer text"
-            )
+        check_length(codes, batch, window, pad=pad)
         pairs = len(codes) - 1
         length = -(-pairs // batch) if pad else pairs // batch
         steps = window * (-(-length // window) if pad else length // window)
         inputs = _time_major_rows(codes[:-1], (batch, length), steps, fill=0)
         targets = _time_major_rows(codes[1:], (batch, length), steps, fill=-1)
         return cls(inputs, targets, window)
+
+    def start(self, p: int) -> int:
+        """The steps that the windows before window p read, over all passes."""
+        return p * self.window
 
     def __len__(self) -> int:
         """The windows of one pass over the text."""
@@ -86,6 +84,18 @@ class Windows:
         resets = np.zeros_like(self.inputs[part], np.bool_)
         resets[0] = index == 0
         return Batch(self.inputs[part], self.targets[part], resets)
+
+
+def check_length(codes: NDArray[np.int32], batch: int, window: int, *, pad: bool = False) -> None:
+    """Raise TextError if `codes` fill no window of every row; with `pad`, if they make no pair."""
+    if batch < 1 or window < 1:
+        raise ValueError(f"batch and window are 1 or more, not {batch} and {window}")
+    needed = 2 if pad else batch * window + 1
+    if len(codes) < needed:
+        raise TextError(
+            f"the text has {len(codes)} characters, batch {batch} × window {window} needs "
+            f"{needed}: take a smaller --batch or --window, or a longer text"
+        )
 
 
 def _time_major_rows(

@@ -70,6 +70,21 @@ class TrainConfig:
     dropout: float = 0.0
     """Probability that a non-recurrent connection is dropped, from 0 to below 1."""
 
+    locked_dropout: bool = False
+    """Drop the same connections of a row at all steps of a window."""
+
+    embedding_dropout: float = 0.0
+    """Probability that a character's vector is zero for a window, from 0 to below 1."""
+
+    weight_dropout: float = 0.0
+    """Probability that a recurrent weight is dropped for a window, from 0 to below 1."""
+
+    ar: float = 0.0
+    """Weight in the loss of the mean square of the last layer's outputs, 0 or more."""
+
+    tar: float = 0.0
+    """Weight in the loss of the mean square of their change from step to step, 0 or more."""
+
     tied: bool = False
     """Use the embedding as output layer; needs --embedding equal to --hidden."""
 
@@ -78,6 +93,10 @@ class TrainConfig:
 
     window: int = 64
     """Characters of each row in one step, through which gradients flow; at least 1."""
+
+    vary_window: bool = False
+    """Draw the length of each window at random about --window, with the learning rate in
+    proportion."""
 
     steps: int = 400
     """Steps to train for, at least 1."""
@@ -89,7 +108,7 @@ class TrainConfig:
     """End early after this many evaluations without improvement, at least 1."""
 
     seed: int = 0
-    """Seed of the parameters and the dropout, 0 or more."""
+    """Seed of the parameters, the dropout and the lengths of --vary-window, 0 or more."""
 
     dtype: Dtype = "float32"
     """Dtype of the products; parameters and state are float32."""
@@ -109,7 +128,10 @@ class TrainConfig:
         _check("warmup", self.warmup, f"from 0 to {self.steps - 1}", lambda x: 0 <= x < self.steps)
         _check("clip", self.clip, "0 or more", lambda x: x >= 0)
         _check("guard", self.guard, "0 or more", lambda x: x >= 0)
-        _check("dropout", self.dropout, "from 0 to below 1", lambda x: 0 <= x < 1)
+        for name in ("dropout", "embedding_dropout", "weight_dropout"):
+            _check(name, getattr(self, name), "from 0 to below 1", lambda x: 0 <= x < 1)
+        for name in ("ar", "tar"):
+            _check(name, getattr(self, name), "0 or more", lambda x: x >= 0)
         _check("seed", self.seed, "from 0 to 2³² − 1", lambda x: 0 <= x < 2**32)
         _check_choice("dtype", self.dtype, get_args(Dtype))
         self._check_together()
@@ -122,6 +144,8 @@ class TrainConfig:
                     f"--weight-decay: {self.optimizer} has none; these have: "
                     f"{', '.join(DECAYING_OPTIMIZERS)}"
                 )
+        if self.locked_dropout and not self.dropout:
+            raise OptionError("--locked-dropout needs a --dropout above 0: it says of which kind")
         if self.tied and self.embedding != self.hidden:
             raise OptionError(
                 f"--tied needs --embedding equal to --hidden, but they are {self.embedding} "

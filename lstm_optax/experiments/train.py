@@ -14,6 +14,7 @@ from flax import nnx
 from lstm_optax.experiments.language import (
     Corpus,
     load_corpus,
+    make_extra_args,
     make_losses,
     make_model,
     make_optimizer,
@@ -89,7 +90,8 @@ def train_language_model(
     run = RunFolder(folder)
     if resume:
         run.check_resume(config)
-    corpus = load_corpus(config.text, config.batch, config.window)
+    vary_seed = config.seed if config.vary_window else None
+    corpus = load_corpus(config.text, config.batch, config.window, vary_seed=vary_seed)
     if resume and run.read_config()[1]["text"]["sha256"] != corpus.sha256:
         raise OptionError(
             f"--resume: the text {corpus.name} is not the one that the run began with; "
@@ -124,11 +126,11 @@ def train_language_model(
             error = f"the validation loss after step {config.steps} is not finite"
             raise Diverged(_advice(error, record["learning_rate"], config, checkpoints))
 
-    loss, measure = make_losses(nnx.graphdef(model))
+    loss, measure = make_losses(nnx.graphdef(model), ar=config.ar, tar=config.tar)
     carry = model.lstm.initial_carry(config.batch)
     try:
         state, history, reason, detail = fit(
-            make_step(loss, optimizer),
+            make_step(loss, optimizer, extra_args=make_extra_args(config)),
             state,
             corpus.train,
             steps=config.steps,
@@ -190,12 +192,12 @@ def _plan(
     config: TrainConfig, corpus: Corpus, run: RunFolder, state: TrainState
 ) -> list[tuple[str, str]]:
     count, step = sum(leaf.size for leaf in jax.tree.leaves(state.params)), int(state.step)
-    epochs = config.steps / len(corpus.train)
+    epochs = corpus.train.start(config.steps) / len(corpus.train.inputs)
     kinds = len(corpus.vocabulary)
     model = [
         f"LSTM, {config.layers} × {config.hidden:,} units, embedding {config.embedding:,}",
         *(["tied"] if config.tied else []),
-        *([f"dropout {config.dropout:g}"] if config.dropout else []),
+        *_dropouts(config),
         f"{count:,} parameters, {config.dtype}",
     ]
     decay = config.weight_decay
@@ -206,8 +208,9 @@ def _plan(
         f"clip {config.clip:g}" if config.clip else "no clip",
         *([f"guard, gives up after {config.guard:,}"] if config.guard else []),
     ]
+    about = "about " if config.vary_window else ""
     training = (
-        f"{config.steps:,} steps of {config.batch} × {config.window} characters, "
+        f"{config.steps:,} steps of {config.batch} × {about}{config.window} characters, "
         f"{epochs:.1f} passes over the text"
     )
     pairs = [
@@ -226,6 +229,17 @@ def _rate(schedule: Callable, step: int, state: TrainState | None = None) -> flo
     guards = find_states(state, GuardState)
     waited = max((int(guard.refused) for guard in guards), default=0)
     return np.asarray(schedule(max(step - waited, 1) - 1)).item()
+
+
+def _dropouts(config: TrainConfig) -> list[str]:
+    rates = {
+        "locked dropout" if config.locked_dropout else "dropout": config.dropout,
+        "embedding dropout": config.embedding_dropout,
+        "weight dropout": config.weight_dropout,
+        "AR": config.ar,
+        "TAR": config.tar,
+    }
+    return [f"{name} {rate:g}" for name, rate in rates.items() if rate]
 
 
 def _advice(error: str, rate: float, config: TrainConfig, checkpoints: Checkpoints) -> str:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.convert import lstm_params_from_torch, torch_is_bidirectional
 from lstm_optax.lstm.sequence import find_backend, lstm_sequence, zero_state
-from lstm_optax.lstm.weights import LSTMWeights
+from lstm_optax.lstm.weights import LSTMWeights, make_dropout
 
 Carry = tuple[LSTMState, ...]
 """One state for each layer and direction: layer 0 forward, layer 0 backward, layer 1 forward, …"""
@@ -27,6 +27,9 @@ class LSTM(nnx.Module):
       bidirectional: also run backwards in time; features of the two are concatenated, forward
         first, so that a layer gives 2 · hidden_features.
       dropout: probability in [0, 1) that an output of a layer, but the last, is dropped.
+      locked_dropout: drop the same outputs of a row at all steps of a call (variational dropout).
+      weight_dropout: probability in [0, 1) that a weight of kernel_hh is dropped, for all rows and
+        steps of a call; the others are scaled by 1/(1 − probability).
       forget_bias: start of the forget gate's bias.
       dtype: dtype of the products and outputs; the parameters' by default. The state is float32 or
         better in any case.
@@ -39,7 +42,8 @@ class LSTM(nnx.Module):
       ValueError: a size below 1, dropout out of range, or an unknown backend.
 
     Reference: Hochreiter & Schmidhuber, 1997, doi:10.1162/neco.1997.9.8.1735; Jozefowicz et al.,
-    2015, ICML, for the forget bias of 1.
+    2015, ICML, for the forget bias of 1; Gal & Ghahramani, 2016, arXiv:1512.05287, for locked
+    dropout; Merity, Keskar & Socher, 2018, arXiv:1708.02182, for dropped weights.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class LSTM(nnx.Module):
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        locked_dropout: bool = False,
+        weight_dropout: float = 0.0,
         forget_bias: float = 1.0,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
@@ -63,8 +69,6 @@ class LSTM(nnx.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} is {size}, but must be at least 1")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}, but must lie in [0, 1)")
         find_backend(backend)
         self.hidden_features = hidden_features
         self.directions = ("forward", "backward") if bidirectional else ("forward",)
@@ -85,7 +89,8 @@ class LSTM(nnx.Module):
                 for direction in self.directions
             }
             self.layers.append(nnx.Dict(weights))
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = make_dropout("dropout", dropout, locked=locked_dropout)
+        self.weight_dropout = make_dropout("weight_dropout", weight_dropout)
 
     @classmethod
     def from_params(
@@ -96,7 +101,7 @@ class LSTM(nnx.Module):
         Args:
           params: one LSTMParams for each layer and direction, in the order of the carry.
           bidirectional: whether every second one is of a backward direction.
-          options: `dropout`, `dtype`, `backend`, `time_major`, as above.
+          options: `dropout`, `weight_dropout`, `dtype`, `backend`, …, as above.
 
         Raises:
           ValueError: shapes that do not fit a stack.
@@ -127,7 +132,7 @@ class LSTM(nnx.Module):
 
         Args:
           weights, prefix: as `lstm_params_from_torch` takes them.
-          options: `dropout`, `dtype`, `backend`, `time_major`, as above.
+          options: `dropout`, `weight_dropout`, `dtype`, `backend`, …, as above.
 
         Raises:
           ValueError: as `lstm_params_from_torch`.
@@ -187,8 +192,12 @@ class LSTM(nnx.Module):
                 x = self.dropout(x, deterministic=deterministic, rngs=rngs)
             outputs = []
             for direction in self.directions:
+                params = weights[direction].params()
+                kernel = self.weight_dropout(
+                    params.kernel_hh, deterministic=deterministic, rngs=rngs
+                )
                 out, state = lstm_sequence(
-                    weights[direction].params(),
+                    params._replace(kernel_hh=kernel),
                     x,
                     carry[len(new_carry)],
                     seq_lengths=seq_lengths,

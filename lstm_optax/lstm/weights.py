@@ -1,4 +1,4 @@
-"""The parameters of one LSTM layer as a Flax NNX module, and how they start."""
+"""The parameters of one LSTM layer as a Flax NNX module: how they start, what drops some."""
 
 from typing import Any
 
@@ -40,3 +40,14 @@ class LSTMWeights(nnx.Module):
     def params(self) -> LSTMParams:
         """Return the parameters as `lstm_sequence` takes them."""
         return LSTMParams(self.kernel_ih[...], self.kernel_hh[...], self.bias[...])
+
+
+def make_dropout(name: str, rate: float, *, locked: bool = False) -> nnx.Dropout:
+    """Return the dropout of `rate`; `locked`, one whose mask is the same along the first axis.
+
+    Raises:
+      ValueError: a rate out of range; it says `name`.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"{name} is {rate}, but must lie in [0, 1)")
+    return nnx.Dropout(rate, broadcast_dims=(0,) if locked else ())

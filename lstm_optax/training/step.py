@@ -19,7 +19,12 @@ Step = Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
 """(state, batch) → (new state, what the step measured); pure."""
 
 
-def make_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
+def make_step(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    extra_args: Callable[[Any], dict[str, Any]] = lambda batch: {},
+) -> Step:
     """Return one step of truncated back-propagation through time.
 
     Forward, loss, backward, update. The carry crosses from window to window, its gradient does
@@ -29,6 +34,8 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
     Args:
       loss: (params, carry, batch, key) → (mean loss, new carry).
       optimizer: any Optax transformation that ends with the learning rate.
+      extra_args: batch → what the optimizer's `update` is told beside the loss (`value`), such as
+        the `rate_factor` of `scale_by_rate_factor`.
 
     Reference: Williams & Peng, 1990, doi:10.1162/neco.1990.2.4.490.
     """
@@ -41,7 +48,9 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
                 state.params, state.carry, batch, key
             )
         with jax.named_scope("optimizer"):
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
+            updates, opt_state = optimizer.update(
+                grads, state.opt_state, state.params, value=value, **extra_args(batch)
+            )
             params = optax.apply_updates(state.params, updates)
         metrics = _measure(value, grads, updates, watch(state.opt_state, opt_state))
         new_state = TrainState(

@@ -30,7 +30,7 @@ from lstm_optax.transforms.look_ahead import (
 )
 from lstm_optax.transforms.momentum_correction import CorrectedMomentumState, corrected_momentum
 from lstm_optax.transforms.preconditioning import PreconditionState, precondition
-from lstm_optax.transforms.rate import scale_by_learning_rate
+from lstm_optax.transforms.rate import scale_by_learning_rate, scale_by_rate_factor
 from lstm_optax.transforms.second_moment import (
     CenteredMeanSquareState,
     MeanSquareState,
@@ -77,5 +77,6 @@ __all__ = [
     "precondition",
     "running_max",
     "scale_by_learning_rate",
+    "scale_by_rate_factor",
     "sum_square",
 ]

@@ -1,9 +1,11 @@
 """The learning rate as a link, whose place in a chain is part of a rule's definition."""
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from lstm_optax.transforms.dtypes import keep_dtype
-from lstm_optax.transforms.scalars import check_range
+from lstm_optax.transforms.scalars import check_range, scalar
 
 
 def scale_by_learning_rate(
@@ -25,3 +27,24 @@ def scale_by_learning_rate(
     """
     check_range("learning_rate", learning_rate)
     return keep_dtype(optax.scale_by_learning_rate(learning_rate))
+
+
+def scale_by_rate_factor() -> optax.GradientTransformationExtraArgs:
+    """Scale by a factor that each call of `update` is given, such as a window's relative length.
+
+        gives f u
+
+    `update(updates, state, params, rate_factor=f)`; f is 1 where none is given. After the learning
+    rate in a chain it scales the rate of that one step. Where momentum follows the rate, as in
+    `momentum_sgd`, it scales the step and leaves the velocity as it is.
+
+    Reference: Merity, Keskar & Socher, 2018, section 4.1, arXiv:1708.02182, who scale the rate by
+    the length of a window that varies.
+    """
+
+    def update(updates, state, params=None, *, rate_factor=1.0, **extra_args):
+        factor = scalar(rate_factor)
+        scaled = jax.tree.map(lambda u: u * factor.astype(jnp.result_type(u)), updates)
+        return scaled, state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)

@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
-from lstm_optax import OPTIMIZERS, GuardState, TextError, TrainConfig, find_states
+from lstm_optax import OPTIMIZERS, Batch, GuardState, TextError, TrainConfig, find_states
 from lstm_optax.experiments import language
 from lstm_optax.experiments.options import DECAYING_OPTIMIZERS
 
@@ -186,3 +186,75 @@ def test_padding_of_the_validation_does_not_count(corpus):
     assert padded > 0
     (_, count), _ = measure(params, carry, last)
     assert int(count) == last.targets.size - padded
+
+
+def test_a_model_is_regularised_as_configured():
+    rates = dict(dropout=0.1, locked_dropout=True, embedding_dropout=0.2, weight_dropout=0.3)
+    model = language.make_model(config(layers=2, **rates), vocabulary=11)
+    assert (model.dropout.rate, model.dropout.broadcast_dims) == (0.1, (0,))
+    assert (model.lstm.dropout.rate, model.lstm.dropout.broadcast_dims) == (0.1, (0,))
+    assert (model.embedding_dropout.rate, model.lstm.weight_dropout.rate) == (0.2, 0.3)
+    plain = language.make_model(config(dropout=0.1), vocabulary=11)
+    assert plain.dropout.broadcast_dims == () and plain.lstm.weight_dropout.rate == 0
+
+
+def test_the_terms_on_activations_are_in_the_loss_to_train_with(corpus, key):
+    model = language.make_model(config(dropout=0.5), len(corpus.vocabulary))
+    graphdef, params = nnx.split(model)
+    carry, batch = model.lstm.initial_carry(2), corpus.train(0)
+    rngs = nnx.Rngs(dropout=key)
+    raw, dropped, _ = model.hidden(batch.inputs, carry, resets=batch.resets, rngs=rngs)
+    terms = dict(ar=np.mean(dropped**2), tar=np.mean((raw[1:] - raw[:-1]) ** 2))
+    plain, measure = language.make_losses(graphdef)
+    value = plain(params, carry, batch, key)[0]
+    for name, term in terms.items():
+        loss, same = language.make_losses(graphdef, **{name: 3.0})
+        found = loss(params, carry, batch, key)[0] - value
+        np.testing.assert_allclose(found, 3 * term, rtol=1e-3)
+        np.testing.assert_array_equal(
+            same(params, carry, batch)[0], measure(params, carry, batch)[0]
+        )
+
+
+def test_varying_windows_read_what_one_long_window_reads(tmp_path, key):
+    """The carry is frozen behind the end of a window, and its padding costs nothing."""
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    corpus = language.load_corpus(path, 2, 8, vary_seed=3)
+    model = language.make_model(config(), len(corpus.vocabulary))
+    graphdef, params = nnx.split(model)
+    terms = dict(ar=0.5, tar=0.25)
+    loss, measure = map(jax.jit, language.make_losses(graphdef, **terms))
+    carry, total = model.lstm.initial_carry(2), 0.0
+    for p in range(5):
+        batch = corpus.train(p)
+        raw, dropped, _ = model.hidden(
+            batch.inputs, carry, resets=batch.resets, seq_lengths=batch.lengths
+        )
+        steps = batch.lengths[0]
+        value, carry = loss(params, carry, batch, key)
+        value -= 0.5 * np.mean(dropped[:steps] ** 2)
+        value -= 0.25 * np.mean(np.diff(raw[:steps], axis=0) ** 2)
+        total += value * 2 * steps
+    end = corpus.train.start(5)
+    assert len({corpus.train(p).lengths[0] for p in range(5)}) > 1 and end < 200
+    whole = Batch(corpus.train.inputs[:end], corpus.train.targets[:end], np.zeros((end, 2), bool))
+    (expected, count), last = measure(params, model.lstm.initial_carry(2), whole)
+    assert count == 2 * end
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    chex.assert_trees_all_close(carry, last, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_window_scales_the_rate_by_its_length(name):
+    settings = config(optimizer=name, vary_window=True)
+    params = {"w": jnp.full([3, 4], 2.0)}
+    optimizer = optax.with_extra_args_support(language.make_optimizer(settings, lambda step: 0.1))
+    grads, state = jax.tree.map(jnp.ones_like, params), optimizer.init(params)
+    told = language.make_extra_args(settings)(Batch(*[np.zeros(1)] * 3, np.full(2, 6)))
+    assert told == {"rate_factor": 6 / 8}
+    whole = optimizer.update(grads, state, params)[0]["w"]
+    np.testing.assert_allclose(
+        optimizer.update(grads, state, params, **told)[0]["w"], whole * 6 / 8, rtol=1e-6
+    )
+    assert language.make_extra_args(config())(None) == {}

@@ -74,7 +74,7 @@ def test_what_is_no_configuration_is_damaged(run, text):
 
 def test_a_configuration_of_another_version_does_not_fit(run, monkeypatch):
     monkeypatch.setattr("lstm_optax.experiments.run_folder.fields", lambda _: [])
-    with pytest.raises(OptionError, match=r"does not know its settings \['batch', .+\]"):
+    with pytest.raises(OptionError, match=r"does not know its settings \['ar', 'batch', .+\]"):
         run.read_config()
 
 

@@ -206,6 +206,30 @@ def test_an_interrupted_run_goes_on_as_if_it_were_unbroken(
     assert saved == sorted({*stops, 5, 10, 15, 20})
 
 
+@pytest.fixture(scope="module")
+def regularised(config) -> TrainConfig:
+    """All that regularises, at once."""
+    rates = dict(dropout=0.2, embedding_dropout=0.1, weight_dropout=0.3, ar=2.0, tar=1.0)
+    return replace(config, locked_dropout=True, vary_window=True, guard=2, **rates)
+
+
+def test_a_regularised_run_goes_on_as_if_it_were_unbroken(regularised, tmp_path):
+    whole, broken = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
+    watch = Watch()
+    train_language_model(regularised, whole.path, observer=watch.observer())
+    (plan,) = watch.of("plan")
+    rates = "locked dropout 0.2, embedding dropout 0.1, weight dropout 0.3, AR 2, TAR 1"
+    assert plan["model"].startswith(f"LSTM, 1 × 8 units, embedding 4, {rates}, ")
+    assert plan["training"].startswith("20 steps of 2 × about 8 characters, ")
+    for number, stop in enumerate((8, NEVER)):
+        observer = Watch(stop).observer()
+        train_language_model(regularised, broken.path, resume=number > 0, observer=observer)
+    assert_same(broken, whole)
+    records = whole.read_records()
+    assert records[-1]["val_loss"] < records[0]["val_loss"]
+    assert records[-1]["train_loss"] > records[-1]["val_loss"]  # the terms are in the one alone
+
+
 def test_a_finished_run_has_nothing_to_go_on_with(config, unbroken, copy):
     watch = Watch()
     result = train_language_model(config, copy.path, resume=True, observer=watch.observer())

@@ -132,6 +132,20 @@ def guarded(give_up_after=10):
     return toy.start(optimizer)
 
 
+def test_the_optimizer_is_told_of_the_batch():
+    """Here the factor of the rate, and the loss beside it."""
+    optimizer = optax.chain(lo.guard(lo.sgd(0.1)), lo.scale_by_rate_factor())
+    extra_args = lambda batch: {"rate_factor": jnp.abs(batch[0][0, 0])}  # noqa: E731
+    _, state = toy.start(optimizer)
+    whole, _ = lo.make_step(toy.loss, optimizer)(state, toy.batches(0))
+    part, _ = lo.make_step(toy.loss, optimizer, extra_args=extra_args)(state, toy.batches(0))
+    factor = abs(toy.batches(0)[0][0, 0])
+    assert factor != 1
+    for name, start in state.params.items():
+        moved = (whole.params[name] - start) * factor
+        np.testing.assert_allclose(part.params[name] - start, moved, rtol=1e-5)
+
+
 def test_a_refused_step_skips_its_batch():
     """Parameters, optimizer and carry are as if it had never been; only time has passed."""
     step, state = guarded()

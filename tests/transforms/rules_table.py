@@ -95,6 +95,13 @@ TRANSFORMS = {
         **LINEAR,
     ),
     "scale_by_learning_rate": Row(lo.scale_by_learning_rate, RATE, **LINEAR),
+    "scale_by_rate_factor": Row(
+        lambda learning_rate: optax.chain(
+            lo.scale_by_learning_rate(learning_rate), lo.scale_by_rate_factor()
+        ),
+        RATE,
+        **LINEAR,
+    ),
     "keep_dtype": Row(
         lambda step_size: lo.keep_dtype(optax.scale(step_size)), {"step_size": 0.5}, **LINEAR
     ),

@@ -1,16 +1,14 @@
-"""Models with an LSTM in them: a language model of characters or words."""
+"""A language model of characters or words."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.lstm.layer import LSTM, Carry
-
-__all__ = ["LanguageModel", "token_losses"]
+from lstm_optax.lstm.weights import make_dropout
 
 
 class LanguageModel(nnx.Module):
@@ -21,7 +19,8 @@ class LanguageModel(nnx.Module):
     times as large, so that the logits do not start large.
 
     Dropout acts on the non-recurrent connections: on the embedding, between the layers, and on
-    the output of the last.
+    the output of the last. `weight_dropout` acts on the recurrent ones, `embedding_dropout` on
+    whole tokens.
 
     Args:
       vocabulary: number of tokens, at least 1.
@@ -29,6 +28,10 @@ class LanguageModel(nnx.Module):
       hidden_features: hidden units of each LSTM layer.
       num_layers: LSTM layers.
       dropout: probability in [0, 1).
+      locked_dropout: each row's dropout is the same at all steps of a call, see `LSTM`.
+      embedding_dropout: probability in [0, 1) that a token's vector is zero for the whole call;
+        the others are scaled by 1/(1 − probability). A tied output layer keeps them all.
+      weight_dropout: probability in [0, 1) for the recurrent kernels, see `LSTM`.
       tied: use the embedding as the output layer's kernel; needs embedding_features equal to
         hidden_features.
       dtype: dtype of the products; logits are float32 or better in any case.
@@ -37,10 +40,10 @@ class LanguageModel(nnx.Module):
       rngs: where the parameters' randomness comes from.
 
     Raises:
-      ValueError: a size below 1, or `tied` with sizes that differ.
+      ValueError: a size below 1, a probability out of range, or `tied` with sizes that differ.
 
     Reference: Zaremba, Sutskever & Vinyals, 2014, arXiv:1409.2329; tying: Press & Wolf, 2017,
-    arXiv:1608.05859.
+    arXiv:1608.05859; embedding dropout: Gal & Ghahramani, 2016, arXiv:1512.05287.
     """
 
     def __init__(
@@ -51,6 +54,9 @@ class LanguageModel(nnx.Module):
         hidden_features: int = 256,
         num_layers: int = 1,
         dropout: float = 0.0,
+        locked_dropout: bool = False,
+        embedding_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
         tied: bool = False,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
@@ -73,12 +79,15 @@ class LanguageModel(nnx.Module):
             param_dtype=param_dtype,
             rngs=rngs,
         )
-        self.dropout = nnx.Dropout(dropout)
+        self.embedding_dropout = make_dropout("embedding_dropout", embedding_dropout)
+        self.dropout = make_dropout("dropout", dropout, locked=locked_dropout)
         self.lstm = LSTM(
             embedding_features,
             hidden_features,
             num_layers=num_layers,
             dropout=dropout,
+            locked_dropout=locked_dropout,
+            weight_dropout=weight_dropout,
             dtype=self.dtype,
             param_dtype=param_dtype,
             backend=backend,
@@ -95,6 +104,7 @@ class LanguageModel(nnx.Module):
         tokens: Int[Array, "time batch"],
         carry: Carry | None = None,
         *,
+        seq_lengths: Int[Array, " batch"] | None = None,
         resets: Bool[Array, "time batch"] | None = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | None = None,
@@ -104,16 +114,46 @@ class LanguageModel(nnx.Module):
         Args:
           tokens: codes below the vocabulary, time first.
           carry: the state of the LSTM before the first token; zero if None.
+          seq_lengths: how many tokens of each row count, see `LSTM`.
           resets: True where the carry is zeroed before a token.
           deterministic: drop nothing; None for the module's mode, see `train` and `eval`, which
             is at first to drop.
           rngs: randomness of the dropout; needed where something is dropped.
         """
-        x = self.dropout(self.embedding(tokens), deterministic=deterministic, rngs=rngs)
-        x, carry = self.lstm(x, carry, resets=resets, deterministic=deterministic, rngs=rngs)
-        x = self.dropout(x, deterministic=deterministic, rngs=rngs)
-        logits = self.embedding.attend(x) if self.tied else self.output(x)
-        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), carry
+        options: dict[str, Any] = dict(seq_lengths=seq_lengths, resets=resets)
+        _, dropped, carry = self.hidden(
+            tokens, carry, **options, deterministic=deterministic, rngs=rngs
+        )
+        return self.logits(dropped), carry
+
+    def hidden(
+        self,
+        tokens: Int[Array, "time batch"],
+        carry: Carry | None = None,
+        *,
+        seq_lengths: Int[Array, " batch"] | None = None,
+        resets: Bool[Array, "time batch"] | None = None,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Float[Array, "time batch hidden"], Float[Array, "time batch hidden"], Carry]:
+        """Return the last layer's outputs before and after their dropout, and the carry.
+
+        `logits` of the second are those that the model gives; the two are what
+        `temporal_activation_regularizer` and `activation_regularizer` take.
+        """
+        dropping: dict[str, Any] = dict(deterministic=deterministic, rngs=rngs)
+        x = self.embedding(tokens)
+        if self.embedding_dropout.rate:  # each token's vector times 0 or 1/(1 − rate)
+            ones = jnp.ones((self.embedding.num_embeddings, 1), x.dtype)
+            x = x * jnp.take(self.embedding_dropout(ones, **dropping), tokens, axis=0)
+        x = self.dropout(x, **dropping)
+        raw, carry = self.lstm(x, carry, seq_lengths=seq_lengths, resets=resets, **dropping)
+        return raw, self.dropout(raw, **dropping), carry
+
+    def logits(self, hidden: Float[Array, "*axes hidden"]) -> Float[Array, "*axes vocabulary"]:
+        """Return the output layer's logits, float32 or better."""
+        logits = self.embedding.attend(hidden) if self.tied else self.output(hidden)
+        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
     def generate(
         self,
@@ -152,15 +192,3 @@ def _draw(key: jax.Array, logits: Float[Array, " vocabulary"], temperature) -> j
     greedy = jnp.argmax(logits)
     scaled = logits / jnp.where(temperature > 0, temperature, 1)
     return jnp.where(temperature > 0, jax.random.categorical(key, scaled), greedy)
-
-
-def token_losses(
-    logits: Float[Array, "time batch vocabulary"], targets: Int[Array, "time batch"]
-) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """Return the summed cross-entropy in nats, and over how many tokens.
-
-    A target below 0 stands for nothing to predict, and does not count.
-    """
-    counted = targets >= 0
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, targets, 0))
-    return jnp.sum(jnp.where(counted, losses, 0)), jnp.sum(counted)

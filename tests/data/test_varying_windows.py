@@ -1,0 +1,87 @@
+"""Windows of random length: their lengths, and that each step of the text is read once a pass."""
+
+import numpy as np
+import pytest
+
+from lstm_optax import TextError, VaryingWindows
+
+ROWS, STEPS = 3, 331  # steps of a row, no multiple of any length
+CODES = np.arange(ROWS * STEPS + 2, dtype=np.int32)  # each names its own place
+
+
+def windows(window=20, seed=0) -> VaryingWindows:
+    return VaryingWindows.of(CODES, ROWS, window, seed=seed)
+
+
+def test_every_step_is_read_once_in_each_pass_and_in_order():
+    varying, passes = windows(), 4
+    read, targets, resets = [], [], []
+    for p in range(100):
+        batch = varying(p)
+        (length,) = set(batch.lengths)
+        assert batch.inputs.shape == (30, ROWS) == batch.targets.shape == batch.resets.shape
+        assert (batch.inputs[length:] == 0).all() and (batch.targets[length:] == -1).all()
+        assert not batch.resets[length:].any() and varying.start(p) == sum(map(len, read))
+        read.append(batch.inputs[:length])
+        targets.append(batch.targets[:length])
+        resets.append(batch.resets[:length])
+    text = CODES[: ROWS * STEPS].reshape(ROWS, STEPS).T
+    steps = np.concatenate(read)
+    assert len(steps) > passes * STEPS
+    for number in range(passes):
+        one = slice(number * STEPS, (number + 1) * STEPS)
+        np.testing.assert_array_equal(steps[one], text)
+        np.testing.assert_array_equal(np.concatenate(targets)[one], text + 1)
+        at = np.concatenate(resets)[one]
+        assert at[0].all() and not at[1:].any()
+
+
+def test_lengths_are_drawn_about_the_window_and_sometimes_half_of_it():
+    varying = windows(window=70)
+    lengths = np.diff([varying.start(p) for p in range(20_001)])
+    assert lengths.min() >= 5 and lengths.max() == varying.longest == 80
+    half = lengths < 52
+    assert half.mean() == pytest.approx(0.05, abs=0.006)  # σ = .0015
+    assert lengths[half].mean() == pytest.approx(34.5, abs=0.6)  # an integer part is half less
+    assert lengths[half].std() == pytest.approx(5, rel=0.1)
+    assert np.median(lengths[~half]) == 69 and lengths[~half].std() == pytest.approx(5, rel=0.05)
+
+
+@pytest.mark.parametrize("window", [1, 3, 8])
+def test_short_windows(window):
+    lengths = windows(window)(0).lengths, np.diff([windows(window).start(p) for p in range(500)])
+    assert min(lengths[1]) == min(5, window) and max(lengths[1]) == window + 10
+    assert lengths[0][0] == lengths[1][0]
+
+
+def test_a_window_is_a_function_of_its_position_and_the_seed():
+    forth, back = windows(), windows()
+    at = [0, 1, 7, 1500, 3]
+    last = [back(p) for p in at[::-1]][::-1]
+    for one, other in zip([forth(p) for p in at], last, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    starts = [[windows(seed=seed).start(p) for p in range(20)] for seed in (0, 1)]
+    assert starts[0] != starts[1]
+    blocks = [np.diff([forth.start(p) for p in range(b, b + 1024)]) for b in (0, 1024)]
+    assert not np.array_equal(*blocks)
+
+
+def test_passes_end_at_other_places():
+    varying = windows()
+    ends = [{varying.start(p) - n * STEPS for p in range(120)} for n in range(2)]
+    inside = [{e for e in some if 0 < e < STEPS} for some in ends]
+    assert len(inside[0] & inside[1]) < 5
+
+
+def test_what_cannot_be_cut_is_named():
+    with pytest.raises(TextError, match="batch 3 × window 400 needs 1201: take a smaller --batch"):
+        windows(window=400)
+    with pytest.raises(ValueError, match="1 or more, not 3 and 0"):
+        windows(window=0)
+    with pytest.raises(ValueError, match="there is no window -1"):
+        windows()(-1)
+
+
+def test_nobody_can_write_into_the_text():
+    assert not windows().inputs.flags.writeable

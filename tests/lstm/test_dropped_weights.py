@@ -1,0 +1,142 @@
+"""Weights dropped from the recurrent kernels, and dropout that is the same at all steps."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lstm_optax import LSTM, LSTMParams, lstm_sequence
+from lstm_optax.lstm import layer as layer_module
+
+T, B, F, H = 4, 3, 2, 32
+
+
+def make(**options) -> LSTM:
+    return LSTM(F, H, **options, rngs=nnx.Rngs(0))
+
+
+def inputs(time=T):
+    return np.random.default_rng(0).normal(size=(time, B, F)).astype(np.float32)
+
+
+def rngs(seed=3) -> nnx.Rngs:
+    return nnx.Rngs(dropout=seed)
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list:
+    """The parameters, inputs and outputs of each call of `lstm_sequence` by the layer."""
+    seen = []
+
+    def spy(params, x, *args, **options):
+        outputs, state = lstm_sequence(params, x, *args, **options)
+        seen.append((params, x, outputs))
+        return outputs, state
+
+    monkeypatch.setattr(layer_module, "lstm_sequence", spy)
+    return seen
+
+
+def test_dropped_weights_are_zero_and_the_others_scaled(calls):
+    """Whole, own masks for each layer and direction; biases and input kernels as they were."""
+    lstm = make(num_layers=2, bidirectional=True, weight_dropout=0.2)
+    lstm(inputs(), rngs=rngs())
+    kept = []
+    for used, own in zip([params for params, _, _ in calls], lstm.params(), strict=True):
+        np.testing.assert_array_equal(used.kernel_ih, own.kernel_ih)
+        np.testing.assert_array_equal(used.bias, own.bias)
+        mask = np.asarray(used.kernel_hh != 0)
+        np.testing.assert_allclose(
+            used.kernel_hh, np.where(mask, own.kernel_hh / 0.8, 0), rtol=1e-6
+        )
+        assert mask.mean() == pytest.approx(0.8, abs=0.03)  # 4096 weights: σ = .006
+        kept.append(mask)
+    for one, other in zip(kept, [*kept[1:], kept[0]], strict=True):
+        assert (one & other).mean() == pytest.approx(0.64, abs=0.04)
+
+
+def test_the_expected_kernel_is_the_kernel(calls):
+    lstm = make(weight_dropout=0.5)
+    for seed in range(50):
+        lstm(inputs(1), rngs=rngs(seed))
+    kernels = np.stack([params.kernel_hh for params, _, _ in calls])
+    own = np.asarray(lstm.params()[0].kernel_hh)
+    mean = kernels.mean(0)
+    error = np.abs(mean - own) / np.maximum(np.abs(own), 1e-6)
+    assert error.mean() == pytest.approx(np.sqrt(2 / np.pi / 50), rel=0.1)  # as 50 coins have it
+    assert np.sum(mean * own) / np.sum(own * own) == pytest.approx(1, abs=0.02)
+
+
+def test_one_mask_serves_all_rows_and_steps(calls):
+    lstm = make(weight_dropout=0.5)
+    outputs, carry = lstm(inputs(), rngs=rngs())
+    plain = LSTM.from_params([calls[0][0]])
+    chex.assert_trees_all_equal((outputs, carry), plain(inputs()))
+    assert not np.allclose(outputs, lstm(inputs(), deterministic=True)[0])
+
+
+def test_the_gradient_reaches_the_weights_that_are_kept(calls):
+    lstm = make(weight_dropout=0.5)
+    graphdef, params = nnx.split(lstm)
+
+    def loss(params):
+        return jnp.sum(jnp.square(nnx.merge(graphdef, params)(inputs(), rngs=rngs())[0]))
+
+    gradient = jax.grad(loss)(params)["layers"][0]["forward"]["kernel_hh"][...]
+    lstm(inputs(), rngs=rngs())
+    kernel = calls[-1][0].kernel_hh
+    np.testing.assert_array_equal(gradient != 0, kernel != 0)
+
+    def of_kernel(kernel):
+        own = lstm.params()[0]
+        used = LSTMParams(own.kernel_ih, kernel, own.bias)
+        return jnp.sum(jnp.square(lstm_sequence(used, inputs())[0]))
+
+    expected = jnp.where(kernel != 0, jax.grad(of_kernel)(kernel) / 0.5, 0)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [dict(weight_dropout=0.5), dict(dropout=0.5, num_layers=2)])
+def test_what_is_dropped_depends_on_the_key_alone(options):
+    lstm = make(locked_dropout=True, **options)
+    one, other = lstm(inputs(), rngs=rngs())[0], lstm(inputs(), rngs=rngs(4))[0]
+    np.testing.assert_array_equal(one, lstm(inputs(), rngs=rngs())[0])
+    assert not np.allclose(one, other)
+    plain = make(**options | dict(dropout=0.0, weight_dropout=0.0))(inputs())[0]
+    np.testing.assert_array_equal(lstm(inputs(), deterministic=True)[0], plain)
+    with pytest.raises(ValueError, match="no `rngs` argument was provided"):
+        lstm(inputs())
+    lstm.step(inputs()[0])  # a single step drops nothing
+    lstm.eval()
+    np.testing.assert_array_equal(lstm(inputs())[0], plain)
+
+
+@pytest.mark.parametrize("time_major", [True, False])
+@pytest.mark.parametrize("locked", [True, False])
+def test_locked_dropout_is_the_same_at_all_steps(calls, locked, time_major):
+    lstm = make(num_layers=2, dropout=0.25, locked_dropout=locked, time_major=time_major)
+    x = inputs(16)
+    lstm(x if time_major else np.swapaxes(x, 0, 1), rngs=rngs())
+    (_, _, before), (_, after, _) = calls
+    mask = np.asarray(after != 0)
+    np.testing.assert_allclose(after, np.where(mask, before / 0.75, 0), rtol=1e-6)
+    assert mask.mean() == pytest.approx(0.75, abs=0.1)
+    assert (mask == mask[:1]).all() == locked
+    assert not (mask == mask[:, :1]).all()  # each row has its own
+
+
+def test_at_a_rate_of_0_nothing_is_drawn():
+    """Neither number changes the program, nor the kind of dropout where there is none."""
+    plain, zero = make(num_layers=2), make(num_layers=2, weight_dropout=0.0, locked_dropout=True)
+    programs = [str(jax.make_jaxpr(lambda x, m=m: m(x))(inputs())) for m in (plain, zero)]
+    assert programs[0] == programs[1] and "random" not in programs[0]
+    drawn = str(jax.make_jaxpr(lambda x: make(weight_dropout=0.1)(x, rngs=rngs()))(inputs()))
+    assert "random" in drawn
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_a_rate_out_of_range_is_named(rate):
+    with pytest.raises(ValueError, match=f"weight_dropout is {rate}, but must lie in"):
+        make(weight_dropout=rate)

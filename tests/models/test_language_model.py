@@ -1,0 +1,170 @@
+"""The language model: shapes, tying, dropout, sampling, its loss."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lstm_optax import LSTM, LanguageModel, token_losses
+
+TOKENS = np.array([[1, 2], [3, 4], [0, 1]])
+
+
+def make(**options) -> LanguageModel:
+    sizes = dict(embedding_features=6, hidden_features=8)
+    return LanguageModel(5, **(sizes | options), rngs=nnx.Rngs(0))
+
+
+def test_logits_and_carry():
+    model = make(num_layers=2)
+    logits, carry = model(TOKENS)
+    assert logits.shape == (3, 2, 5) and len(carry) == 2
+    first, between = model(TOKENS[:1])
+    second, _ = model(TOKENS[1:], between)
+    np.testing.assert_allclose(np.concatenate([first, second]), logits, rtol=1e-5, atol=1e-6)
+
+
+def test_a_reset_forgets():
+    model = make()
+    _, carry = model(TOKENS)
+    resets = np.zeros((3, 2), bool)
+    resets[0] = True
+    np.testing.assert_allclose(model(TOKENS, carry, resets=resets)[0], model(TOKENS)[0], rtol=1e-6)
+
+
+def test_tied_embedding_shares_its_kernel():
+    free, tied = make(embedding_features=8), make(embedding_features=8, tied=True)
+    count = lambda m: sum(x.size for x in jax.tree.leaves(nnx.state(m, nnx.Param)))  # noqa: E731
+    assert count(free) - count(tied) == 8 * 5 + 5
+    assert tied(TOKENS)[0].shape == (3, 2, 5)
+    with pytest.raises(ValueError, match="needs embedding_features equal to hidden_features"):
+        make(tied=True)
+
+
+def test_dropout_needs_rngs():
+    model = make(dropout=0.5)
+    plain = model(TOKENS, deterministic=True)[0]
+    dropped = model(TOKENS, rngs=nnx.Rngs(dropout=1))[0]
+    assert not np.allclose(plain, dropped)
+    again = model(TOKENS, rngs=nnx.Rngs(dropout=1), deterministic=True)[0]
+    np.testing.assert_array_equal(plain, again)
+    with pytest.raises(ValueError, match="no `rngs` argument was provided"):
+        model(TOKENS)
+
+
+def test_logits_are_float32_whatever_the_products():
+    assert make(dtype=jnp.bfloat16)(TOKENS)[0].dtype == jnp.float32
+
+
+def test_greedy_generation_follows_the_argmax(key):
+    model = make()
+    prompt = np.array([1, 2, 3])
+    drawn = model.generate(key, prompt, 6, temperature=0.0)
+    tokens = list(prompt)
+    for token in drawn:
+        logits, _ = model(np.array(tokens)[:, None])
+        assert token == np.argmax(logits[-1, 0])
+        tokens.append(int(token))
+
+
+def test_generation_at_temperature_one_follows_the_model(key):
+    """The first character drawn has the model's own distribution."""
+    model = make()
+    probability = jax.nn.softmax(model(np.array([[1]]))[0][-1, 0] / 0.5)
+    draw = jax.vmap(lambda k: model.generate(k, np.array([1]), 1, temperature=0.5)[0])
+    drawn = jax.jit(draw)(jax.random.split(key, 4000))
+    np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 4000, probability, atol=0.03)
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        model.generate(key, np.array([], int), 1)
+
+
+def test_token_losses_skip_what_is_no_target():
+    logits = np.random.default_rng(0).normal(size=(2, 2, 5)).astype(np.float32)
+    targets = np.array([[1, -1], [4, 0]])
+    total, count = token_losses(logits, targets)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -(log_p[0, 0, 1] + log_p[1, 0, 4] + log_p[1, 1, 0])
+    assert count == 3 and total == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_empty_vocabulary_is_named():
+    with pytest.raises(ValueError, match="vocabulary is 0"):
+        LanguageModel(0, rngs=nnx.Rngs(0))
+
+
+def test_logits_are_those_of_the_hidden_outputs_after_their_dropout():
+    model = make(dropout=0.5, num_layers=2)
+    raw, dropped, carry = model.hidden(TOKENS, rngs=nnx.Rngs(dropout=1))
+    logits, same_carry = model(TOKENS, rngs=nnx.Rngs(dropout=1))
+    np.testing.assert_array_equal(model.logits(dropped), logits)
+    chex.assert_trees_all_equal(carry, same_carry)
+    mask = np.asarray(dropped != 0)
+    np.testing.assert_allclose(dropped, np.where(mask, raw * 2, 0), rtol=1e-6)
+    assert 0 < mask.mean() < 1
+
+
+def read_by_the_lstm(monkeypatch, model, tokens, **options):
+    """What the LSTM of a model is given for these tokens."""
+    seen = []
+
+    def spy(self, x, carry=None, **rest):
+        seen.append(x)
+        return call(self, x, carry, **rest)
+
+    call = LSTM.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(LSTM, "__call__", spy)
+        model(tokens, **options)
+    return seen[0]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_embedding_dropout_drops_whole_tokens(monkeypatch, tied):
+    model = LanguageModel(
+        400, embedding_features=8, hidden_features=8, embedding_dropout=0.25, tied=tied,
+        rngs=nnx.Rngs(0),
+    )  # fmt: skip
+    tokens = np.stack([np.arange(400), np.arange(400)[::-1]], 1)
+    table = model.embedding.embedding[...]
+    x = read_by_the_lstm(monkeypatch, model, tokens, rngs=nnx.Rngs(dropout=1))
+    np.testing.assert_array_equal(x[:, 0], x[::-1, 1])  # a token is dropped wherever it stands
+    kept = np.any(x[:, 0] != 0, -1)
+    np.testing.assert_allclose(x[:, 0], np.where(kept[:, None], table / 0.75, 0), rtol=1e-6)
+    assert kept.mean() == pytest.approx(0.75, abs=0.07)  # 400 tokens: σ = .022
+    plain = read_by_the_lstm(monkeypatch, model, tokens, deterministic=True)
+    np.testing.assert_array_equal(plain[:, 0], table)
+    with pytest.raises(ValueError, match="no `rngs` argument was provided"):
+        model(tokens)
+    _, dropped, _ = model.hidden(tokens, rngs=nnx.Rngs(dropout=1))
+    if tied:  # the output layer keeps all tokens
+        np.testing.assert_allclose(model.logits(dropped), dropped @ table.T, rtol=1e-4, atol=1e-5)
+
+
+def test_locked_dropout_of_the_embedding_and_the_outputs():
+    model = make(dropout=0.5, locked_dropout=True, hidden_features=64, embedding_features=64)
+    raw, dropped, _ = model.hidden(np.zeros((6, 3), int), rngs=nnx.Rngs(dropout=1))
+    mask = np.asarray(dropped != 0)
+    assert (mask == mask[0]).all() and not (mask == mask[:, :1]).all()
+    np.testing.assert_allclose(dropped, np.where(mask, raw * 2, 0), rtol=1e-6)
+
+
+def test_lengths_freeze_the_carry():
+    model = make()
+    _, carry = model(TOKENS, seq_lengths=np.array([3, 1]))
+    _, alone = model(TOKENS[:1, 1:])
+    np.testing.assert_allclose(carry[0].c[1:], alone[0].c, rtol=1e-6)
+
+
+def test_without_regularisation_nothing_is_drawn():
+    plain = make(num_layers=2)
+    zero = make(num_layers=2, weight_dropout=0.0, embedding_dropout=0.0, locked_dropout=True)
+    programs = [str(jax.make_jaxpr(lambda x, m=m: m(x))(TOKENS)) for m in (plain, zero)]
+    assert programs[0] == programs[1] and "random" not in programs[0]
+
+
+@pytest.mark.parametrize("name", ["dropout", "embedding_dropout", "weight_dropout"])
+def test_a_rate_out_of_range_is_named(name):
+    with pytest.raises(ValueError, match=f"^{name} is 1.5, but must lie in"):
+        make(**{name: 1.5})

@@ -1,0 +1,92 @@
+"""The classifier and forecaster: shapes, ends of rows, and that it learns what a task asks."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import lstm_optax as lo
+
+T, B, F = 6, 3, 2
+
+
+def make(**options) -> lo.SequenceModel:
+    return lo.SequenceModel(F, 4, **(dict(hidden_features=5) | options), rngs=nnx.Rngs(0))
+
+
+def inputs():
+    return np.random.default_rng(0).normal(size=(T, B, F)).astype(np.float32)
+
+
+def test_an_answer_for_every_step_or_for_the_last():
+    last, every = make(num_layers=2), make(num_layers=2, every_step=True)
+    answers, carry = every(inputs())
+    assert answers.shape == (T, B, 4) and len(carry) == 2
+    np.testing.assert_allclose(last(inputs())[0], answers[-1], rtol=1e-6)
+
+
+def test_the_last_step_is_that_of_each_row():
+    model = make()
+    lengths = np.array([6, 2, 4])
+    answers, _ = model(inputs(), seq_lengths=lengths)
+    for row, length in enumerate(lengths):
+        alone, _ = model(inputs()[:length, row : row + 1])
+        np.testing.assert_allclose(answers[row], alone[0], rtol=1e-5, atol=1e-6)
+
+
+def test_both_directions_answer_from_the_whole_sequence():
+    model = make(bidirectional=True)
+    answers, carry = model(inputs())
+    whole = jnp.concatenate([carry[0].h, carry[1].h], -1)
+    np.testing.assert_allclose(answers, model.output(whole), rtol=1e-6)
+    changed = inputs()
+    for step in (0, -1):
+        changed[step] += 1
+        assert not np.allclose(model(changed)[0], answers)
+        changed[step] -= 1
+
+
+def test_answers_are_float32_whatever_the_products():
+    model = make(dtype=jnp.bfloat16)
+    assert model(inputs())[0].dtype == jnp.float32
+    assert model.output.kernel.dtype == jnp.float32
+    assert make(param_dtype=jnp.bfloat16).output.kernel.dtype == jnp.bfloat16
+
+
+def test_dropout_passes_to_the_layer():
+    model = make(weight_dropout=0.5)
+    one = model(inputs(), rngs=nnx.Rngs(dropout=1))[0]
+    assert not np.allclose(one, model(inputs(), deterministic=True)[0])
+    with pytest.raises(ValueError, match="out_features is 0"):
+        lo.SequenceModel(2, 0, rngs=nnx.Rngs(0))
+
+
+def test_it_learns_an_exclusive_or():
+    """No linear answer gets below ln 2."""
+    task = lo.delayed_xor(2)
+    model = lo.SequenceModel(task.features, task.outputs, hidden_features=16, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(model)
+
+    def measure(params, carry, batch):
+        answers, _ = nnx.merge(graphdef, params)(batch.inputs)
+        return lo.sequence_losses(answers, batch.targets), carry
+
+    def loss(params, carry, batch, key):
+        (total, count), carry = measure(params, carry, batch)
+        return total / count, carry
+
+    optimizer = lo.nadam(0.03)
+    state = lo.init_state(params, optimizer, (), jax.random.key(0))
+    validation = [task(p, batch=64, seed=1) for p in range(4)]
+    result = lo.fit(
+        lo.make_step(loss, optimizer),
+        state,
+        partial(task, batch=64),
+        steps=200,
+        eval_every=200,
+        evaluate=lo.make_evaluate(measure, (), validation),
+    )
+    assert result.history[-1]["val_loss"] < task.solved
