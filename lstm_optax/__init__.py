@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 _ROOMS = {
     "lstm_optax.transforms": (
+        "AverageState",
         "CenteredMeanSquareState",
         "ClipByGlobalNormState",
         "ClipByNormQuantileState",
@@ -24,6 +25,7 @@ _ROOMS = {
         "PreconditionState",
         "RunningMaxState",
         "SumSquareState",
+        "TriggeredAverageState",
         "centered_mean_square",
         "clip_by_global_norm",
         "clip_by_norm_quantile",
@@ -32,6 +34,8 @@ _ROOMS = {
         "debias",
         "dozat_momentum",
         "ema",
+        "ema_average",
+        "eval_params",
         "find_states",
         "global_norm",
         "guard",
@@ -39,14 +43,18 @@ _ROOMS = {
         "mean_square",
         "momentum",
         "nesterov",
+        "observe",
+        "polyak_average",
         "precondition",
         "running_max",
         "scale_by_learning_rate",
         "sum_square",
+        "triggered_average",
     ),
     "lstm_optax.optimizers": (
         "OPTIMIZERS",
         "adam",
+        "awd_sgd",
         "momentum_sgd",
         "nadam",
         "nadamw",

@@ -15,7 +15,13 @@ from lstm_optax.transforms.scalars import (
     increment,
 )
 
-__all__ = ["clip_each_by_norm", "clip_together_by_norm", "decay_at_rate", "unbias_epsilon"]
+__all__ = [
+    "clip_each_by_norm",
+    "clip_together_by_norm",
+    "decay_at_rate",
+    "overwrite_parameters",
+    "unbias_epsilon",
+]
 
 
 class CountState(NamedTuple):
@@ -88,6 +94,31 @@ def decay_at_rate(
         return cast_like(decayed, updates), CountState(increment(state.count))
 
     return optax.GradientTransformation(init, update)
+
+
+def overwrite_parameters(
+    average: optax.GradientTransformationExtraArgs, every: Scalar
+) -> optax.GradientTransformationExtraArgs:
+    """Put the average in place of the parameters after every n-th step, as Keras can.
+
+        gives a − θ where t is a multiple of n, else the updates as they are
+
+    Args:
+      average: an average of the parameters around an optimizer, of state `AverageState`.
+      every: n ≥ 1.
+
+    Reference: `keras.optimizers.Optimizer`, Keras 3.15, `ema_overwrite_frequency`.
+    """
+
+    def update(updates, state, params=None, **extra_args):
+        updates, state = average.update(updates, state, params, **extra_args)
+        due = state.count % every == 0
+        moved = jax.tree.map(
+            lambda u, a, p: jnp.where(due, a - p, u), updates, state.average, params
+        )
+        return cast_like(moved, updates), state
+
+    return optax.GradientTransformationExtraArgs(average.init, update)
 
 
 def clip_each_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
