@@ -95,12 +95,14 @@ def fit(
     Raises:
       NonFiniteError: a step's loss or gradient was not finite, and no `guard` in the optimizer
         refused it; nothing after it was computed.
-      ValueError: a count below 1.
+      ValueError: a count below 1, or a parameter of which the optimizer keeps two averages.
     """
     counts = dict(eval_every=eval_every, steps_per_dispatch=steps_per_dispatch)
     for name, value in (counts | {"patience": patience}).items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}, but must be at least 1")
+    if evaluate:  # two averages of one parameter are an error now, not at the first record
+        jax.eval_shape(eval_params, state.opt_state, state.params)
     history = list(history)
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     now, position = int(state.step), int(state.position)

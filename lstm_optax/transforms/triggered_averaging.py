@@ -30,9 +30,9 @@ def triggered_average(
 
     The losses come by `observe`, after each validation. `eval_params` gives a, and the parameters
     themselves before the trigger; those that train are never replaced. The rule is that of the
-    authors' code: the last n losses before the newest do not count, whatever they are, and PyTorch's
-    ASGD leaves θ₁ out. A loss that is NaN takes its place in the order, but never triggers and is
-    never the lowest.
+    authors' code: the n losses before the newest do not count, and PyTorch's ASGD, which they
+    switch to, leaves θ₁ out. A loss that is NaN takes its place in the order, but never triggers
+    and is never the lowest.
 
     Args:
       inner: the whole optimizer, its learning rate included.

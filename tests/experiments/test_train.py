@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import oracles
 import orbax.checkpoint as ocp
 import pytest
 
@@ -136,7 +137,7 @@ def test_a_record_for_every_interval(watched, config):
     assert result.best == min(records, key=lambda record: record["val_loss"])
     assert [record["step"] for record in records] == [5, 10, 15, 20]
     fields = ["step", "seconds", "train_loss", "grad_norm", "clipped", "refused", "val_loss"]
-    fields.append("learning_rate")
+    fields += ["averaging", "learning_rate"]
     assert all(sorted(record) == sorted(fields) for record in records)
     assert all(math.isfinite(record[name]) for record in records for name in fields)
     seconds = [record["seconds"] for record in records]
@@ -373,6 +374,37 @@ def test_a_run_that_is_replaced_leaves_nothing_behind(config, copy, unbroken):
     assert [record["step"] for record in copy.read_records()] == [5, 10]
     assert Checkpoints(copy.checkpoints).steps() == [5, 10]
     assert not copy.sample.exists() and (copy.path / "notes.txt").read_text() == "mine"
+
+
+AWD = dict(optimizer="awd_sgd", learning_rate=30.0, warmup=0, steps=24, eval_every=2, patience=99)
+
+
+def test_awd_sgd_begins_to_average_and_goes_on_to_the_bit(config, tmp_path):
+    """The record says when; the best model, whose sample is drawn, is the average."""
+    config = replace(config, **AWD)
+    run, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "other")
+    train_language_model(config, run.path)
+    records = run.read_records()
+    losses = [record["val_loss"] for record in records]
+    fired = oracles.nonmonotone_trigger(losses, 5).index(True)
+    assert [record["averaging"] for record in records] == [n > fired for n in range(len(records))]
+    assert records[-1]["averaging"]
+    for stop in (8, 2 * fired + 2, 2 * fired + 3):
+        watch = Watch(stop)
+        train_language_model(config, other.path, resume=watch.stop > 8, observer=watch.observer())
+    train_language_model(config, other.path, resume=True)
+    assert_same(other, run)
+
+
+def test_a_sample_is_of_the_average(config, tmp_path, monkeypatch):
+    config = replace(config, **AWD)
+    train_language_model(config, tmp_path / "run")
+    asked = SampleConfig(prompt="cat", length=200, temperature=1.0)
+    text = sample_text(tmp_path / "run", asked)
+    records = RunFolder(tmp_path / "run").read_records()
+    assert min(records, key=lambda record: record["val_loss"])["averaging"]
+    monkeypatch.setattr("lstm_optax.experiments.sample.eval_params", lambda state, params: params)
+    assert sample_text(tmp_path / "run", asked) != text
 
 
 @pytest.mark.slow

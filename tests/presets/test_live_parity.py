@@ -68,7 +68,7 @@ def test_the_average_of_asgd(t0, x64):
 
 
 def test_the_average_of_awd_sgd_is_that_of_the_asgd_its_authors_switch_to(x64):
-    """From the trigger on they train by `torch.optim.ASGD` with t₀ and λ of 0, as it is made anew."""
+    """From the trigger on they train by a new `torch.optim.ASGD`, with t₀ = λ = 0."""
     need("torch")
     at, theirs = problem(STEPS), []
     at = replace(at, rates=np.full(STEPS, 0.1))
