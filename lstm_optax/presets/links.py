@@ -1,6 +1,6 @@
 """Small links that only some sources need: Adam's ε hat, and what Keras does around a rule."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,12 +111,13 @@ def overwrite_parameters(
     """
 
     def update(updates, state, params=None, **extra_args):
-        updates, state = average.update(updates, state, params, **extra_args)
-        due = state.count % every == 0
+        updates, new_state = average.update(updates, state, params, **extra_args)
+        kept: Any = new_state
+        due = kept.count % every == 0
         moved = jax.tree.map(
-            lambda u, a, p: jnp.where(due, a - p, u), updates, state.average, params
+            lambda u, a, p: jnp.where(due, a - p, u), updates, kept.average, params
         )
-        return cast_like(moved, updates), state
+        return cast_like(moved, updates), kept
 
     return optax.GradientTransformationExtraArgs(average.init, update)
 

@@ -1,7 +1,7 @@
 """Averages of the parameters, kept in the optimizer's state beside those that train."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,23 +45,40 @@ def average_parameters(
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        zero = jnp.zeros([], jnp.int32)
-        return AverageState(zero, scalar(1), moments_like(params), inner.init(params))
+        return initial_average(inner, params)
 
     @jax.named_scope("average_parameters")
     def update(updates, state, params=None, **extra_args):
-        if params is None:
-            raise ValueError("params is None, but they are to be averaged: pass them to `update`")
-        updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        w = scalar(weight(state.count))
-        average = accumulate(
-            lambda p, a: jnp.where(w == 1, p, a + w * (p - a)),
-            optax.apply_updates(params, updates),
-            state.average,
-        )
-        return updates, AverageState(increment(state.count), w, average, inner_state)
+        return advance_average(inner, weight(state.count), updates, state, params, extra_args)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def initial_average(inner: optax.GradientTransformation, params: optax.Params) -> AverageState:
+    """Return the state before the first step."""
+    zero = jnp.zeros([], jnp.int32)
+    return AverageState(zero, scalar(1), moments_like(params), inner.init(params))
+
+
+def advance_average(
+    inner: optax.GradientTransformationExtraArgs,
+    weight: Scalar,
+    updates: optax.Updates,
+    state: AverageState,
+    params: optax.Params | None,
+    extra_args: dict[str, Any],
+) -> tuple[optax.Updates, AverageState]:
+    """Return the updates of `inner`, and the state with the parameters after them averaged in."""
+    if params is None:
+        raise ValueError("params is None, but they are to be averaged: pass them to `update`")
+    updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
+    w = scalar(weight)
+    average = accumulate(
+        lambda p, a: jnp.where(w == 1, p, a + w * (p - a)),
+        optax.apply_updates(params, updates),
+        state.average,
+    )
+    return updates, AverageState(increment(state.count), w, average, inner_state)
 
 
 def polyak_average(

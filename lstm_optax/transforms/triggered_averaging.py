@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.transforms.averaging import AverageState, average_parameters
+from lstm_optax.transforms.averaging import AverageState, advance_average, initial_average
 from lstm_optax.transforms.scalars import Scalar, increment, scalar
 
 
@@ -45,6 +45,7 @@ def triggered_average(
     """
     if nonmonotone < 1:
         raise ValueError(f"nonmonotone is {nonmonotone}, but must be at least 1")
+    inner = optax.with_extra_args_support(inner)
 
     def init(params):
         return TriggeredAverageState(  # no array twice: each may be donated
@@ -52,18 +53,15 @@ def triggered_average(
             results=jnp.zeros([], jnp.int32),
             recent=jnp.zeros([nonmonotone], float),
             best=scalar(0),
-            average=average_parameters(inner, jnp.ones_like).init(params),
+            average=initial_average(inner, params),
         )
 
     @jax.named_scope("triggered_average")
     def update(updates, state, params=None, **extra_args):
-        def weight(count):
-            return jnp.where(state.triggered, 1 / jnp.maximum(1.0, count), 1.0)
-
-        averaging = average_parameters(inner, weight)
-        updates, average = averaging.update(updates, state.average, params, **extra_args)
-        count = jnp.where(state.triggered, average.count, 0)
-        return updates, state._replace(average=average._replace(count=count))
+        w = jnp.where(state.triggered, 1 / jnp.maximum(1.0, state.average.count), 1.0)
+        updates, average = advance_average(inner, w, updates, state.average, params, extra_args)
+        average = average._replace(count=jnp.where(state.triggered, average.count, 0))
+        return updates, state._replace(average=average)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -286,7 +286,7 @@ def test_numbers_and_parameters_that_cannot_be_are_named():
 
 
 def test_a_bfloat16_parameter_has_a_float32_average_and_is_given_in_bfloat16():
-    """A mean kept in bfloat16 would stall; this one is that of what the parameters were, rounded."""
+    """A mean in bfloat16 would stall; this is that of what the parameters were, rounded."""
     tx, params = lo.polyak_average(lo.sgd(0.1)), jnp.ones(3, jnp.bfloat16)
     gradients = jnp.asarray(np.random.default_rng(0).normal(size=(STEPS, 3)), jnp.bfloat16)
     state, path = tx.init(params), []
