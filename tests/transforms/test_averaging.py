@@ -158,7 +158,7 @@ NESTINGS = {
     "guard": lambda tx: lo.guard(optax.chain(lo.clip_by_global_norm(1.0), tx)),
     "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
     "masked": lambda tx: optax.masked(tx, ONLY),
-    "masked by a prefix": lambda tx: optax.masked(tx, lambda p: {k: True for k in p}),
+    "masked by a function": lambda tx: optax.masked(tx, lambda p: {k: True for k in p}),
     "partition": lambda tx: optax.partition({"a": tx, "b": lo.sgd(0.1)}, LABELS),
     "MultiSteps": lambda tx: optax.MultiSteps(tx, 2).gradient_transformation(),
     "inject_hyperparams": lambda tx: optax.inject_hyperparams(
@@ -222,6 +222,17 @@ def test_each_part_may_have_its_own_average():
         np.testing.assert_allclose(
             np.asarray(average[name]).reshape(6, -1), oracle(rows), rtol=1e-5, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("kind", ["polyak", "schedule-free"])
+def test_a_mask_may_leave_out_a_whole_branch(kind):
+    params = {"branch": {"x": jnp.ones(2), "y": jnp.zeros(3)}, "leaf": jnp.ones(4)}
+    tx = optax.masked(KINDS[kind], {"branch": False, "leaf": True})
+    gradients = jax.tree.map(lambda p: jnp.ones((3, *p.shape)), params)
+    _, path, average = path_of(tx, params, gradients)
+    chex.assert_trees_all_equal(average["branch"], path["branch"])
+    alone = path_of(KINDS[kind], params["leaf"], gradients["leaf"])[2]
+    np.testing.assert_allclose(average["leaf"], alone, rtol=1e-6)
 
 
 def test_without_an_average_the_parameters_are_given():
