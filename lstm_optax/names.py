@@ -11,11 +11,13 @@ OPTIMIZER_NAMES = (
     "adam",
     "nadam",
     "nadamw",
+    "awd_sgd",
     "optax.adamw",
     "optax.nadam",
     "optax.lion",
     "optax.adafactor",
     "optax.contrib.muon",
+    "optax.contrib.schedule_free_adamw",
 )
 
 

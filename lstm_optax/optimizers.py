@@ -10,6 +10,7 @@ import optax.contrib
 
 from lstm_optax.names import OPTIMIZER_NAMES
 from lstm_optax.transforms import (
+    clip_by_global_norm,
     debias,
     ema,
     keep_dtype,
@@ -17,6 +18,7 @@ from lstm_optax.transforms import (
     nesterov,
     precondition,
     scale_by_learning_rate,
+    triggered_average,
 )
 from lstm_optax.transforms import (
     momentum as heavy_ball,
@@ -26,6 +28,7 @@ from lstm_optax.transforms.scalars import Scalar
 __all__ = [
     "OPTIMIZERS",
     "adam",
+    "awd_sgd",
     "momentum_sgd",
     "nadam",
     "nadamw",
@@ -221,6 +224,35 @@ def nadamw(
         keep_dtype(optax.add_decayed_weights(weight_decay, mask)),
         scale_by_learning_rate(learning_rate),
     )
+
+
+def awd_sgd(
+    learning_rate: optax.ScalarOrSchedule = 30.0,
+    *,
+    clip: Scalar = 0.25,
+    weight_decay: Scalar = 1.2e-6,
+    nonmonotone: int = 5,
+) -> optax.GradientTransformationExtraArgs:
+    """Clip, descend, and average once the validation loss has ceased to fall, as AWD-LSTM does.
+
+        θ ← θ − η (g · min(1, c/‖g‖) + λ θ);  `eval_params` gives the mean of θ since the trigger
+
+    The losses come by `observe`; see `triggered_average`.
+
+    Args:
+      learning_rate: η ≥ 0; a number, a traced scalar, or a schedule. The authors' is constant.
+      clip: c ≥ 0, the largest norm of the gradient.
+      weight_decay: λ ≥ 0, per unit of learning rate.
+      nonmonotone: n ≥ 1, how many of the losses may be no better than one before them.
+
+    Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, NT-ASGD.
+    """
+    descent = optax.chain(
+        clip_by_global_norm(clip),
+        keep_dtype(optax.add_decayed_weights(weight_decay)),
+        scale_by_learning_rate(learning_rate),
+    )
+    return triggered_average(descent, nonmonotone=nonmonotone)
 
 
 def _find(name: str) -> Callable[..., optax.GradientTransformation]:

@@ -294,6 +294,63 @@ def nadamw(
     return updates
 
 
+def awd_sgd(
+    gradients: ArrayLike,
+    learning_rates: ArrayLike,
+    clip: float,
+    weight_decay: float,
+    params: ArrayLike,
+) -> Array:
+    """Clipped by the norm, then decayed, then SGD: θ ← θ − η (g min(1, c/‖g‖) + λ θ)."""
+    gradients, rates, theta = _float64(gradients), _float64(learning_rates), _float64(params)
+    outputs = np.zeros_like(gradients)
+    for t, g in enumerate(gradients):
+        norm = np.sqrt(np.sum(g * g))
+        scale = clip / norm if norm > clip else 1.0
+        outputs[t] = -rates[t] * (scale * g + weight_decay * theta)
+        theta = theta + outputs[t]
+    return outputs
+
+
+def polyak_average(params: ArrayLike, start: int) -> Array:
+    """The mean of the rows after the first `start`; before, the row itself."""
+    params = _float64(params)
+    means = [params[start : t + 1].mean(0) if t >= start else params[t] for t in range(len(params))]
+    return np.stack(means)
+
+
+def ema_average(params: ArrayLike, decay: float) -> Array:
+    """The mean of the rows so far under the weights decayᵗ⁻ˢ of row s."""
+    params = _float64(params)
+    outputs = np.zeros_like(params)
+    for t in range(len(params)):
+        weights = decay ** np.arange(t, -1, -1.0)
+        outputs[t] = weights @ params[: t + 1] / weights.sum()
+    return outputs
+
+
+def asgd_average(params: ArrayLike) -> Array:
+    """PyTorch's ASGD with t₀ = 0: ax ← ax + mu (p − ax), mu 1, 1, 1/2, 1/3, … at the steps."""
+    params = _float64(params)
+    outputs, ax, mu = np.zeros_like(params), np.zeros_like(params[0]), 1.0
+    for t, p in enumerate(params):
+        ax = ax + mu * (p - ax)
+        mu = 1.0 / max(1, t + 1)
+        outputs[t] = ax
+    return outputs
+
+
+def nonmonotone_trigger(losses: list[float], n: int) -> list[bool]:
+    """Whether averaging is on after each validation, as AWD-LSTM's main.py decides it."""
+    earlier, on, outputs = [], False, []
+    for loss in losses:
+        if not on and len(earlier) > n and loss > min(earlier[:-n]):
+            on = True
+        earlier.append(loss)
+        outputs.append(on)
+    return outputs
+
+
 def _float64(values: ArrayLike) -> Array:
     """The values as a float64 array."""
     return np.asarray(values, dtype=np.float64)

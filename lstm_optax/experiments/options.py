@@ -12,7 +12,14 @@ from lstm_optax.names import OPTIMIZER_NAMES, check_optimizer
 
 __all__ = ["OptionError", "SampleConfig", "TrainConfig"]
 
-DECAYING_OPTIMIZERS = ("nadamw", "optax.adamw", "optax.lion", "optax.contrib.muon")
+DECAYING_OPTIMIZERS = (
+    "nadamw",
+    "awd_sgd",
+    "optax.adamw",
+    "optax.lion",
+    "optax.contrib.muon",
+    "optax.contrib.schedule_free_adamw",
+)
 """The optimizers with a weight decay per unit of learning rate, known before JAX is imported.
 
 `optax.adafactor` has a decay too, but one that the learning rate does not scale.

@@ -18,6 +18,7 @@ from lstm_optax.experiments.options import SampleConfig
 from lstm_optax.experiments.run_folder import RunFolder
 from lstm_optax.models import LanguageModel
 from lstm_optax.training import Checkpoints, best_record
+from lstm_optax.transforms import eval_params
 
 __all__ = ["sample_text"]
 
@@ -26,6 +27,8 @@ def sample_text(
     folder: Path, config: SampleConfig, *, warn: Callable[[str], None] = lambda message: None
 ) -> str:
     """Return the prompt and what the best model of a run writes after it.
+
+    Where the optimizer keeps an average of the parameters, the average writes.
 
     Args:
       folder: of the run.
@@ -57,7 +60,8 @@ def sample_text(
         model: LanguageModel = nnx.merge(graphdef, params)
         return model.generate(key, codes, config.length, temperature=config.temperature)
 
-    drawn = jax.device_get(generate(state.params, jax.random.key(config.seed)))
+    params = eval_params(state.opt_state, state.params)
+    drawn = jax.device_get(generate(params, jax.random.key(config.seed)))
     return prompt + vocabulary.decode(drawn)
 
 

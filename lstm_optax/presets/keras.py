@@ -9,8 +9,8 @@ The arguments that all share:
 - weight_decay: λ ≥ 0, or None;
 - clipnorm, clipvalue, global_clipnorm: at most one of them: clip each leaf by its norm, each entry,
   or all leaves by the norm of them all; 0 does not clip;
-- use_ema, ema_momentum, ema_overwrite_frequency: average the parameters; `averages.average_of`
-  gives the average from the state; after every so many steps it takes the place of the parameters;
+- use_ema, ema_momentum, ema_overwrite_frequency: average the parameters; `eval_params` gives the
+  average from the state; after every so many steps it takes the place of the parameters;
 - loss_scale_factor: what the loss was multiplied with, or None.
 
 `name` is left out, and `gradient_accumulation_steps`, for which there is `optax.MultiSteps`. Keras
@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.presets.averages import average_parameters
 from lstm_optax.presets.links import (
     clip_each_by_norm,
     clip_together_by_norm,
     decay_at_rate,
+    overwrite_parameters,
     unbias_epsilon,
 )
 from lstm_optax.transforms import (
@@ -41,6 +41,7 @@ from lstm_optax.transforms import (
 )
 from lstm_optax.transforms import momentum as heavy_ball
 from lstm_optax.transforms import nesterov as look_ahead
+from lstm_optax.transforms.averaging import average_parameters
 from lstm_optax.transforms.scalars import Scalar, check_range
 
 __all__ = ["Adam", "Nadam", "RMSprop", "SGD"]
@@ -75,12 +76,13 @@ def SGD(
     Reference: `keras.optimizers.SGD`, Keras 3.15; Polyak, 1964, doi:10.1016/0041-5553(64)90137-5.
     """
     velocity = look_ahead(heavy_ball(momentum)) if nesterov else heavy_ball(momentum)
-    return optax.chain(
+    rule = optax.chain(
         *_prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
         scale_by_learning_rate(learning_rate),
         velocity,
-        *_finished(learning_rate, weight_decay, use_ema, ema_momentum, ema_overwrite_frequency),
+        *_decayed(learning_rate, weight_decay),
     )
+    return _averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
 
 
 def RMSprop(
@@ -119,13 +121,14 @@ def RMSprop(
     Reference: `keras.optimizers.RMSprop`, Keras 3.15; Tieleman & Hinton, 2012, lecture 6e.
     """
     size = centered_mean_square(rho) if centered else mean_square(rho)
-    return optax.chain(
+    rule = optax.chain(
         *_prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
         precondition(optax.identity(), size, eps_root=epsilon),
         scale_by_learning_rate(learning_rate),
         heavy_ball(momentum),
-        *_finished(learning_rate, weight_decay, use_ema, ema_momentum, ema_overwrite_frequency),
+        *_decayed(learning_rate, weight_decay),
     )
+    return _averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
 
 
 def Nadam(
@@ -164,12 +167,13 @@ def Nadam(
     Reference: `keras.optimizers.Nadam`, Keras 3.15; Dozat, 2015, report for Stanford's CS229.
     """
     direction = dozat_momentum(beta_1, 1.0)
-    return optax.chain(
+    rule = optax.chain(
         *_prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
         precondition(direction, debias(mean_square(beta_2), beta_2), eps=epsilon),
         scale_by_learning_rate(learning_rate),
-        *_finished(learning_rate, weight_decay, use_ema, ema_momentum, ema_overwrite_frequency),
+        *_decayed(learning_rate, weight_decay),
     )
+    return _averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
 
 
 def Adam(
@@ -210,12 +214,13 @@ def Adam(
     """
     direction = optax.chain(debias(ema(beta_1), beta_1), unbias_epsilon(beta_2))
     size = running_max(mean_square(beta_2)) if amsgrad else mean_square(beta_2)
-    return optax.chain(
+    rule = optax.chain(
         *_prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
         precondition(direction, size, eps=epsilon),
         scale_by_learning_rate(learning_rate),
-        *_finished(learning_rate, weight_decay, use_ema, ema_momentum, ema_overwrite_frequency),
+        *_decayed(learning_rate, weight_decay),
     )
+    return _averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
 
 
 def _prepared(
@@ -252,24 +257,24 @@ def _clipped(value: Scalar) -> optax.GradientTransformation:
     return keep_dtype(clip)
 
 
-def _finished(
-    learning_rate: optax.ScalarOrSchedule,
-    weight_decay: Scalar | None,
+def _decayed(
+    learning_rate: optax.ScalarOrSchedule, weight_decay: Scalar | None
+) -> list[optax.GradientTransformation]:
+    return [] if weight_decay is None else [decay_at_rate(learning_rate, weight_decay)]
+
+
+def _averaged(
+    rule: optax.GradientTransformationExtraArgs,
     use_ema: bool,
     ema_momentum: Scalar,
     ema_overwrite_frequency: int | None,
-) -> list[optax.GradientTransformation]:
-    """What comes after the rule: decay and average the parameters."""
-    links = []
-    if weight_decay is not None:
-        links.append(decay_at_rate(learning_rate, weight_decay))
-    if use_ema:
-        check_range("ema_momentum", ema_momentum, 0, 1, closed=True)
-        if ema_overwrite_frequency is not None:
-            check_range("ema_overwrite_frequency", ema_overwrite_frequency, 1)
-
-        def weight(count):
-            return jnp.where(count == 0, 1.0, 1 - ema_momentum)
-
-        links.append(average_parameters(weight, overwrite_every=ema_overwrite_frequency))
-    return links
+) -> optax.GradientTransformationExtraArgs:
+    """The rule with an average of the parameters around it, if there is to be one."""
+    if not use_ema:
+        return rule
+    check_range("ema_momentum", ema_momentum, 0, 1, closed=True)
+    average = average_parameters(rule, lambda count: jnp.where(count == 0, 1.0, 1 - ema_momentum))
+    if ema_overwrite_frequency is None:
+        return average
+    check_range("ema_overwrite_frequency", ema_overwrite_frequency, 1)
+    return overwrite_parameters(average, ema_overwrite_frequency)

@@ -1,6 +1,6 @@
 """Small links that only some sources need: Adam's ε hat, and what Keras does around a rule."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,13 @@ from lstm_optax.transforms.scalars import (
     increment,
 )
 
-__all__ = ["clip_each_by_norm", "clip_together_by_norm", "decay_at_rate", "unbias_epsilon"]
+__all__ = [
+    "clip_each_by_norm",
+    "clip_together_by_norm",
+    "decay_at_rate",
+    "overwrite_parameters",
+    "unbias_epsilon",
+]
 
 
 class CountState(NamedTuple):
@@ -88,6 +94,32 @@ def decay_at_rate(
         return cast_like(decayed, updates), CountState(increment(state.count))
 
     return optax.GradientTransformation(init, update)
+
+
+def overwrite_parameters(
+    average: optax.GradientTransformationExtraArgs, every: Scalar
+) -> optax.GradientTransformationExtraArgs:
+    """Put the average in place of the parameters after every n-th step, as Keras can.
+
+        gives a − θ where t is a multiple of n, else the updates as they are
+
+    Args:
+      average: an average of the parameters around an optimizer, of state `AverageState`.
+      every: n ≥ 1.
+
+    Reference: `keras.optimizers.Optimizer`, Keras 3.15, `ema_overwrite_frequency`.
+    """
+
+    def update(updates, state, params=None, **extra_args):
+        updates, new_state = average.update(updates, state, params, **extra_args)
+        kept: Any = new_state
+        due = kept.count % every == 0
+        moved = jax.tree.map(
+            lambda u, a, p: jnp.where(due, a - p, u), updates, kept.average, params
+        )
+        return cast_like(moved, updates), kept
+
+    return optax.GradientTransformationExtraArgs(average.init, update)
 
 
 def clip_each_by_norm(max_norm: Scalar) -> optax.GradientTransformation:

@@ -72,13 +72,13 @@ def nesterov_momentum(
 
 
 def eval_params(
-    params: optax.Params, state: optax.OptState, mu_max: optax.ScalarOrSchedule = 0.99
+    state: optax.OptState, params: optax.Params, mu_max: optax.ScalarOrSchedule = 0.99
 ) -> optax.Params:
     """Return θ = Θ − μ v, the parameters that `nesterov_momentum` descends with, from those stored.
 
     Args:
-      params: Θ, as they are between steps.
       state: the optimizer's.
+      params: Θ, as they are between steps.
       mu_max: the optimizer's.
 
     Raises:

@@ -9,7 +9,6 @@ as `param_groups` are there.
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.presets.averages import average_parameters
 from lstm_optax.transforms import (
     centered_mean_square,
     damped_momentum,
@@ -24,6 +23,7 @@ from lstm_optax.transforms import (
 )
 from lstm_optax.transforms import momentum as heavy_ball
 from lstm_optax.transforms import nesterov as look_ahead
+from lstm_optax.transforms.averaging import average_parameters
 from lstm_optax.transforms.scalars import Scalar, as_schedule, check_range
 
 __all__ = ["ASGD", "Adam", "AdamW", "NAdam", "RMSprop", "SGD"]
@@ -233,8 +233,8 @@ def ASGD(
         θ ← (1 − λ ηₜ) θ − ηₜ (±g + weight_decay · θ);  a ← a + (θ − a) / max(1, t − 1 − t₀)
 
     PyTorch computes ηₜ at the end of the step before, so that a schedule of `lr` acts one step
-    late, save for its first value; this does too. The parameters are θ; `averages.average_of` gives
-    a, PyTorch's `ax`, from the state.
+    late, save for its first value; this does too. The parameters are θ; `eval_params` gives a,
+    PyTorch's `ax`, from the state.
 
     Args:
       lr: a number ≥ 0, a traced scalar, or a schedule.
@@ -257,13 +257,13 @@ def ASGD(
         r = schedule(jnp.maximum(count - 1, 0))
         return r / (1 + lambd * r * count) ** alpha
 
-    return optax.chain(
+    descent = optax.chain(
         _signed(maximize),
         _decayed(weight_decay),
         _decayed(lambd),
         scale_by_learning_rate(rate),
-        average_parameters(lambda count: 1 / jnp.maximum(1, count - t0)),
     )
+    return average_parameters(descent, lambda count: 1 / jnp.maximum(1, count - t0))
 
 
 def _signed(maximize: bool) -> optax.GradientTransformation:

@@ -10,9 +10,12 @@ import numpy as np
 from lstm_optax.training.metrics import StepMetrics, means, zero_sums
 from lstm_optax.training.state import TrainState
 from lstm_optax.training.step import Step, may_go_on, run_steps
+from lstm_optax.transforms import eval_params, observe
+from lstm_optax.transforms.evaluation import is_averaging
 
 Record = dict[str, Any]
-"""What an interval measured: step, seconds, train_loss, val_loss, grad_norm, clipped, refused."""
+"""What an interval measured: step, seconds, train_loss, grad_norm, clipped, refused, val_loss,
+averaging."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -67,6 +70,9 @@ def fit(
 ) -> FitResult:
     """Train: forward, loss, backward, update, until converged or out of steps.
 
+    Where the optimizer keeps an average of the parameters, that is what is evaluated, by
+    `eval_params`; and its triggers are told the loss, by `observe`.
+
     Where a `guard` in the optimizer gives up, the run ends with the state that it kept. Several
     steps run in one dispatch. Where dispatches end is a function of the step's number
     alone, so a run that is resumed from any record or interruption takes the same steps.
@@ -89,12 +95,14 @@ def fit(
     Raises:
       NonFiniteError: a step's loss or gradient was not finite, and no `guard` in the optimizer
         refused it; nothing after it was computed.
-      ValueError: a count below 1.
+      ValueError: a count below 1, or a parameter of which the optimizer keeps two averages.
     """
     counts = dict(eval_every=eval_every, steps_per_dispatch=steps_per_dispatch)
     for name, value in (counts | {"patience": patience}).items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}, but must be at least 1")
+    if evaluate:  # two averages of one parameter are an error now, not at the first record
+        jax.eval_shape(eval_params, state.opt_state, state.params)
     history = list(history)
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     now, position = int(state.step), int(state.position)
@@ -116,11 +124,22 @@ def fit(
         on_progress(now, float(metrics.loss))
         if now % eval_every == 0 or now == steps:
             record = {"step": now, "seconds": 0.0} | means(jax.device_get(state.sums))
-            record["val_loss"] = evaluate(state.params) if evaluate else None
+            record["val_loss"], record["averaging"], state = _validated(evaluate, state)
             record["seconds"] = time.perf_counter() - began
             state = state._replace(sums=zero_sums())
             history.append(record)
             on_record(history, state)
+
+
+def _validated(
+    evaluate: Callable[[Any], float] | None, state: TrainState
+) -> tuple[float | None, bool, TrainState]:
+    """The validation loss, whether it is that of an average, and the state that knows the loss."""
+    averaging = bool(is_averaging(state.opt_state))
+    if evaluate is None:
+        return None, averaging, state
+    loss = evaluate(eval_params(state.opt_state, state.params))
+    return loss, averaging, state._replace(opt_state=observe(state.opt_state, loss))
 
 
 def best_record(history: Sequence[Record]) -> Record | None:

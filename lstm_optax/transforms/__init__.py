@@ -4,6 +4,7 @@ An estimator turns the gradient into a running estimate; a link turns updates in
 with `optax.chain` they make every optimizer of the field.
 """
 
+from lstm_optax.transforms.averaging import AverageState, ema_average, polyak_average
 from lstm_optax.transforms.bias_correction import DebiasState, debias
 from lstm_optax.transforms.clipping import (
     ClipByGlobalNormState,
@@ -21,6 +22,7 @@ from lstm_optax.transforms.directions import (
     momentum,
 )
 from lstm_optax.transforms.dtypes import keep_dtype
+from lstm_optax.transforms.evaluation import eval_params
 from lstm_optax.transforms.guarding import GuardState, guard
 from lstm_optax.transforms.look_ahead import (
     DozatMomentumState,
@@ -42,8 +44,14 @@ from lstm_optax.transforms.second_moment import (
     sum_square,
 )
 from lstm_optax.transforms.states import find_states
+from lstm_optax.transforms.triggered_averaging import (
+    TriggeredAverageState,
+    observe,
+    triggered_average,
+)
 
 __all__ = [
+    "AverageState",
     "CenteredMeanSquareState",
     "ClipByGlobalNormState",
     "ClipByNormQuantileState",
@@ -59,6 +67,7 @@ __all__ = [
     "PreconditionState",
     "RunningMaxState",
     "SumSquareState",
+    "TriggeredAverageState",
     "centered_mean_square",
     "clip_by_global_norm",
     "clip_by_norm_quantile",
@@ -67,6 +76,8 @@ __all__ = [
     "debias",
     "dozat_momentum",
     "ema",
+    "ema_average",
+    "eval_params",
     "find_states",
     "global_norm",
     "guard",
@@ -74,9 +85,12 @@ __all__ = [
     "mean_square",
     "momentum",
     "nesterov",
+    "observe",
+    "polyak_average",
     "precondition",
     "running_max",
     "scale_by_learning_rate",
     "scale_by_rate_factor",
     "sum_square",
+    "triggered_average",
 ]

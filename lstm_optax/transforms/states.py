@@ -12,13 +12,8 @@ def find_states(state: Any, kind: type[T]) -> list[T]:
 
     Args:
       state: of an optimizer, or any tree that holds one.
-      kind: such as `ClipByGlobalNormState`.
+      kind: such as `ClipByGlobalNormState`; one inside another of its kind is found too.
     """
-    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
-    found = []
-    for leaf in leaves:
-        if isinstance(leaf, kind):
-            found.append(leaf)
-            if isinstance(leaf, tuple):  # a named tuple may hold others of its kind
-                found += find_states(tuple(leaf), kind)
-    return found
+    found = [state] if isinstance(state, kind) else []
+    inside = jax.tree.leaves(state, is_leaf=lambda n: n is not state and isinstance(n, kind))
+    return found + [s for n in inside if isinstance(n, kind) for s in find_states(n, kind)]

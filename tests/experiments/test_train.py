@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import optax
+import oracles
 import orbax.checkpoint as ocp
 import pytest
 
@@ -138,7 +140,7 @@ def test_a_record_for_every_interval(watched, config):
     assert result.best == min(records, key=lambda record: record["val_loss"])
     assert [record["step"] for record in records] == [5, 10, 15, 20]
     fields = ["step", "seconds", "train_loss", "grad_norm", "clipped", "refused", "val_loss"]
-    fields.append("learning_rate")
+    fields += ["averaging", "learning_rate"]
     assert all(sorted(record) == sorted(fields) for record in records)
     assert all(math.isfinite(record[name]) for record in records for name in fields)
     seconds = [record["seconds"] for record in records]
@@ -422,11 +424,44 @@ def test_a_run_that_is_replaced_leaves_nothing_behind(config, copy, unbroken):
 
 
 @pytest.mark.slow
+def test_awd_sgd_begins_to_average_and_goes_on_to_the_bit(config, tmp_path, monkeypatch):
+    """Its records say when; here by the size of the parameters as loss, which rises."""
+
+    def size_for_loss(measure, carry, batches):
+        return lambda params: float(optax.tree.norm(params))
+
+    monkeypatch.setattr("lstm_optax.experiments.train.make_evaluate", size_for_loss)
+    config = replace(config, optimizer="awd_sgd", learning_rate=10.0, warmup=0, patience=99)
+    config = replace(config, steps=24, eval_every=3)
+    run, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "other")
+    train_language_model(config, run.path)
+    losses = [record["val_loss"] for record in run.read_records()]
+    assert oracles.nonmonotone_trigger(losses[:7], 5) == [False] * 6 + [True]
+    averaging = [record["averaging"] for record in run.read_records()]
+    assert averaging == [False] * 7 + [True]
+    first = train_language_model(config, other.path, observer=Watch(stop=21).observer())
+    assert (first.reason, first.step) == ("interrupted", 21)  # where the trigger fires
+    train_language_model(config, other.path, resume=True)
+    assert_same(other, run)
+
+
+def test_a_sample_is_of_the_average(config, tmp_path, monkeypatch):
+    config = replace(config, optimizer="optax.contrib.schedule_free_adamw", steps=5, warmup=0)
+    records = train_language_model(config, tmp_path / "run").records
+    assert [record["averaging"] for record in records] == [True]
+    asked = SampleConfig(prompt="cat", length=300, temperature=1.0)
+    text = sample_text(tmp_path / "run", asked)
+    monkeypatch.setattr("lstm_optax.experiments.sample.eval_params", lambda state, params: params)
+    assert sample_text(tmp_path / "run", asked) != text
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_trains(config, tmp_path, name):
     settings = replace(config, optimizer=name, learning_rate=0.01, dropout=0.0, steps=10)
     if name.endswith("sgd"):
-        settings = replace(settings, learning_rate=1.0 if name == "sgd" else 0.1)
+        rate = {"sgd": 1.0, "awd_sgd": 4.0}.get(name, 0.1)
+        settings = replace(settings, learning_rate=rate)
     records = train_language_model(settings, tmp_path / "run").records
     uniform = math.log(len(set(TEXT)))
     assert records[-1]["val_loss"] < min(uniform, records[0]["val_loss"])

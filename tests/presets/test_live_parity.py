@@ -4,13 +4,17 @@ import importlib
 import inspect
 import os
 import warnings
+from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from live import PATHS, keras_path, keras_path_of_apply, torch_path
 from preset_cases import CASES, Case, distance, ours, problem
 
-from lstm_optax.presets.averages import average_of
+import lstm_optax as lo
 
 pytestmark = pytest.mark.slow
 
@@ -55,12 +59,35 @@ def test_the_average_of_asgd(t0, x64):
     need("torch")
     case = Case("torch", "ASGD", (("lambd", 0.1), ("t0", t0)))
     mine, theirs, at = [], [], problem(STEPS)
-    ours(case, at, mine)
+    last = [leaf[-1] for leaf in ours(case, at, mine)]
     torch_path(case, at, theirs)
-    average = [np.asarray(a) for a in average_of(mine[0])]
+    average = lo.eval_params(mine[0], last)
     expected = [state["ax"].numpy() for state in theirs]
     for a, b in zip(average, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_the_average_of_awd_sgd_is_that_of_the_asgd_its_authors_switch_to(x64):
+    """From the trigger on they train by a new `torch.optim.ASGD`, with t₀ = λ = 0."""
+    need("torch")
+    at, theirs = problem(STEPS), []
+    at = replace(at, rates=np.full(STEPS, 0.1))
+    path = torch_path(Case("torch", "ASGD", (("lambd", 0.0), ("t0", 0))), at, theirs)
+    tx = lo.awd_sgd(0.1, clip=np.inf, weight_decay=0.0, nonmonotone=1)
+    params = [jnp.asarray(p) for p in at.params]
+    state = tx.init(params)
+    for loss in (1.0, 2.0, 3.0):
+        state = lo.observe(state, loss)
+
+    def body(loop, gradient):
+        updates, state = tx.update(gradient, loop[1], loop[0])
+        return (optax.apply_updates(loop[0], updates), state), None
+
+    (params, state), _ = jax.lax.scan(body, (params, state), [jnp.asarray(g) for g in at.gradients])
+    for p, q in zip(params, path, strict=True):
+        np.testing.assert_allclose(p, q[-1], rtol=1e-12)
+    for a, b in zip(lo.eval_params(state, params), theirs, strict=True):
+        np.testing.assert_allclose(a, b["ax"].numpy(), rtol=1e-12)
 
 
 def test_the_average_of_keras(x64):
@@ -68,9 +95,9 @@ def test_the_average_of_keras(x64):
     options = (("use_ema", True), ("ema_momentum", 0.9))
     case = Case("keras", "Adam", options)
     mine, theirs, at = [], [], problem(STEPS)
-    ours(case, at, mine)
+    last = [leaf[-1] for leaf in ours(case, at, mine)]
     keras_path(case, at, theirs)
-    average = [np.asarray(a) for a in average_of(mine[0])]
+    average = lo.eval_params(mine[0], last)
     expected = [np.asarray(value) for path, value in theirs[0].items() if "average" in path]
     assert len(expected) == len(average)
     for a, b in zip(average, expected, strict=True):

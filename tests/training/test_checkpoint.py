@@ -18,6 +18,22 @@ def state_of(value: float):
     return state._replace(params={"leak": jnp.float32(value), "gain": jnp.arange(3.0)})
 
 
+def test_an_average_and_its_trigger_are_restored(tmp_path):
+    """With it the run goes on averaging, as the test of the loop shows."""
+    optimizer = lo.guard(lo.triggered_average(toy.OPTIMIZER, nonmonotone=2))
+    step, state = toy.start(optimizer)
+    for position, loss in enumerate((3.0, 2.0, float("nan"), 4.0, 5.0)):
+        state, _ = step(state, toy.batches(position))
+        state = state._replace(opt_state=lo.observe(state.opt_state, loss))
+    checkpoints = lo.Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(5, state)
+    _, restored, _ = checkpoints.restore(toy.start(optimizer)[1])
+    chex.assert_trees_all_equal(restored, state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(restored, state)
+    (trigger,) = lo.find_states(restored, lo.TriggeredAverageState)
+    assert trigger.triggered and int(trigger.results) == 5
+
+
 @pytest.fixture
 def saved(tmp_path) -> lo.Checkpoints:
     checkpoints = lo.Checkpoints(tmp_path / "checkpoints")

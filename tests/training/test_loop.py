@@ -130,6 +130,94 @@ def test_the_share_of_clipped_steps_is_recorded():
     assert 5 < clips < 35 and clips == pytest.approx(round(clips))
 
 
+def rising(params) -> float:
+    """A loss that rises while the toy is learned, so that a trigger fires."""
+    return -EVALUATE(params)
+
+
+def averaged(optimizer, evaluate, **options):
+    """A run with what each evaluation was given, and the states and records that were told."""
+    given, told = [], []
+
+    def watch(params):
+        given.append(jax.device_get(params))
+        return evaluate(params)
+
+    def keep(history, state):
+        told.append(jax.device_get((state.params, state.opt_state)))
+
+    step, state = toy.start(optimizer)
+    options = dict(steps=16, eval_every=4, steps_per_dispatch=3) | options
+    result = lo.fit(step, state, toy.batches, evaluate=watch, on_record=keep, **options)
+    return result, given, told
+
+
+@pytest.mark.parametrize(
+    "optimizer, since",
+    [
+        (lo.polyak_average(toy.OPTIMIZER), 4),
+        (lo.guard(lo.ema_average(toy.OPTIMIZER, 0.9)), 4),
+        (optax.chain(lo.triggered_average(toy.OPTIMIZER, nonmonotone=1)), 16),
+        (optax.contrib.schedule_free_adamw(0.01), 4),
+        (toy.OPTIMIZER, 20),
+    ],
+    ids=["polyak", "ema in a guard", "triggered in a chain", "schedule-free", "none"],
+)
+def test_the_average_is_evaluated_and_the_records_say_so(optimizer, since):
+    result, given, told = averaged(optimizer, rising)
+    for record, params, (last, opt_state) in zip(result.history, given, told, strict=True):
+        chex.assert_trees_all_equal(params, jax.device_get(lo.eval_params(opt_state, last)))
+        assert record["averaging"] == (record["step"] >= since)
+        differs = any(not np.array_equal(params[n], last[n]) for n in last)
+        assert differs == record["averaging"]
+        assert record["val_loss"] == -EVALUATE(params)
+
+
+def test_the_trigger_is_told_every_loss_before_the_state_is_kept():
+    _, _, told = averaged(lo.triggered_average(toy.OPTIMIZER, nonmonotone=1), rising)
+    states = [opt_state for _, opt_state in told]
+    assert [int(s.results) for s in states] == [1, 2, 3, 4]
+    assert [bool(s.triggered) for s in states] == [False, False, True, True]
+    assert [int(s.average.count) for s in states] == [0, 0, 0, 4]
+
+
+@pytest.mark.parametrize("dispatches", [1, 3, 6, 7])
+def test_a_triggered_run_is_resumed_to_the_bit(dispatches):
+    """Interrupted before, at and after the record whose loss fires."""
+    optimizer = lo.guard(lo.triggered_average(toy.OPTIMIZER, nonmonotone=1))
+    step, state = toy.start(optimizer)
+    options = dict(steps=16, eval_every=4, steps_per_dispatch=3, evaluate=rising)
+    unbroken = lo.fit(step, jax.tree.map(np.copy, state), toy.batches, **options)
+    asked = iter([False] * dispatches + [True])
+    first = lo.fit(step, state, toy.batches, should_stop=lambda: next(asked), **options)
+    second = lo.fit(step, first.state, toy.batches, history=first.history, **options)
+    assert first.reason == "interrupted" and second.history[-1]["averaging"]
+    chex.assert_trees_all_equal(second.state, unbroken.state)
+    assert without_time(second.history) == without_time(unbroken.history)
+
+
+def test_without_an_evaluation_no_trigger_is_told_anything():
+    step, state = toy.start(lo.triggered_average(toy.OPTIMIZER))
+    result = lo.fit(step, state, toy.batches, steps=4, eval_every=2)
+    assert int(result.state.opt_state.results) == 0
+    assert [r["averaging"] for r in result.history] == [False, False]
+
+
+def test_two_averages_are_found_before_the_first_step():
+    told = []
+    with pytest.raises(ValueError, match="has 2 averages"):
+        step, state = toy.start(lo.polyak_average(lo.polyak_average(toy.OPTIMIZER)))
+        lo.fit(
+            step,
+            state,
+            toy.batches,
+            steps=4,
+            evaluate=EVALUATE,
+            on_progress=lambda step, loss: told.append(step),
+        )
+    assert not told
+
+
 @pytest.mark.parametrize("name", ["eval_every", "steps_per_dispatch", "patience"])
 def test_counts_below_one_are_named(name):
     with pytest.raises(ValueError, match=f"{name} is 0, but must be at least 1"):

@@ -94,6 +94,17 @@ TRANSFORMS = {
         {"decay": 0.9, "give_up_after": 9.0},
         **LINEAR,
     ),
+    "polyak_average": Row(
+        lambda decay, start: lo.polyak_average(lo.momentum(decay), start=start),
+        {"decay": 0.9, "start": 2.0},
+        **LINEAR,
+    ),
+    "ema_average": Row(
+        lambda decay: lo.ema_average(lo.momentum(decay), decay), {"decay": 0.9}, **LINEAR
+    ),
+    "triggered_average": Row(
+        lambda decay: lo.triggered_average(lo.momentum(decay)), {"decay": 0.9}, **LINEAR
+    ),
     "scale_by_learning_rate": Row(lo.scale_by_learning_rate, RATE, **LINEAR),
     "scale_by_rate_factor": Row(
         lambda learning_rate: optax.chain(
@@ -117,6 +128,7 @@ OWN_NUMBERS = {
     "adam": (MOMENTS, OUTSIDE),
     "nadam": (MOMENTS, OUTSIDE),
     "nadamw": (MOMENTS | {"weight_decay": 0.1}, OUTSIDE),
+    "awd_sgd": ({"clip": 0.25, "weight_decay": 0.1}, {"scale": "linear", "units": {"clip": 1}}),
 }
 
 OWN = {

@@ -30,8 +30,12 @@ from lstm_optax.optimizers import OPTIMIZERS
 
 STEPS = 6
 FLOATS = (jnp.bfloat16, jnp.float16, jnp.float32)
-NO_RULES = {"find_states", "global_norm"}
-STATIC = {"nadamw": "mask", "clip_by_norm_quantile": "window"}  # no number to be traced
+NO_RULES = {"eval_params", "find_states", "global_norm", "observe"}
+STATIC = {
+    "nadamw": "mask",
+    "clip_by_norm_quantile": "window",
+    "awd_sgd": "nonmonotone",
+}  # no number to be traced
 every_rule = pytest.mark.parametrize("name", RULES)
 everything = pytest.mark.parametrize("name", EVERYTHING)
 
@@ -276,6 +280,9 @@ def test_unknown_extra_arguments(name):
         lo.running_max,
         lo.keep_dtype,
         lo.guard,
+        lo.polyak_average,
+        lo.triggered_average,
+        lambda inner: lo.ema_average(inner, 0.9),
         lambda inner: lo.debias(inner, 0.9),
         lambda inner: lo.precondition(inner, optax.identity(), eps=1.0),
         lambda inner: lo.precondition(optax.identity(), inner, eps=1.0),

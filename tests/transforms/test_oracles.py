@@ -143,6 +143,13 @@ def test_equals_its_oracle(name, x64):
     np.testing.assert_allclose(outputs(tx), oracle(gradients()), rtol=1e-12, atol=1e-14)
 
 
+def test_awd_sgd_equals_its_oracle(x64):
+    params = np.linspace(-1, 1, WIDTH)
+    expected = oracles.awd_sgd(gradients(), RATES, 0.25, 0.3, params)
+    tx = lo.awd_sgd(rates, clip=0.25, weight_decay=0.3)
+    np.testing.assert_allclose(outputs(tx, params), expected, rtol=1e-11, atol=1e-14)
+
+
 def test_nadamw_equals_its_oracle(x64):
     params = np.linspace(-1, 1, WIDTH)
     expected = oracles.nadamw(gradients(), RATES, 0.8, 0.99, 1e-6, 0.3, params)
@@ -161,9 +168,10 @@ def test_centered_mean_square_equals_the_textbook_variance(initial, x64):
 
 
 def test_every_rule_has_an_oracle():
-    named = {name.split(",")[0] for name in CASES} | {"nadamw", "centered_mean_square"}
+    named = {name.split(",")[0] for name in CASES} | {"awd_sgd", "nadamw", "centered_mean_square"}
     named |= {"clip_by_global_norm", "clip_by_norm_quantile", "guard"}  # in files of their own
+    named |= {"polyak_average", "ema_average", "triggered_average"}  # in one too
     ours = {name for name in lo.OPTIMIZERS if not name.startswith("optax.")}
     rules = {name for name in lo.transforms.__all__ if not name.endswith("State")}
-    rules -= {"find_states", "global_norm"}  # no rules
+    rules -= {"eval_params", "find_states", "global_norm", "observe"}  # no rules
     assert named == rules | ours

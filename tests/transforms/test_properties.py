@@ -17,7 +17,7 @@ LARGEST = {"linear": 35.0}  # the exponent of |g|; 18 for rules that square it i
 EPSILONS = {"eps", "eps_root", "epsilon"}
 DECAYS = {"decay", "momentum", "b1", "b2", "beta1", "beta2", "beta_1", "beta_2", "rho", "alpha"}
 DECAYS |= {"mu", "nu"}
-NORMS = {"clipnorm", "global_clipnorm", "grad_clip", "max_norm"}
+NORMS = {"clipnorm", "global_clipnorm", "grad_clip", "max_norm", "clip"}
 SUMS = NORMS | {"quantile"}  # of norms: sums, which depend on their order
 FLOATS = (jnp.bfloat16, jnp.float16, jnp.float32)
 every_rule = pytest.mark.parametrize("name", RULES)
@@ -39,7 +39,13 @@ ranges = {  # of a number by its name; an ε is raised to its unit, all others a
     "eps": st.sampled_from([0.0, 1e-12, 1e15]) | st.floats(1e-12, 1.0),
     "decay": st.sampled_from([0.0, 1e-30, 0.999, 1 - 2.0**-23]) | st.floats(0.0, 1 - 2.0**-23),
 }
-SAME = {"lr": "learning_rate", "momentum_decay": "psi", "epsilon": "eps", "eps_root": "eps"}
+SAME = {
+    "lr": "learning_rate",
+    "start": "t0",
+    "momentum_decay": "psi",
+    "epsilon": "eps",
+    "eps_root": "eps",
+}
 SAME |= dict.fromkeys(NORMS | {"clipvalue"}, "clip")
 
 

@@ -1,0 +1,81 @@
+"""The parameters to evaluate with, found wherever an optimizer keeps them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import ScheduleFreeState, schedule_free_eval_params
+
+from lstm_optax.transforms.averaging import AverageState
+from lstm_optax.transforms.states import find_states
+
+
+def is_averaging(state: optax.OptState) -> jax.Array:
+    """Return whether `eval_params` gives other parameters than those that train."""
+    weights = [average.weight for average in find_states(state, AverageState)]
+    if find_states(state, ScheduleFreeState):
+        return jnp.bool_(True)
+    return jnp.any(jnp.stack(weights) < 1) if weights else jnp.bool_(False)
+
+
+def eval_params(state: optax.OptState, params: optax.Params) -> optax.Params:
+    """Return the parameters to evaluate and to sample with: the averages, wherever they are kept.
+
+    That is the average of `polyak_average`, `ema_average`, `triggered_average` or of a preset, and
+    x of Optax's Schedule-Free optimizers, in the parameters' dtypes. A leaf that is not averaged,
+    or not yet, is given as it is, as are all without an average in the state.
+
+    Args:
+      state: of an optimizer.
+      params: those that train.
+
+    Raises:
+      ValueError: a leaf has more than one average, or the average is of another tree.
+    """
+    averages = find_states(state, AverageState) + find_states(state, ScheduleFreeState)
+
+    def chosen(p: Any, *candidates: Any) -> Any:
+        own = [value for value in candidates if not _is_masked(value)]
+        if len(own) > 1:
+            raise ValueError(
+                f"a leaf of the parameters has {len(own)} averages in the optimizer, but must have "
+                "at most one: leave all but one of them out"
+            )
+        return jnp.asarray(own[0], jnp.result_type(p)) if own else p
+
+    return jax.tree.map(chosen, params, *(_evaluated(average, params) for average in averages))
+
+
+def _evaluated(state: AverageState | ScheduleFreeState, params: optax.Params) -> Any:
+    """What one average gives, in the parameters' tree, with MaskedNode for what it does not see."""
+    if isinstance(state, AverageState):
+        seen = _seen(state.average, params)
+        own = jax.tree.map(lambda a, p: jnp.where(state.weight < 1, a, p), state.average, seen)
+    else:
+        own = schedule_free_eval_params(state, _seen(state.z, params))
+    return _map(lambda a, p: jax.tree.map(lambda _: a, p) if _is_masked(a) else a, own, params)
+
+
+def _seen(kept: optax.Params, params: optax.Params) -> Any:
+    """The parameters in the tree of an average, masked as it is."""
+    try:
+        seen = _map(lambda a, p: a if _is_masked(a) else p, kept, params)
+    except ValueError:
+        seen = None
+    if jax.tree.structure(seen) != jax.tree.structure(kept):
+        raise ValueError(
+            f"the average is of {jax.tree.structure(kept)}, but the parameters are "
+            f"{jax.tree.structure(params)}: give those that the optimizer updates, and put an "
+            "average around `optax.flatten`, not into it"
+        )
+    return seen
+
+
+def _map(fn: Callable[[Any, Any], Any], masked: Any, params: Any) -> Any:
+    return jax.tree.map(fn, masked, params, is_leaf=_is_masked)
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)

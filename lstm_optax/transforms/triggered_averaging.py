@@ -1,0 +1,95 @@
+"""Averaging that begins when the validation loss has ceased to fall, as NT-ASGD's does."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lstm_optax.transforms.averaging import AverageState, advance_average, initial_average
+from lstm_optax.transforms.scalars import Scalar, increment, scalar
+
+
+class TriggeredAverageState(NamedTuple):
+    """State of `triggered_average`."""
+
+    triggered: jax.Array  # bool []
+    results: jax.Array  # validation losses observed; int32 []
+    recent: jax.Array  # the last of them, the oldest first; float [nonmonotone]
+    best: jax.Array  # the lowest of those before; float []
+    average: AverageState  # its count is that of the steps since the trigger
+
+
+def triggered_average(
+    inner: optax.GradientTransformation, *, nonmonotone: int = 5
+) -> optax.GradientTransformationExtraArgs:
+    """Average the parameters from when the validation loss has ceased to fall: NT-ASGD's.
+
+        triggered once v > min(v₁, …, vₖ₋ₙ),  v the newest loss, v₁, …, vₖ those before, k > n
+        a = mean(θ₂, …, θₜ),  θₜ the parameters t = 1, 2, … steps after that, a = θ₁ at t = 1
+
+    The losses come by `observe`, after each validation. `eval_params` gives a, and the parameters
+    themselves before the trigger; those that train are never replaced. The rule is that of the
+    authors' code: the n losses before the newest do not count, and PyTorch's ASGD, which they
+    switch to, leaves θ₁ out. A loss that is NaN takes its place in the order, but never triggers
+    and is never the lowest.
+
+    Args:
+      inner: the whole optimizer, its learning rate included.
+      nonmonotone: n ≥ 1, how many of the losses may be no better than one before them.
+
+    Raises:
+      ValueError: `nonmonotone` is below 1, or `update` is called without the parameters.
+
+    Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, section 5, by the authors' code.
+    """
+    if nonmonotone < 1:
+        raise ValueError(f"nonmonotone is {nonmonotone}, but must be at least 1")
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params):
+        return TriggeredAverageState(  # no array twice: each may be donated
+            triggered=jnp.zeros([], jnp.bool_),
+            results=jnp.zeros([], jnp.int32),
+            recent=jnp.zeros([nonmonotone], float),
+            best=scalar(0),
+            average=initial_average(inner, params),
+        )
+
+    @jax.named_scope("triggered_average")
+    def update(updates, state, params=None, **extra_args):
+        w = jnp.where(state.triggered, 1 / jnp.maximum(1.0, state.average.count), 1.0)
+        updates, average = advance_average(inner, w, updates, state.average, params, extra_args)
+        average = average._replace(count=jnp.where(state.triggered, average.count, 0))
+        return updates, state._replace(average=average)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def observe(state: optax.OptState, validation_loss: Scalar) -> optax.OptState:
+    """Return the state of an optimizer with a validation loss told to every trigger in it.
+
+    To be called after each validation, with the loss of what `eval_params` gives; `fit` does.
+
+    Args:
+      state: of an optimizer; without a `triggered_average` in it it stays as it is.
+      validation_loss: lower is better.
+    """
+
+    def fed(node: Any) -> Any:
+        if not isinstance(node, TriggeredAverageState):
+            return node
+        return _told(node, validation_loss)._replace(average=observe(node.average, validation_loss))
+
+    return jax.tree.map(fed, state, is_leaf=lambda node: isinstance(node, TriggeredAverageState))
+
+
+def _told(state: TriggeredAverageState, validation_loss: Scalar) -> TriggeredAverageState:
+    loss = jnp.asarray(validation_loss, state.best.dtype)
+    n, oldest = state.recent.size, state.recent[0]
+    return state._replace(
+        triggered=state.triggered | ((state.results > n) & (loss > state.best)),
+        results=increment(state.results),
+        recent=jnp.append(state.recent[1:], loss),
+        best=jnp.where(state.results <= n, oldest, jnp.fmin(state.best, oldest)),
+    )

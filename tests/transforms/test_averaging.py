@@ -1,0 +1,395 @@
+"""Averages of the parameters: what is averaged, when a trigger starts it, and where it is found."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracles
+import pytest
+from flax import nnx
+from rules_table import gradients_of, params_of
+
+import lstm_optax as lo
+from lstm_optax import presets
+from lstm_optax.transforms.evaluation import is_averaging
+
+STEPS, WIDTH = 60, 5
+DECAY = 0.9
+free = optax.contrib.schedule_free_adamw
+
+
+def path_of(tx, params, gradients):
+    """The parameters after each step, and what `eval_params` gives of each."""
+
+    def body(loop, g):
+        params, state = loop
+        updates, state = tx.update(g, state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, state), (params, lo.eval_params(state, params))
+
+    (_, state), path = jax.lax.scan(body, (params, tx.init(params)), gradients)
+    return state, *path
+
+
+def triggered(state):
+    """The state after losses that fire a trigger of n = 1."""
+    for loss in (1.0, 2.0, 3.0):
+        state = lo.observe(state, loss)
+    return state
+
+
+def started(inner):
+    """A triggered average that has been triggered before the first step."""
+    tx = lo.triggered_average(inner, nonmonotone=1)
+    return optax.GradientTransformationExtraArgs(lambda p: triggered(tx.init(p)), tx.update)
+
+
+AVERAGES = {
+    "polyak": (lo.polyak_average, lambda path: oracles.polyak_average(path, 0)),
+    "polyak, start": (
+        lambda inner: lo.polyak_average(inner, start=7),
+        lambda path: oracles.polyak_average(path, 7),
+    ),
+    "ema": (
+        lambda inner: lo.ema_average(inner, 0.95),
+        lambda path: oracles.ema_average(path, 0.95),
+    ),
+    "ema, decay 0": (lambda inner: lo.ema_average(inner, 0.0), np.asarray),
+    "triggered": (started, oracles.asgd_average),
+    "not triggered": (lo.triggered_average, np.asarray),
+}
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+def test_equals_its_oracle(name, x64):
+    make, oracle = AVERAGES[name]
+    params = jnp.linspace(-1, 1, WIDTH)
+    gradients = jnp.asarray(np.random.default_rng(3).normal(size=(STEPS, WIDTH)))
+    _, plain, same = path_of(lo.momentum_sgd(0.1), params, gradients)
+    _, path, average = path_of(make(lo.momentum_sgd(0.1)), params, gradients)
+    np.testing.assert_array_equal(path, plain)  # the parameters that train are as they were
+    np.testing.assert_array_equal(same, plain)
+    np.testing.assert_allclose(average, oracle(path), rtol=1e-12)
+    assert (name == "ema, decay 0" or name == "not triggered") == np.array_equal(average, path)
+
+
+def test_the_mean_of_noisy_steps_has_the_variance_of_theory():
+    """SGD at rate η on ½‖θ‖² with noise of variance 1: η/(2 − η) for θ, 1/t for its mean."""
+    steps, rate = 2000, 0.2
+    noise = jax.random.normal(jax.random.key(0), (steps, 1000))
+    tx = lo.polyak_average(lo.sgd(rate), start=100)
+
+    def body(loop, xi):
+        params, state = loop
+        updates, state = tx.update(params + xi, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    start = jnp.zeros(1000)
+    (params, state), _ = jax.lax.scan(body, (start, tx.init(start)), noise)
+    assert float(jnp.var(params)) == pytest.approx(rate / (2 - rate), rel=0.15)
+    mean = lo.eval_params(state, params)
+    assert float(jnp.var(mean)) == pytest.approx(1 / (steps - 100), rel=0.15)
+
+
+def losses_of(draw: int) -> np.ndarray:
+    """Losses that fall with noise, many of them equal, and some infinite or not a number."""
+    rng = np.random.default_rng(draw)
+    losses = np.round(10 * np.exp(-np.arange(40) / 8) + rng.normal(size=40) * (draw % 4), 1)
+    if draw % 3 == 0:
+        losses[rng.integers(1, 40, 4)] = np.nan  # Python's `min` cannot go on from a first NaN
+        losses[rng.integers(0, 40, 2)] = np.inf
+    return losses.astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 39, 60])
+def test_the_trigger_is_that_of_the_authors_code(n):
+    losses = np.stack([losses_of(draw) for draw in range(60)])
+    state = lo.triggered_average(lo.sgd(0.1), nonmonotone=n).init(jnp.zeros(2))
+
+    def told(losses):
+        def body(state, loss):
+            state = lo.observe(state, loss)
+            return state, state.triggered
+
+        return jax.lax.scan(body, state, losses)[1]
+
+    actual = jax.jit(jax.vmap(told))(losses)
+    expected = [oracles.nonmonotone_trigger(row.tolist(), n) for row in losses]
+    np.testing.assert_array_equal(actual, expected)
+    fired = [row[-1] for row in expected]
+    assert any(fired) == (n < 39) and not all(fired)
+
+
+@pytest.mark.parametrize(
+    "losses, fires",
+    [
+        ([1, 1, 1.5], True),
+        ([1, 1, 1], False),  # as good as the best is no worse
+        ([1, 2, np.nan], False),
+        ([1, np.nan, 2], True),
+        ([np.nan, 1, 2], False),  # of all but the last there is only NaN
+        ([np.nan, 1, 1, 2], True),
+        ([np.nan] * 6, False),
+        ([1, 2, np.inf], True),
+        ([np.inf, np.inf, np.inf], False),
+        ([-2, -1, -1.5], True),
+    ],
+)
+def test_losses_that_are_not_finite_have_an_answer(losses, fires):
+    state = lo.triggered_average(lo.sgd(0.1), nonmonotone=1).init(jnp.zeros(2))
+    for loss in losses:
+        assert not state.triggered
+        state = lo.observe(state, loss)
+    assert bool(state.triggered) == fires and int(state.results) == len(losses)
+
+
+PARAMS, GRADIENTS = params_of(), gradients_of(6)
+ONLY = {"matrix": True, "vector": False, "scalar": True}
+LABELS = {"matrix": "a", "vector": "b", "scalar": "a"}
+
+
+def with_sgd(make):
+    return make(lo.sgd(0.1))
+
+
+NESTINGS = {
+    "chain": lambda tx: optax.chain(lo.clip_by_global_norm(1.0), optax.chain(tx)),
+    "guard": lambda tx: lo.guard(optax.chain(lo.clip_by_global_norm(1.0), tx)),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "masked": lambda tx: optax.masked(tx, ONLY),
+    "masked by a function": lambda tx: optax.masked(tx, lambda p: {k: True for k in p}),
+    "partition": lambda tx: optax.partition({"a": tx, "b": lo.sgd(0.1)}, LABELS),
+    "MultiSteps": lambda tx: optax.MultiSteps(tx, 2).gradient_transformation(),
+    "inject_hyperparams": lambda tx: optax.inject_hyperparams(
+        lambda scale: optax.chain(optax.scale(scale), tx)
+    )(scale=0.5),
+    "keep_dtype": lo.keep_dtype,
+}
+KINDS = {
+    "polyak": with_sgd(lo.polyak_average),
+    "ema": lo.ema_average(lo.sgd(0.1), DECAY),
+    "triggered": with_sgd(started),
+    "schedule-free": free(0.1),
+    "torch.ASGD": presets.torch.ASGD(0.1, t0=0),
+    "keras": presets.keras.SGD(0.1, use_ema=True, ema_overwrite_frequency=4),
+}
+
+
+def kept(kind, state):
+    """What the one average of a state says by itself."""
+    if kind == "schedule-free":
+        (found,) = lo.find_states(state, optax.contrib.ScheduleFreeState)
+        return lambda p: optax.contrib.schedule_free_eval_params(found, p)
+    (found,) = lo.find_states(state, lo.AverageState)
+    return lambda p: found.average
+
+
+@pytest.mark.parametrize("nesting", NESTINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_found_wherever_it_stands(kind, nesting):
+    tx = optax.with_extra_args_support(NESTINGS[nesting](KINDS[kind]))
+    state, path, average = path_of(tx, PARAMS, GRADIENTS)
+    last, evaluated = (jax.tree.map(lambda x: x[-1], tree) for tree in (path, average))
+    sees = {"masked": ["matrix", "scalar"], "partition": ["matrix", "scalar"]}.get(nesting, last)
+    masked = {k: last[k] if k in sees else optax.MaskedNode() for k in last}
+    expected = kept(kind, state)(masked)
+    for name in last:
+        if name in sees:
+            np.testing.assert_allclose(evaluated[name], expected[name], rtol=1e-6)
+            assert not np.allclose(evaluated[name], last[name], rtol=1e-3)
+        else:
+            np.testing.assert_array_equal(evaluated[name], last[name])
+    assert is_averaging(state)
+
+
+def test_schedule_free_is_optaxs_own_function():
+    state, path, average = path_of(free(0.1), PARAMS, GRADIENTS)
+    last = jax.tree.map(lambda x: x[-1], path)
+    expected = optax.contrib.schedule_free_eval_params(state, last)
+    chex.assert_trees_all_equal(lo.eval_params(state, last), expected)
+
+
+def test_each_part_may_have_its_own_average():
+    parts = {"a": lo.polyak_average(lo.sgd(0.1)), "b": lo.ema_average(lo.adam(0.1), DECAY)}
+    _, path, average = path_of(optax.partition(parts, LABELS), PARAMS, GRADIENTS)
+    for name, oracle in {
+        "matrix": lambda path: oracles.polyak_average(path, 0),
+        "scalar": lambda path: oracles.polyak_average(path, 0),
+        "vector": lambda path: oracles.ema_average(path, DECAY),
+    }.items():
+        rows = np.asarray(path[name]).reshape(6, -1)
+        np.testing.assert_allclose(
+            np.asarray(average[name]).reshape(6, -1), oracle(rows), rtol=1e-5, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("kind", ["polyak", "schedule-free"])
+def test_a_mask_may_leave_out_a_whole_branch(kind):
+    params = {"branch": {"x": jnp.ones(2), "y": jnp.zeros(3)}, "leaf": jnp.ones(4)}
+    tx = optax.masked(KINDS[kind], {"branch": False, "leaf": True})
+    gradients = jax.tree.map(lambda p: jnp.ones((3, *p.shape)), params)
+    _, path, average = path_of(tx, params, gradients)
+    chex.assert_trees_all_equal(average["branch"], path["branch"])
+    alone = path_of(KINDS[kind], params["leaf"], gradients["leaf"])[2]
+    np.testing.assert_allclose(average["leaf"], alone, rtol=1e-6)
+
+
+def test_without_an_average_the_parameters_are_given():
+    state = lo.guard(lo.nadam(0.1)).init(PARAMS)
+    assert lo.eval_params(state, PARAMS)["matrix"] is PARAMS["matrix"]
+    assert not is_averaging(state)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_before_any_step_it_is_the_parameters(kind):
+    state = KINDS[kind].init(PARAMS)
+    chex.assert_trees_all_close(lo.eval_params(state, PARAMS), PARAMS, rtol=1e-6)
+
+
+def test_whether_it_averages_is_told():
+    tx = lo.polyak_average(lo.sgd(0.1), start=2)
+    params, state = PARAMS, tx.init(PARAMS)
+    told = []
+    for _ in range(5):
+        updates, state = tx.update(params, state, params)
+        params = optax.apply_updates(params, updates)
+        told.append(bool(is_averaging(state)))
+    assert told == [False, False, False, True, True]  # θ₃ is the first, and alone
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        lo.polyak_average(lo.ema_average(lo.sgd(0.1), DECAY)),
+        optax.chain(lo.ema_average(lo.sgd(0.1), DECAY), started(optax.identity())),
+        optax.contrib.schedule_free(lo.polyak_average(lo.sgd(0.1)), 0.1),
+        lo.polyak_average(free(0.1)),
+        lo.guard(lo.polyak_average(optax.masked(lo.polyak_average(lo.sgd(0.1)), ONLY))),
+    ],
+)
+def test_two_averages_of_one_leaf_are_an_error(tx):
+    with pytest.raises(ValueError, match="has 2 averages in the optimizer, but must have at most"):
+        lo.eval_params(tx.init(PARAMS), PARAMS)
+
+
+def test_another_tree_is_an_error():
+    state = optax.flatten(lo.polyak_average(lo.sgd(0.1))).init(PARAMS)
+    with pytest.raises(ValueError, match="around `optax.flatten`, not into it"):
+        lo.eval_params(state, PARAMS)
+    with pytest.raises(ValueError, match="give those that the optimizer updates"):
+        lo.eval_params(lo.polyak_average(lo.sgd(0.1)).init(PARAMS), {"matrix": jnp.ones(2)})
+    with pytest.raises(ValueError, match="give those that the optimizer updates"):
+        lo.eval_params(free(0.1).init(PARAMS), {"matrix": jnp.ones(2)})
+
+
+def test_numbers_and_parameters_that_cannot_be_are_named():
+    for make, message in (
+        (lambda: lo.polyak_average(lo.sgd(0.1), start=-1), r"start is -1, but must lie in \[0"),
+        (lambda: lo.ema_average(lo.sgd(0.1), 1.0), r"decay is 1.0, but must lie in \[0, 1\)"),
+        (lambda: lo.triggered_average(lo.sgd(0.1), nonmonotone=0), "nonmonotone is 0, but must"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    for tx in (lo.polyak_average(lo.sgd(0.1)), lo.triggered_average(lo.sgd(0.1))):
+        with pytest.raises(ValueError, match="params is None, but they are to be averaged"):
+            tx.update(PARAMS, tx.init(PARAMS))
+
+
+def test_a_bfloat16_parameter_has_a_float32_average_and_is_given_in_bfloat16():
+    """A mean in bfloat16 would stall; this is that of what the parameters were, rounded."""
+    tx, params = lo.polyak_average(lo.sgd(0.1)), jnp.ones(3, jnp.bfloat16)
+    gradients = jnp.asarray(np.random.default_rng(0).normal(size=(STEPS, 3)), jnp.bfloat16)
+    state, path = tx.init(params), []
+    for g in gradients:  # op by op: a compiler may keep the digits that bfloat16 has not
+        updates, state = tx.update(g, state, params)
+        params = optax.apply_updates(params, updates)
+        path.append(np.asarray(params, np.float64))
+    average = lo.eval_params(state, params)
+    assert average.dtype == jnp.bfloat16 and state.average.dtype == jnp.float32
+    np.testing.assert_allclose(state.average, np.mean(path, 0), rtol=1e-6)
+    np.testing.assert_array_equal(average, jnp.asarray(state.average, jnp.bfloat16))
+
+
+def test_a_step_that_a_guard_refuses_does_not_enter():
+    gradients = GRADIENTS | {"scalar": GRADIENTS["scalar"].at[3].set(jnp.nan)}
+    state, path, average = path_of(lo.guard(lo.polyak_average(lo.sgd(0.1))), PARAMS, gradients)
+    taken = np.delete(np.asarray(path["matrix"]), 3, axis=0)
+    assert int(state.refused) == 1 and int(state.inner.count) == 5
+    np.testing.assert_allclose(average["matrix"][-1], taken.mean(0), rtol=1e-5)
+
+
+def test_observe_reaches_every_trigger_and_nothing_else():
+    tx = lo.guard(
+        optax.chain(
+            lo.clip_by_global_norm(1.0),
+            optax.partition(
+                {
+                    "a": lo.triggered_average(lo.nadam(0.1), nonmonotone=1),
+                    "b": lo.ema_average(lo.triggered_average(lo.sgd(0.1), nonmonotone=2), DECAY),
+                },
+                LABELS,
+            ),
+        )
+    )
+    inside = lo.triggered_average(lo.triggered_average(lo.sgd(0.1), nonmonotone=1), nonmonotone=1)
+    before = tx.init(PARAMS), inside.init(PARAMS)
+    after = triggered(before)
+    states = lo.find_states(after, lo.TriggeredAverageState)
+    assert [(int(s.results), bool(s.triggered)) for s in states] == [
+        (3, True),
+        (3, False),
+        (3, True),
+        (3, True),
+    ]
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
+
+    def unfed(node):
+        if not isinstance(node, lo.TriggeredAverageState):
+            return node
+        return jax.tree.map(unfed, node.average, is_leaf=is_trigger)
+
+    def is_trigger(node):
+        return isinstance(node, lo.TriggeredAverageState)
+
+    rest = [jax.tree.map(unfed, s, is_leaf=is_trigger) for s in (before, after)]
+    chex.assert_trees_all_equal(*rest)
+    plain = lo.guard(lo.nadam(0.1)).init(PARAMS)
+    chex.assert_trees_all_equal(lo.observe(plain, 1.0), plain)
+
+
+def test_validations_between_scanned_steps_are_one_program():
+    """Update, observe and evaluate inside one `jit`, donated, equal the same outside of it."""
+    tx = lo.triggered_average(lo.nadam(0.1), nonmonotone=1)
+    losses = jnp.array([3.0, 2.0, 3.5, 1.0])
+
+    def interval(params, state, gradients, loss):
+        def body(loop, g):
+            updates, state = tx.update(g, loop[1], loop[0])
+            return (optax.apply_updates(loop[0], updates), state), None
+
+        (params, state), _ = jax.lax.scan(body, (params, state), gradients)
+        return params, lo.observe(state, loss), lo.eval_params(state, params)
+
+    jitted = jax.jit(chex.assert_max_traces(interval, n=1), donate_argnums=(0, 1))
+    ways = []
+    for run in (interval, jitted):
+        params, state = jax.tree.map(jnp.copy, PARAMS), tx.init(PARAMS)
+        for loss in losses:
+            params, state, evaluated = run(params, state, GRADIENTS, loss)
+        ways.append((params, state, evaluated))
+    chex.assert_trees_all_close(*ways, rtol=1e-5, atol=1e-6)
+    assert int(ways[0][1].average.count) == 6  # triggered by the third loss
+
+
+def test_of_a_flax_model():
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, lo.polyak_average(lo.sgd(0.5)), wrt=nnx.Param)
+    params = []
+    for _ in range(3):
+        gradients = nnx.grad(lambda m: jnp.sum(m(jnp.ones((1, 3))) ** 2))(model)
+        optimizer.update(model, gradients)
+        params.append(jnp.copy(model.kernel[...]))
+    state = nnx.as_pure(nnx.state(model, nnx.Param))
+    nnx.update(model, lo.eval_params(nnx.as_pure(optimizer.opt_state), state))
+    np.testing.assert_allclose(model.kernel[...], np.mean(params, 0), rtol=1e-6)
