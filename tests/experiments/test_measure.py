@@ -45,7 +45,10 @@ def test_every_preset_is_found(name):
 
 BAD = [
     ("nadm", "unknown optimizer 'nadm'; the nearest is 'nadam'; there are sgd, "),
-    ("nadm", "optax.contrib.muon, and presets.SOURCE.NAME, optax.NAME and optax.contrib.NAME"),
+    (
+        "nadm",
+        "optax.contrib.schedule_free_adamw, and presets.SOURCE.NAME, optax.NAME and optax.contrib.NAME",
+    ),
     ("torch.NAdam", "unknown optimizer 'torch.NAdam'; the nearest is "),
     (
         "presets.torch.NAdm",
