@@ -1,5 +1,6 @@
 """Models with an LSTM in them: a language model of characters or words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
 
 __all__ = ["LanguageModel", "token_losses"]
@@ -96,6 +98,7 @@ class LanguageModel(nnx.Module):
         carry: Carry | None = None,
         *,
         resets: Bool[Array, "time batch"] | None = None,
+        probe: Sequence[GradientFlow] | None = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "time batch vocabulary"], Carry]:
@@ -105,12 +108,14 @@ class LanguageModel(nnx.Module):
           tokens: codes below the vocabulary, time first.
           carry: the state of the LSTM before the first token; zero if None.
           resets: True where the carry is zeroed before a token.
+          probe: record the gradient inside the LSTM, see `LSTM`.
           deterministic: drop nothing; None for the module's mode, see `train` and `eval`, which
             is at first to drop.
           rngs: randomness of the dropout; needed where something is dropped.
         """
         x = self.dropout(self.embedding(tokens), deterministic=deterministic, rngs=rngs)
-        x, carry = self.lstm(x, carry, resets=resets, deterministic=deterministic, rngs=rngs)
+        options = dict(resets=resets, probe=probe, deterministic=deterministic, rngs=rngs)
+        x, carry = self.lstm(x, carry, **options)
         x = self.dropout(x, deterministic=deterministic, rngs=rngs)
         logits = self.embedding.attend(x) if self.tied else self.output(x)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), carry

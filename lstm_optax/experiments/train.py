@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from lstm_optax.experiments.diagnosis import make_diagnose
 from lstm_optax.experiments.language import (
     Corpus,
     load_corpus,
@@ -103,6 +104,8 @@ def train_language_model(
     if resume:
         state, history = _restore(run, checkpoints, config, state, observer.warn)
         run.write_records(history)
+        if config.diagnose:
+            run.write_gradients(run.read_gradients(int(state.step)))
     else:
         run.create(overwrite=overwrite)
     run.write_config(config, _facts(corpus))
@@ -110,9 +113,17 @@ def train_language_model(
     if int(state.step) < config.steps:
         observer.begin(int(state.step))
 
+    carry = model.lstm.initial_carry(config.batch)
+    graphdef = nnx.graphdef(model)
+    diagnose = make_diagnose(graphdef, carry, corpus.train(0)) if config.diagnose else None
+
     def keep(history: list[dict[str, Any]], state: TrainState) -> None:
         record = history[-1]
         record["learning_rate"] = np.asarray(schedule(record["step"] - 1)).item()
+        if diagnose:
+            numbers, arrays = diagnose(state.params)
+            record |= numbers
+            run.append_gradients({"step": record["step"]} | arrays)
         run.append_record(record)
         best = best_record(history)
         good = math.isfinite(record["val_loss"])
@@ -123,8 +134,7 @@ def train_language_model(
             error = f"the validation loss after step {config.steps} is not finite"
             raise Diverged(_advice(error, config.steps, config, schedule, checkpoints))
 
-    loss, measure = make_losses(nnx.graphdef(model))
-    carry = model.lstm.initial_carry(config.batch)
+    loss, measure = make_losses(graphdef)
     try:
         state, history, reason, detail = fit(
             make_step(loss, optimizer),
