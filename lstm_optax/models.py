@@ -114,8 +114,9 @@ class LanguageModel(nnx.Module):
           rngs: randomness of the dropout; needed where something is dropped.
         """
         x = self.dropout(self.embedding(tokens), deterministic=deterministic, rngs=rngs)
-        options = dict(resets=resets, probe=probe, deterministic=deterministic, rngs=rngs)
-        x, carry = self.lstm(x, carry, **options)
+        x, carry = self.lstm(
+            x, carry, resets=resets, probe=probe, deterministic=deterministic, rngs=rngs
+        )
         x = self.dropout(x, deterministic=deterministic, rngs=rngs)
         logits = self.embedding.attend(x) if self.tied else self.output(x)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), carry

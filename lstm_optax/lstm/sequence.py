@@ -67,7 +67,7 @@ def lstm_sequence(
     params, x, carry = jax.tree.map(jnp.asarray, (params, x, carry))
     hidden = _check_shapes(params, x, carry, seq_lengths, resets)
     check_cotangent_clip(cotangent_clip)
-    _check_flow(*x.shape[:2], detach, probe)
+    _check_flow(x.shape[0], x.shape[1], detach, probe)
     resets = None if resets is None else jnp.asarray(resets, bool)
     dtype = jnp.dtype(dtype or params.kernel_ih.dtype)
     state_dtype = jnp.promote_types(dtype, jnp.float32)

@@ -118,8 +118,8 @@ def _saturation(axes: Axes, steps: NDArray, high: NDArray, low: NDArray, title: 
         for share, dashes in ((high, "-"), (low, (0, (3, 1.5)))):
             mean = share[:, :, k].mean(axis=1)
             axes.plot(steps, mean, color=_COLORS[k], linestyle=dashes, marker="o", markersize=3)
-    axes.plot([], [], color=_GREY, linestyle="-", label="at the high end")
-    axes.plot([], [], color=_GREY, linestyle=(0, (3, 1.5)), label="at the low end")
+    axes.plot([], [], color=_GREY, linestyle="-", label="high end")
+    axes.plot([], [], color=_GREY, linestyle=(0, (3, 1.5)), label="low end")
     axes.set_ylim(-0.02, 1.02)
     _finish(axes)
 
