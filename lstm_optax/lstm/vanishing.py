@@ -31,7 +31,7 @@ def vanishing_penalty(
     is made of. A term whose ‖λₜ‖ is below 1e-10 or not finite is 0, and so is one
     across a reset.
 
-    Add it, times a weight, to the loss: L + 2 Ω, say. It costs about three gradients of the
+    Add it, times a weight, to the loss: L + 2 Ω, say. It costs two to three gradients of the
     layer, and keeps the states and λ of all steps.
 
     Args:
