@@ -32,7 +32,8 @@ Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 class Train:
     """Train a character LSTM on a text: by default on the help topics of Python, about a minute.
 
-    Writes metrics.jsonl, loss.png, sample.txt, config.json and checkpoints/ into the run folder.
+    Writes metrics.jsonl, loss.png, sample.txt, config.json and checkpoints/ into the run folder;
+    with --diagnose also gradients.jsonl and gradients.png.
     Ctrl-C saves a checkpoint and ends; --resume goes on from it.
     """
 
@@ -106,29 +107,34 @@ def _train(command: Train) -> int:
     _check(command, run)
     console = Console(highlight=False, emoji=False)
 
-    from lstm_optax.experiments.train import Observer, train_language_model
+    from lstm_optax.experiments.train import Diverged, Observer, train_language_model
     from lstm_optax.report import TrainScreen, draw_losses, plan_table
 
     for name in ("absl", "asyncio"):  # Orbax logs what it also raises, with its traceback
         logging.getLogger(name).setLevel(logging.CRITICAL)
     screen = TrainScreen(console, config.steps, config.batch * config.window)
-    with screen, _StopOnSignal() as stop:
-        result = train_language_model(
-            config,
-            run.path,
-            resume=command.resume,
-            overwrite=command.overwrite,
-            observer=Observer(
-                plan=lambda pairs: console.print(plan_table(pairs), ""),
-                warn=lambda text: _warn(console, text),
-                begin=screen.begin,
-                progress=screen.progress,
-                record=screen.record,
-                should_stop=stop.asked,
-            ),
-        )
     title = f"{config.optimizer}, learning rate {config.learning_rate:g} {config.schedule}"
+    try:
+        with screen, _StopOnSignal() as stop:
+            result = train_language_model(
+                config,
+                run.path,
+                resume=command.resume,
+                overwrite=command.overwrite,
+                observer=Observer(
+                    plan=lambda pairs: console.print(plan_table(pairs), ""),
+                    warn=lambda text: _warn(console, text),
+                    begin=screen.begin,
+                    progress=screen.progress,
+                    record=screen.record,
+                    should_stop=stop.asked,
+                ),
+            )
+    except Diverged:
+        _draw_gradients(command, run, title)
+        raise
     draw_losses(result.records, result.floors, run.picture, title=title)
+    _draw_gradients(command, run, title)
     if result.reason == "interrupted":
         console.print(f"interrupted after step {result.step:,}; a checkpoint is saved. Go on with:")
         command_line = f"  lstm-optax train --resume --run {shlex.quote(str(run.path))}"
@@ -136,6 +142,13 @@ def _train(command: Train) -> int:
         return 130
     _show_result(console, command, run, result)
     return 0
+
+
+def _draw_gradients(command: Train, run: RunFolder, title: str) -> None:
+    from lstm_optax.report import draw_gradients
+
+    if command.config.diagnose:
+        draw_gradients(run.read_gradients(), run.gradient_picture, title=title)
 
 
 def _check(command: Train, run: RunFolder) -> None:

@@ -169,6 +169,25 @@ def test_divergence_ends_with_one_message_and_the_folder_is_named_by_the_time(
     assert out == "" and err.startswith(f"error: step 3 of [runs/{today}") and err.count("\n") == 1
 
 
+def test_a_diagnosis_is_written_drawn_and_named(work, no_picture, capsys):
+    assert train("--diagnose", "--run", "run", "--steps", "10") == 0
+    out, run = capsys.readouterr().out, work / "run"
+    assert "           run/gradients.jsonl" in out and "           run/gradients.png" in out
+    assert (run / "gradients.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert record["layer0.forget.grad_norm"] > 0
+    assert main(["train", "--resume", "--run", "run"]) == 0  # as the run has it
+
+
+def test_the_gradients_of_a_run_that_diverges_are_drawn(work, capsys):
+    rate = ["--optimizer", "sgd", "--clip", "0", "--learning-rate", "3e38", "--warmup", "19"]
+    assert train("--diagnose", "--run", "run", *rate, "--dropout", "0", "--eval-every", "1") == 2
+    assert "is not finite" in capsys.readouterr().err
+    assert (work / "run" / "gradients.png").read_bytes().startswith(b"\x89PNG")
+    rows = RunFolder(work / "run").read_gradients()
+    assert rows and all(len(row["h"][0]) == 8 for row in rows)
+
+
 def test_a_sample_is_the_prompt_and_what_follows(run, capsys):
     assert main(["sample", "--prompt", "cat", "--length", "20", "--temperature", "0"]) == 0
     out, err = capsys.readouterr()

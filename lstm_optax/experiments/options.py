@@ -117,6 +117,9 @@ class TrainConfig:
     seed: int = 0
     """Seed of the parameters, the dropout and the lengths of --vary-window, 0 or more."""
 
+    diagnose: bool = False
+    """At each evaluation, measure the gradient inside the LSTM: per gate and per time step."""
+
     dtype: Dtype = "float32"
     """Dtype of the products; parameters and state are float32."""
 

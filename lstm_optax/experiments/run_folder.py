@@ -17,13 +17,18 @@ GLOB = "*?[]"  # Orbax takes a checkpoint's path for a pattern, and would lose t
 
 
 class RunFolder:
-    """Where a run lies: config.json, metrics.jsonl, loss.png, sample.txt and checkpoints/."""
+    """Where a run lies: config.json, metrics.jsonl, loss.png, sample.txt and checkpoints/.
+
+    With --diagnose also gradients.jsonl and gradients.png.
+    """
 
     def __init__(self, path: Path):
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
         self.picture = self.path / "loss.png"
+        self.gradients = self.path / "gradients.jsonl"
+        self.gradient_picture = self.path / "gradients.png"
         self.sample = self.path / "sample.txt"
         self.checkpoints = self.path / "checkpoints"
 
@@ -46,7 +51,8 @@ class RunFolder:
 
     def files(self) -> list[Path]:
         """Return the files and folders of the run that are there."""
-        mine = (self.metrics, self.picture, self.sample, self.config, self.checkpoints)
+        diagnosis = (self.gradients, self.gradient_picture)
+        mine = (self.metrics, self.picture, *diagnosis, self.sample, self.config, self.checkpoints)
         return [path for path in mine if path.exists()]
 
     def check_free(self) -> None:
@@ -64,8 +70,9 @@ class RunFolder:
         if not overwrite:
             self.check_free()
         if self.holds_run():
-            for file in (self.config, self.metrics, self.picture, self.sample):
-                file.unlink(missing_ok=True)
+            for path in self.files():
+                if path.is_file():
+                    path.unlink()
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
 
@@ -145,23 +152,48 @@ class RunFolder:
         """Write metrics.jsonl anew."""
         _write_whole(self.metrics, "".join(map(_line, records)))
 
+    def append_gradients(self, row: dict[str, Any]) -> None:
+        """Add a line to gradients.jsonl: "step", and arrays as lists."""
+        with self.gradients.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+
+    def read_gradients(self, last_step: float = math.inf) -> list[dict[str, Any]]:
+        """Return the lines of gradients.jsonl up to a step, without those that a crash broke."""
+        if not self.gradients.exists():
+            return []
+        rows = map(_object_of, self.gradients.read_bytes().splitlines())
+        return [row for row in rows if row and row["step"] <= last_step]
+
+    def write_gradients(self, rows: list[dict[str, Any]]) -> None:
+        """Write gradients.jsonl anew."""
+        _write_whole(self.gradients, "".join(map(_line, rows)))
+
 
 def _line(record: dict[str, Any]) -> str:
     """Return a record as a line of JSON, which has no word for NaN: null stands for it."""
-    finite = {k: v if v is None or math.isfinite(v) else None for k, v in record.items()}
-    return json.dumps(finite) + "\n"
+    return json.dumps({name: _finite(value) for name, value in record.items()}) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return value if value is None or math.isfinite(value) else None
 
 
 def _record_of(line: bytes) -> dict[str, Any] | None:
     """Return the record that a line holds, None if it holds none."""
+    record = _object_of(line) or {}
+    numbers = record.get("seconds"), record.get("val_loss", "none") or 0.0
+    return record if all(isinstance(number, int | float) for number in numbers) else None
+
+
+def _object_of(line: bytes) -> dict[str, Any] | None:
+    """Return the object with a step that a line of JSON holds, None if it holds none."""
     try:
-        record = json.loads(line)
+        row = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(record, dict):
-        return None
-    numbers = record.get("step"), record.get("seconds"), record.get("val_loss", "none") or 0.0
-    return record if all(isinstance(number, int | float) for number in numbers) else None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int | float) else None
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from lstm_optax.experiments.diagnosis import make_diagnose
 from lstm_optax.experiments.language import (
     Corpus,
     load_corpus,
@@ -106,6 +107,8 @@ def train_language_model(
     if resume:
         state, history = _restore(run, checkpoints, config, state, observer.warn)
         run.write_records(history)
+        if config.diagnose:
+            run.write_gradients(run.read_gradients(int(state.step)))
     else:
         run.create(overwrite=overwrite)
     run.write_config(config, _facts(corpus))
@@ -113,9 +116,17 @@ def train_language_model(
     if int(state.step) < config.steps:
         observer.begin(int(state.step))
 
+    carry = model.lstm.initial_carry(config.batch)
+    graphdef = nnx.graphdef(model)
+    diagnose = make_diagnose(graphdef, carry, corpus.train(0)) if config.diagnose else None
+
     def keep(history: list[dict[str, Any]], state: TrainState) -> None:
         record = history[-1]
         record["learning_rate"] = _rate(schedule, record["step"], state)
+        if diagnose:
+            numbers, arrays = diagnose(state.params)
+            record |= numbers
+            run.append_gradients({"step": record["step"]} | arrays)
         run.append_record(record)
         best = best_record(history)
         good = math.isfinite(record["val_loss"])
@@ -126,8 +137,7 @@ def train_language_model(
             error = f"the validation loss after step {config.steps} is not finite"
             raise Diverged(_advice(error, record["learning_rate"], config, checkpoints))
 
-    loss, measure = make_losses(nnx.graphdef(model), ar=config.ar, tar=config.tar)
-    carry = model.lstm.initial_carry(config.batch)
+    loss, measure = make_losses(graphdef, ar=config.ar, tar=config.tar)
     try:
         state, history, reason, detail = fit(
             make_step(loss, optimizer, extra_args=make_extra_args(config)),

@@ -1,18 +1,33 @@
 """The LSTM layer for Flax NNX, and the pure functions it is made of."""
 
+from lstm_optax.lstm.bptt import (
+    CotangentClip,
+    CotangentNormClip,
+    clip_cotangent,
+    clip_cotangent_norm,
+)
 from lstm_optax.lstm.cell import LSTMParams, LSTMState, lstm_cell
 from lstm_optax.lstm.convert import lstm_params_from_torch
+from lstm_optax.lstm.flow import GradientFlow, probe
 from lstm_optax.lstm.layer import LSTM
 from lstm_optax.lstm.sequence import BACKENDS, lstm_sequence
+from lstm_optax.lstm.vanishing import vanishing_penalty
 from lstm_optax.lstm.weights import LSTMWeights
 
 __all__ = [
     "BACKENDS",
+    "CotangentClip",
+    "CotangentNormClip",
+    "GradientFlow",
     "LSTM",
     "LSTMParams",
     "LSTMState",
     "LSTMWeights",
+    "clip_cotangent",
+    "clip_cotangent_norm",
     "lstm_cell",
     "lstm_params_from_torch",
     "lstm_sequence",
+    "probe",
+    "vanishing_penalty",
 ]

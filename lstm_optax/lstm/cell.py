@@ -1,6 +1,7 @@
 """One step of an LSTM: its parameters, its state, its gates."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,16 @@ class LSTMState(NamedTuple):
     c: Float[Array, "batch hidden"]
 
 
+Mark: TypeAlias = Callable[[str, jax.Array], jax.Array]
+"""(name, x) → x, for "gates", "c" and "h" of a step; changes or records the gradient by each."""
+
+
+def unmarked(name: str, x: jax.Array) -> jax.Array:
+    """Return x, and do nothing to the gradient by it."""
+    del name
+    return x
+
+
 def product(
     x: Float[Array, "*rows features"], kernel: Float[Array, "features columns"], dtype: jnp.dtype
 ) -> Float[Array, "*rows columns"]:
@@ -29,7 +40,9 @@ def product(
     return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=dtype)
 
 
-def apply_gates(z: Float[Array, "batch 4*hidden"], c: Float[Array, "batch hidden"]) -> LSTMState:
+def apply_gates(
+    z: Float[Array, "batch 4*hidden"], c: Float[Array, "batch hidden"], mark: Mark = unmarked
+) -> LSTMState:
     """Return the new state from the gates' pre-activations.
 
     c′ = σ(z_f) ⊙ c + σ(z_i) ⊙ tanh(z_g);  h′ = σ(z_o) ⊙ tanh(c′)
@@ -37,13 +50,18 @@ def apply_gates(z: Float[Array, "batch 4*hidden"], c: Float[Array, "batch hidden
     Reference: Hochreiter & Schmidhuber, 1997, doi:10.1162/neco.1997.9.8.1735; with the forget
     gate of Gers, Schmidhuber & Cummins, 2000, doi:10.1162/089976600300015015.
     """
-    i, f, g, o = jnp.split(z, 4, axis=-1)
-    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return LSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)
+    i, f, g, o = jnp.split(mark("gates", z), 4, axis=-1)
+    c = mark("c", jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g))
+    return LSTMState(mark("h", jax.nn.sigmoid(o) * jnp.tanh(c)), c)
 
 
-def lstm_cell(params: LSTMParams, x: Float[Array, "batch features"], state: LSTMState) -> LSTMState:
+def lstm_cell(
+    params: LSTMParams,
+    x: Float[Array, "batch features"],
+    state: LSTMState,
+    mark: Mark = unmarked,
+) -> LSTMState:
     """Return the state after one input: z = x·kernel_ih + h·kernel_hh + bias, then the gates."""
     dtype = state.c.dtype
     z = product(x, params.kernel_ih, dtype) + product(state.h, params.kernel_hh, dtype)
-    return apply_gates(z + jnp.expand_dims(params.bias.astype(dtype), 0), state.c)
+    return apply_gates(z + jnp.expand_dims(params.bias.astype(dtype), 0), state.c, mark)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lstm_optax.lstm.cell import LSTMParams, LSTMState, apply_gates, product
-from lstm_optax.lstm.reference import Steps, after_step, before_step
+from lstm_optax.lstm.reference import Clip, Steps, after_step, before_step, detached, marking
 
 
 def hoisted_sequence(
@@ -14,6 +14,7 @@ def hoisted_sequence(
     state: LSTMState,
     steps: Steps,
     reverse: bool,
+    clip: Clip = None,
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState]:
     """Multiply all inputs by kernel_ih at once, then scan the recurrence alone."""
     dtype = state.c.dtype
@@ -21,10 +22,10 @@ def hoisted_sequence(
     projected = product(x, params.kernel_ih, dtype) + bias
 
     def body(state, inputs):
-        z, fresh, alive = inputs
-        state = before_step(state, fresh)
-        new = apply_gates(z + product(state.h, params.kernel_hh, dtype), state.c)
-        return after_step(state, new, alive)
+        z, now = inputs
+        state = before_step(state, now.fresh)
+        z = z + product(detached(state, now.detach).h, params.kernel_hh, dtype)
+        return after_step(state, apply_gates(z, state.c, marking(clip, now.probe)), now.alive)
 
-    state, outputs = jax.lax.scan(body, state, (projected, *steps), reverse=reverse)
+    state, outputs = jax.lax.scan(body, state, (projected, steps), reverse=reverse)
     return outputs, state

@@ -8,8 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from lstm_optax.lstm.bptt import check_cotangent_clip
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.convert import lstm_params_from_torch, torch_is_bidirectional
+from lstm_optax.lstm.flow import GradientFlow
+from lstm_optax.lstm.reference import Clip
 from lstm_optax.lstm.sequence import find_backend, lstm_sequence, zero_state
 from lstm_optax.lstm.weights import LSTMWeights, make_dropout
 
@@ -31,6 +34,8 @@ class LSTM(nnx.Module):
       weight_dropout: probability in [0, 1) that a weight of kernel_hh is dropped, for all rows and
         steps of a call; the others are scaled by 1/(1 − probability).
       forget_bias: start of the forget gate's bias.
+      cotangent_clip: bounds on the gradient inside back-propagation through time, the same in every
+        layer, see `CotangentClip`; Python numbers here, `lstm_sequence` also takes traced ones.
       dtype: dtype of the products and outputs; the parameters' by default. The state is float32 or
         better in any case.
       param_dtype: dtype of the parameters.
@@ -57,6 +62,7 @@ class LSTM(nnx.Module):
         locked_dropout: bool = False,
         weight_dropout: float = 0.0,
         forget_bias: float = 1.0,
+        cotangent_clip: Clip = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         backend: str = "auto",
@@ -70,10 +76,12 @@ class LSTM(nnx.Module):
             if size < 1:
                 raise ValueError(f"{name} is {size}, but must be at least 1")
         find_backend(backend)
+        check_cotangent_clip(cotangent_clip)
         self.hidden_features = hidden_features
         self.directions = ("forward", "backward") if bidirectional else ("forward",)
         self.dtype = dtype or param_dtype
         self.backend = backend
+        self.cotangent_clip = cotangent_clip
         self.time_major = time_major
         self.layers = nnx.List()
         for layer in range(num_layers):
@@ -158,6 +166,8 @@ class LSTM(nnx.Module):
         *,
         seq_lengths: Int[Array, " batch"] | None = None,
         resets: Bool[Array, "time batch"] | None = None,
+        detach: Bool[Array, "time batch"] | Bool[Array, " time"] | None = None,
+        probe: Sequence[GradientFlow] | None = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "time batch hidden"], Carry]:
@@ -169,6 +179,9 @@ class LSTM(nnx.Module):
           seq_lengths: how many steps of each row count; the carry of a row is frozen after its
             last, and its outputs are zero from there on.
           resets: True where a new episode starts, before which the carry is zeroed; laid out as x.
+          detach: h-detach, as `lstm_sequence` has it, in every layer and direction; laid out as x.
+          probe: one `GradientFlow` for each layer and direction, in the order of the carry, time
+            first: record the gradient inside each as the derivative by it, see `probe`.
           deterministic: drop nothing; None for the module's mode, see `train` and `eval`, which
             is at first to drop.
           rngs: randomness of the dropout; needed where something is dropped.
@@ -185,7 +198,10 @@ class LSTM(nnx.Module):
         if not self.time_major:
             x = jnp.swapaxes(x, 0, 1)
             resets = None if resets is None else jnp.swapaxes(resets, 0, 1)
+            if detach is not None and jnp.ndim(detach) == 2:
+                detach = jnp.swapaxes(detach, 0, 1)
         carry = self._check_carry(carry, x.shape[1])
+        flows = self._check_probe(probe)
         new_carry = []
         for layer, weights in enumerate(self.layers):
             if layer > 0:
@@ -203,6 +219,9 @@ class LSTM(nnx.Module):
                     seq_lengths=seq_lengths,
                     resets=resets,
                     reverse=direction == "backward",
+                    cotangent_clip=self.cotangent_clip,
+                    detach=detach,
+                    probe=flows[len(new_carry)],
                     dtype=self.dtype,
                     backend=self.backend,
                 )
@@ -227,6 +246,17 @@ class LSTM(nnx.Module):
 
     def _weights(self) -> list[LSTMWeights]:
         return [layer[direction] for layer in self.layers for direction in self.directions]
+
+    def _check_probe(self, probe: Sequence[GradientFlow] | None) -> Sequence[GradientFlow | None]:
+        expected = len(self.layers) * len(self.directions)
+        if probe is None:
+            return (None,) * expected
+        if isinstance(probe, GradientFlow) or len(probe) != expected:
+            raise ValueError(
+                f"probe has {len(probe)} parts; expected a tuple of {expected} GradientFlow, one "
+                f"for each layer and direction"
+            )
+        return probe
 
     def _check_carry(self, carry: Carry | None, batch: int) -> Carry:
         if carry is None:

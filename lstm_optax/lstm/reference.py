@@ -6,14 +6,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lstm_optax.lstm.cell import LSTMParams, LSTMState, lstm_cell
+from lstm_optax.lstm.bptt import CotangentClip, CotangentNormClip
+from lstm_optax.lstm.cell import LSTMParams, LSTMState, Mark, lstm_cell, unmarked
+from lstm_optax.lstm.flow import GradientFlow, tap
+
+Clip = CotangentClip | CotangentNormClip | None
 
 
 class Steps(NamedTuple):
-    """What each time step does to the carry of each row, besides the gates."""
+    """What each time step does to each row and to its gradient, besides the gates."""
 
     fresh: Bool[Array, "time batch"] | None  # zero the carry before this step
     alive: Bool[Array, "time batch"] | None  # else keep the carry, and give zero
+    detach: Bool[Array, "time batch"] | None  # no gradient by h through the recurrent product
+    probe: GradientFlow | None  # record the gradient as the derivative by this
 
 
 def before_step(state: LSTMState, fresh: Bool[Array, " batch"] | None) -> LSTMState:
@@ -21,6 +27,25 @@ def before_step(state: LSTMState, fresh: Bool[Array, " batch"] | None) -> LSTMSt
     if fresh is None:
         return state
     return jax.tree.map(lambda s: jnp.where(fresh[:, None], 0, s), state)
+
+
+def detached(state: LSTMState, detach: Bool[Array, " batch"] | None) -> LSTMState:
+    """Return the state as the step reads it, without a gradient by h in the rows detached."""
+    if detach is None:
+        return state
+    return state._replace(h=jnp.where(detach[:, None], jax.lax.stop_gradient(state.h), state.h))
+
+
+def marking(clip: Clip, flow: GradientFlow | None) -> Mark:
+    """Return what a step does to the gradients by its gates, c and h: record them, then clip."""
+    if clip is None and flow is None:
+        return unmarked
+
+    def mark(name: str, x: jax.Array) -> jax.Array:
+        x = x if clip is None else clip.mark(name, x)
+        return x if flow is None else tap(name, x, flow)  # the gradient comes from behind
+
+    return mark
 
 
 def after_step(
@@ -40,13 +65,15 @@ def reference_sequence(
     state: LSTMState,
     steps: Steps,
     reverse: bool,
+    clip: Clip = None,
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState]:
     """Run the cell over time, one step after the other."""
 
     def body(state, inputs):
-        x, fresh, alive = inputs
-        state = before_step(state, fresh)
-        return after_step(state, lstm_cell(params, x, state), alive)
+        x, now = inputs
+        state = before_step(state, now.fresh)
+        mark = marking(clip, now.probe)
+        return after_step(state, lstm_cell(params, x, detached(state, now.detach), mark), now.alive)
 
-    state, outputs = jax.lax.scan(body, state, (x, *steps), reverse=reverse)
+    state, outputs = jax.lax.scan(body, state, (x, steps), reverse=reverse)
     return outputs, state

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from lstm_optax.lstm.bptt import check_cotangent_clip
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
+from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.hoisted import hoisted_sequence
-from lstm_optax.lstm.reference import Steps, reference_sequence
+from lstm_optax.lstm.reference import Clip, Steps, reference_sequence
 
 BACKENDS = MappingProxyType({"hoisted": hoisted_sequence, "reference": reference_sequence})
 """The programs that compute a sequence, all to the same values; `auto` takes the first."""
@@ -24,6 +26,9 @@ def lstm_sequence(
     seq_lengths: Int[Array, " batch"] | None = None,
     resets: Bool[Array, "time batch"] | None = None,
     reverse: bool = False,
+    cotangent_clip: Clip = None,
+    detach: Bool[Array, "time batch"] | Bool[Array, " time"] | None = None,
+    probe: GradientFlow | None = None,
     dtype: Any = None,
     backend: str = "auto",
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState]:
@@ -39,6 +44,13 @@ def lstm_sequence(
         with `reverse`, on the way out of the episode, that is before the step that precedes it in
         time.
       reverse: run from the last step to the first; outputs stay at their own times.
+      cotangent_clip: bounds on the gradient inside back-propagation through time: a `CotangentClip`
+        or `CotangentNormClip`. The outputs are the same with it, to the bit, as they are with the
+        next two.
+      detach: h-detach: True, or not 0, at the steps at which no gradient flows back through the
+        product of h and kernel_hh; that through c, and that of the outputs, stays. Draw it anew for
+        each training step, `jax.random.bernoulli(key, 0.25, (time,))`.
+      probe: record the gradient at every step as the derivative by this, see `probe`.
       dtype: dtype of the products; the parameters' by default. The state and the sums are float32
         or better in any case.
       backend: a name in BACKENDS, or "auto".
@@ -47,11 +59,15 @@ def lstm_sequence(
       The outputs, in `dtype`, and the state after the last step.
 
     Raises:
-      ValueError: shapes that do not fit, or an unknown backend.
+      ValueError: shapes or bounds that do not fit, or an unknown backend.
+
+    Reference: Arpit et al., 2019, arXiv:1810.03023, for h-detach.
     """
     run = find_backend(backend)
     params, x, carry = jax.tree.map(jnp.asarray, (params, x, carry))
     hidden = _check_shapes(params, x, carry, seq_lengths, resets)
+    check_cotangent_clip(cotangent_clip)
+    _check_flow(x.shape[0], x.shape[1], detach, probe)
     resets = None if resets is None else jnp.asarray(resets, bool)
     dtype = jnp.dtype(dtype or params.kernel_ih.dtype)
     state_dtype = jnp.promote_types(dtype, jnp.float32)
@@ -59,10 +75,15 @@ def lstm_sequence(
     state = zero_state(x.shape[1], hidden, state_dtype) if carry is None else carry
     state = LSTMState(state.h.astype(state_dtype), state.c.astype(state_dtype))
     steps = _steps(x.shape[0], seq_lengths, resets, reverse)
+    if detach is not None:
+        rows = jnp.asarray(detach, bool).reshape(x.shape[0], -1)
+        steps = steps._replace(detach=jnp.broadcast_to(rows, x.shape[:2]))
+    if probe is not None:
+        steps = steps._replace(probe=jax.tree.map(lambda s: s.astype(state_dtype), probe))
     if steps.alive is not None:  # so that not even a NaN in the padding reaches a gradient
         x = jnp.where(steps.alive[:, :, None], x, 0)
     with jax.named_scope(f"lstm_{backend}"):
-        outputs, state = run(params, x, state, steps, reverse)
+        outputs, state = run(params, x, state, steps, reverse, cotangent_clip)
     return outputs.astype(dtype), state
 
 
@@ -91,7 +112,7 @@ def _steps(time: int, seq_lengths, resets, reverse: bool) -> Steps:
         alive = t < seq_lengths[None, :]
         if fresh is not None:  # a reset in the padding says nothing
             fresh = fresh & (t + reverse < seq_lengths[None, :])
-    return Steps(fresh, alive)
+    return Steps(fresh, alive, detach=None, probe=None)
 
 
 def _check_shapes(params: LSTMParams, x, carry, seq_lengths, resets) -> int:
@@ -110,6 +131,21 @@ def _check_shapes(params: LSTMParams, x, carry, seq_lengths, resets) -> int:
     if resets is not None:
         _check("resets", resets.shape, (time, batch), "time by batch")
     return hidden
+
+
+def _check_flow(time: int, batch: int, detach, probe) -> None:
+    if detach is not None and jnp.shape(detach) not in ((time,), (time, batch)):
+        raise ValueError(
+            f"detach has shape {jnp.shape(detach)}; expected {(time,)} or {(time, batch)}: time, "
+            f"or time by batch"
+        )
+    if probe is None:
+        return
+    if not isinstance(probe, GradientFlow):
+        raise ValueError(f"probe is a {type(probe).__name__}; expected a GradientFlow")
+    for name, slot in probe._asdict().items():
+        expected = (time, batch) if name in ("h", "c") else (time, batch, 4)
+        _check(f"probe.{name}", jnp.shape(slot), expected, "time by batch, and gates")
 
 
 def _check(name: str, shape: tuple, expected: tuple, meaning: str) -> None:

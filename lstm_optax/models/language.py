@@ -1,5 +1,6 @@
 """A language model of characters or words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
 from lstm_optax.lstm.weights import make_dropout
 
@@ -106,6 +108,7 @@ class LanguageModel(nnx.Module):
         *,
         seq_lengths: Int[Array, " batch"] | None = None,
         resets: Bool[Array, "time batch"] | None = None,
+        probe: Sequence[GradientFlow] | None = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "time batch vocabulary"], Carry]:
@@ -116,11 +119,12 @@ class LanguageModel(nnx.Module):
           carry: the state of the LSTM before the first token; zero if None.
           seq_lengths: how many tokens of each row count, see `LSTM`.
           resets: True where the carry is zeroed before a token.
+          probe: record the gradient inside the LSTM, see `LSTM`.
           deterministic: drop nothing; None for the module's mode, see `train` and `eval`, which
             is at first to drop.
           rngs: randomness of the dropout; needed where something is dropped.
         """
-        options: dict[str, Any] = dict(seq_lengths=seq_lengths, resets=resets)
+        options: dict[str, Any] = dict(seq_lengths=seq_lengths, resets=resets, probe=probe)
         _, dropped, carry = self.hidden(
             tokens, carry, **options, deterministic=deterministic, rngs=rngs
         )
@@ -133,6 +137,7 @@ class LanguageModel(nnx.Module):
         *,
         seq_lengths: Int[Array, " batch"] | None = None,
         resets: Bool[Array, "time batch"] | None = None,
+        probe: Sequence[GradientFlow] | None = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "time batch hidden"], Float[Array, "time batch hidden"], Carry]:
@@ -147,7 +152,9 @@ class LanguageModel(nnx.Module):
             ones = jnp.ones((self.embedding.num_embeddings, 1), x.dtype)
             x = x * jnp.take(self.embedding_dropout(ones, **dropping), tokens, axis=0)
         x = self.dropout(x, **dropping)
-        raw, carry = self.lstm(x, carry, seq_lengths=seq_lengths, resets=resets, **dropping)
+        raw, carry = self.lstm(
+            x, carry, seq_lengths=seq_lengths, resets=resets, probe=probe, **dropping
+        )
         return raw, self.dropout(raw, **dropping), carry
 
     def logits(self, hidden: Float[Array, "*axes hidden"]) -> Float[Array, "*axes vocabulary"]:

@@ -1,5 +1,6 @@
 """Pictures and tables of what was recorded; this room reads plain records and numbers only."""
 
+from lstm_optax.report.gradient_plots import draw_gradients, gradient_figure
 from lstm_optax.report.plots import draw_losses, loss_figure
 from lstm_optax.report.progress import TrainScreen
 from lstm_optax.report.response_plots import draw_responses, response_figure
@@ -8,8 +9,10 @@ from lstm_optax.report.tables import loss_table, plan_table
 
 __all__ = [
     "TrainScreen",
+    "draw_gradients",
     "draw_losses",
     "draw_responses",
+    "gradient_figure",
     "loss_figure",
     "loss_table",
     "plan_table",

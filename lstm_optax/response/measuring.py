@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from lstm_optax.response.notes import first_line, notes_on
-from lstm_optax.response.probe import Probe, Run
+from lstm_optax.response.probing import Probe, Run
 from lstm_optax.response.reading import near, over, read_rate, read_scale, read_spike
 from lstm_optax.response.records import RateResponse, Response, ScaleResponse, SpikeResponse
 from lstm_optax.response.shapes import dtype_responses, state_bytes

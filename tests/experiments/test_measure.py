@@ -47,7 +47,7 @@ BAD = [
     ("nadm", "unknown optimizer 'nadm'; the nearest is 'nadam'; there are sgd, "),
     (
         "nadm",
-        "optax.contrib.schedule_free_adamw, and presets.SOURCE.NAME, optax.NAME and optax.contrib.NAME",
+        "optax.contrib.schedule_free_adamw, and presets.SOURCE.NAME, optax.NAME and ",
     ),
     ("torch.NAdam", "unknown optimizer 'torch.NAdam'; the nearest is "),
     (

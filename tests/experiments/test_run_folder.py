@@ -20,6 +20,8 @@ RECORDS = [
     {"step": step, "seconds": 0.5 * step, "train_loss": 2.0, "val_loss": 3.0} for step in (4, 8, 12)
 ]
 
+GRADIENTS = [{"step": step, "h": [[0.5, 1e-30]], "gates": [[[1.0] * 4] * 2]} for step in (4, 8)]
+
 
 @pytest.fixture
 def run(tmp_path) -> RunFolder:
@@ -31,6 +33,8 @@ def run(tmp_path) -> RunFolder:
     run.checkpoints.mkdir()
     (run.checkpoints / "4.sha256").write_text("")
     run.picture.write_bytes(b"png")
+    run.write_gradients(GRADIENTS)
+    run.gradient_picture.write_bytes(b"png")
     run.sample.write_text("text")
     (run.path / "notes.txt").write_text("mine")
     (run.path / "sub").mkdir()
@@ -143,6 +147,17 @@ def test_a_line_that_is_no_record_costs_no_other(run, line):
     assert run.read_records(8) == [RECORDS[0]]
 
 
+def test_gradients_are_read_as_they_were_written(run):
+    assert run.read_gradients() == GRADIENTS and run.read_gradients(4) == GRADIENTS[:1]
+    run.append_gradients({"step": 12, "h": [[math.inf, 2.0]], "gates": [[[math.nan] * 4] * 2]})
+    with run.gradients.open("ab") as file:
+        file.write(b'{"step": 16, "h": [[1.0')
+    expected = {"step": 12, "h": [[None, 2.0]], "gates": [[[None] * 4] * 2]}
+    assert run.read_gradients() == [*GRADIENTS, expected]
+    run.gradients.unlink()
+    assert run.read_gradients() == []
+
+
 def test_no_records_before_the_first(tmp_path):
     assert RunFolder(tmp_path).read_records() == []
 
@@ -166,7 +181,8 @@ def test_each_part_of_a_run_is_one(tmp_path, name):
 
 
 def test_the_files_are_named(run):
-    names = ["metrics.jsonl", "loss.png", "sample.txt", "config.json", "checkpoints"]
+    names = ["metrics.jsonl", "loss.png", "gradients.jsonl", "gradients.png"]
+    names += ["sample.txt", "config.json", "checkpoints"]
     assert run.files() == [run.path / name for name in names]
     run.sample.unlink()
     assert [path.name for path in run.files()] == [n for n in names if n != "sample.txt"]

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from lstm_optax import (
+    GATES,
     OPTIMIZERS,
     CheckpointError,
     Checkpoints,
@@ -318,6 +319,54 @@ def test_a_full_disk_leaves_the_last_checkpoint(config, unbroken, tmp_path, monk
     assert Checkpoints(run.checkpoints).steps() == [5]
     train_language_model(config, run.path, resume=True)
     assert_same(run, unbroken)
+
+
+DIAGNOSES = [
+    f"layer0.{gate}.{what}"
+    for gate in GATES
+    for what in ("grad_norm", "saturated_low", "saturated_high")
+]
+
+
+@pytest.fixture(scope="module")
+def diagnosed(config, tmp_path_factory) -> RunFolder:
+    """The same run, with its gradients measured on the way."""
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "diagnosed")
+    train_language_model(replace(config, diagnose=True), run.path)
+    return run
+
+
+def test_a_diagnosis_changes_nothing_of_the_run(diagnosed, unbroken):
+    plain = [{k: v for k, v in r.items() if k not in DIAGNOSES} for r in timeless(diagnosed)]
+    assert plain == timeless(unbroken) and arrays(diagnosed) == arrays(unbroken)
+    assert not unbroken.gradients.exists()
+
+
+def test_a_diagnosis_tells_of_every_gate_and_step(diagnosed, config):
+    rows = diagnosed.read_gradients()
+    assert [row["step"] for row in rows] == [5, 10, 15, 20]
+    for record, row in zip(diagnosed.read_records(), rows, strict=True):
+        for name in ("h", "c", "reach"):
+            assert np.shape(row[name]) == (1, config.window) and np.all(np.array(row[name]) > 0)
+        for name in ("gates", "low", "high"):
+            assert np.shape(row[name]) == (1, config.window, 4)
+        norms = np.linalg.norm(row["gates"], axis=1)[0]
+        low = np.mean(row["low"], axis=1)[0]
+        for k, gate in enumerate(GATES):
+            assert record[f"layer0.{gate}.grad_norm"] == pytest.approx(norms[k], rel=1e-3)
+            assert record[f"layer0.{gate}.saturated_low"] == pytest.approx(low[k], abs=1e-4)
+            assert 0 <= record[f"layer0.{gate}.saturated_high"] <= 1
+    assert rows[0]["h"] != rows[-1]["h"]
+
+
+def test_an_interrupted_diagnosis_goes_on_as_if_it_were_unbroken(config, diagnosed, tmp_path):
+    run, settings = RunFolder(tmp_path / "run"), replace(config, diagnose=True)
+    train_language_model(settings, run.path, observer=Watch(16).observer())
+    with run.gradients.open("a") as file:
+        file.write('{"step": 99, "h": []}\n{"step": 17')  # as of a run that was killed
+    train_language_model(settings, run.path, resume=True)
+    assert_same(run, diagnosed)
+    assert run.gradients.read_bytes() == diagnosed.gradients.read_bytes()
 
 
 def test_patience_ends_a_run_that_does_not_improve(config, tmp_path):

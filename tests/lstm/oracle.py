@@ -12,6 +12,7 @@ c [B, H], outputs [T, B, H]. Three options are shared by all functions:
   and never by what stands in the padding.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -80,8 +81,13 @@ def gradients(
     seq_lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     reverse: bool = False,
+    cut: Callable[[int, str, Array], Array] = lambda t, name, g: g,
 ) -> dict[str, Array]:
-    """Gradient of ⟨d_outputs, outputs⟩ + ⟨d_h, h⟩ + ⟨d_c, c⟩ by every argument of `forward`."""
+    """Gradient of ⟨d_outputs, outputs⟩ + ⟨d_h, h⟩ + ⟨d_c, c⟩ by every argument of `forward`.
+
+    `cut` is told the whole gradient by "h", "c" and "gates" [B, 4H] of each step t, and gives what
+    goes on in its place.
+    """
     kernel_ih, kernel_hh, bias = _float64(kernel_ih), _float64(kernel_hh), _float64(bias)
     x, h0, c0 = _float64(x), _float64(h0), _float64(c0)
     d_outputs, d_h, d_c = _float64(d_outputs), _float64(d_h), _float64(d_c)
@@ -92,12 +98,14 @@ def gradients(
     for step in reversed(tape):
         # A frozen row passes its carry's gradient on untouched and computes nothing.
         dh = np.where(step.live, d_h + d_outputs[step.t], 0.0)
+        dh = cut(step.t, "h", dh)
         dc = np.where(step.live, d_c, 0.0) + dh * step.o * (1.0 - step.tanh_c**2)
+        dc = cut(step.t, "c", dc)
         di = dc * step.g * step.i * (1.0 - step.i)
         df = dc * step.c_start * step.f * (1.0 - step.f)
         dg = dc * step.i * (1.0 - step.g**2)
         do = dh * step.tanh_c * step.o * (1.0 - step.o)
-        dz = np.concatenate([di, df, dg, do], axis=1)
+        dz = cut(step.t, "gates", np.concatenate([di, df, dg, do], axis=1))
 
         d_kernel_ih += step.x.T @ dz
         d_kernel_hh += step.h_start.T @ dz

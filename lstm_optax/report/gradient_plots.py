@@ -1,0 +1,132 @@
+"""What flowed back through an LSTM in the course of a training, as one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+_FIELDS = ("h", "reach", "gates", "high", "low")
+_GATES = ("input", "forget", "cell", "output")
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # Okabe and Ito's, as in the other pictures
+_GREY, _RED = "#555555", "#D00000"
+_DECADES = 12  # below the largest gradient, that the colours tell apart
+
+
+def draw_gradients(
+    rows: Sequence[Mapping[str, Any]], path: str | PathLike[str], *, title: str = ""
+) -> None:
+    """Write `gradient_figure` of the same rows to `path`: a PNG 1800 pixels wide."""
+    gradient_figure(rows, title=title).savefig(path, format="png", dpi=100)
+
+
+def gradient_figure(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Figure:
+    """Gradients over time steps as a heat map, and those of the gates, for each layer.
+
+    From left to right: the norm of ∂L/∂h over the time steps of the window, a line of pixels for
+    each training step that was diagnosed, the latest on top, red where it was not finite, grey
+    where it was 0; the same of the loss at the last step alone, which darkens to the left where the
+    gradient vanishes on its way back; the norm of the gradient by each gate's pre-activations; the
+    share of each gate that was saturated, at the high and at the low end.
+
+    Args:
+      rows: what gradients.jsonl holds: "step", "h" and "reach" [layer][time], and "gates", "low",
+        "high" [layer][time][gate]; None where a number was not finite.
+      title: the line above the picture.
+    """
+    rows = sorted(rows, key=lambda row: row["step"])
+    layers = len(rows[-1]["h"]) if rows else 0
+    figure = Figure(figsize=(18, 0.6 + 4.2 * max(layers, 1)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=14, x=0.01, horizontalalignment="left")
+    if not rows:
+        figure.text(0.5, 0.5, "no gradients recorded", ha="center", fontsize=14, color=_GREY)
+        return figure
+    steps = np.array([row["step"] for row in rows])
+    panels = figure.subplots(layers, 4, squeeze=False, width_ratios=(1.25, 1.25, 1, 1))
+    for layer, (whole, last, gates, saturated) in enumerate(panels):
+        name = f"layer {layer}: " if layers > 1 else ""
+        read = {field: _read(rows, field, layer) for field in _FIELDS}
+        _heat(whole, steps, read["h"], f"{name}‖∂L/∂h‖")
+        _heat(last, steps, read["reach"], f"{name}‖∂L/∂h‖ of the last step's loss")
+        _norms(gates, steps, read["gates"], f"{name}gradient by each gate")
+        _saturation(saturated, steps, read["high"], read["low"], f"{name}saturated share")
+    return figure
+
+
+def _read(rows: Sequence[Mapping[str, Any]], field: str, layer: int) -> NDArray[np.float64]:
+    """[row, time] or [row, time, gate], NaN where a number was not finite."""
+    return np.array([row[field][layer] for row in rows], np.float64)
+
+
+def _heat(axes: Axes, steps: NDArray, norms: NDArray[np.float64], title: str) -> None:
+    axes.set_title(title, fontsize=12, loc="left")
+    axes.set_xlabel("time step in the window", fontsize=11)
+    axes.set_ylabel("training step", fontsize=11)
+    shown = np.where(norms == 0, -np.inf, np.log10(np.where(norms > 0, norms, np.nan)))
+    finite = shown[np.isfinite(shown)]
+    high = finite.max() if finite.size else 0.0
+    low = max(finite.min(), high - _DECADES) if finite.size else -1.0
+    colors = colormaps["viridis"].with_extremes(bad=_RED, under="#cccccc")
+    if finite.size and finite.min() < low:  # those below are the darkest, not nothing
+        shown = np.where(np.isfinite(shown), np.maximum(shown, low), shown)
+    image = axes.imshow(
+        np.ma.masked_invalid(np.where(np.isneginf(shown), low - 1e3, shown)),
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        cmap=colors,
+        norm=Normalize(low, max(high, low + 1e-3)),
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    places = np.arange(0, len(steps), -(-len(steps) // 8))
+    axes.set_yticks(places, [f"{steps[place]:,}" for place in places])
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.01)
+    bar.set_label("log₁₀ of the norm", fontsize=10)
+
+
+def _norms(axes: Axes, steps: NDArray, gates: NDArray[np.float64], title: str) -> None:
+    axes.set_title(title, fontsize=12, loc="left")
+    axes.set_ylabel("norm over all time steps", fontsize=11)
+    total = np.sqrt(np.sum(gates**2, axis=1))
+    for k, gate in enumerate(_GATES):
+        shown = np.where(total[:, k] > 0, total[:, k], np.nan)
+        axes.plot(steps, shown, color=_COLORS[k], marker="o", markersize=3, label=gate)
+    if np.any(total > 0):
+        axes.set_yscale("log")
+    lost = np.flatnonzero(np.isnan(total).any(axis=1))
+    for step in steps[lost]:
+        axes.axvline(step, color=_RED, linewidth=1.2)
+    if lost.size:
+        axes.plot([], [], color=_RED, label="not finite")
+    _finish(axes)
+
+
+def _saturation(axes: Axes, steps: NDArray, high: NDArray, low: NDArray, title: str) -> None:
+    axes.set_title(title, fontsize=12, loc="left")
+    axes.set_ylabel("share of units", fontsize=11)
+    for k in range(len(_GATES)):
+        for share, dashes in ((high, "-"), (low, (0, (3, 1.5)))):
+            mean = share[:, :, k].mean(axis=1)
+            axes.plot(steps, mean, color=_COLORS[k], linestyle=dashes, marker="o", markersize=3)
+    axes.plot([], [], color=_GREY, linestyle="-", label="high end")
+    axes.plot([], [], color=_GREY, linestyle=(0, (3, 1.5)), label="low end")
+    axes.set_ylim(-0.02, 1.02)
+    _finish(axes)
+
+
+def _finish(axes: Axes) -> None:
+    axes.set_xlabel("training step", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    axes.legend(fontsize=10, frameon=False, loc="best", ncols=2)
