@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 _ROOMS = {
     "lstm_optax.transforms": (
+        "ByGateState",
         "CenteredMeanSquareState",
         "ClipByGlobalNormState",
         "ClipByNormQuantileState",
@@ -24,6 +25,7 @@ _ROOMS = {
         "PreconditionState",
         "RunningMaxState",
         "SumSquareState",
+        "by_gate",
         "centered_mean_square",
         "clip_by_global_norm",
         "clip_by_norm_quantile",
@@ -47,6 +49,7 @@ _ROOMS = {
     "lstm_optax.optimizers": (
         "OPTIMIZERS",
         "adam",
+        "gate_muon",
         "momentum_sgd",
         "nadam",
         "nadamw",
@@ -55,7 +58,16 @@ _ROOMS = {
         "rmsprop_momentum",
         "sgd",
     ),
-    "lstm_optax.gates": ("GATES", "gate_slice"),
+    "lstm_optax.gates": (
+        "GATES",
+        "KINDS",
+        "CuDNNLayout",
+        "GateBlock",
+        "GateMap",
+        "GatePart",
+        "find_gates",
+        "gate_slice",
+    ),
     "lstm_optax.lstm": (
         "BACKENDS",
         "LSTM",

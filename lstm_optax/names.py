@@ -11,6 +11,7 @@ OPTIMIZER_NAMES = (
     "adam",
     "nadam",
     "nadamw",
+    "gate_muon",
     "optax.adamw",
     "optax.nadam",
     "optax.lion",

@@ -8,8 +8,10 @@ from typing import Any
 import optax
 import optax.contrib
 
+from lstm_optax.gates import GateMap
 from lstm_optax.names import OPTIMIZER_NAMES
 from lstm_optax.transforms import (
+    by_gate,
     debias,
     ema,
     keep_dtype,
@@ -21,11 +23,13 @@ from lstm_optax.transforms import (
 from lstm_optax.transforms import (
     momentum as heavy_ball,
 )
+from lstm_optax.transforms.muon import muon_direction
 from lstm_optax.transforms.scalars import Scalar
 
 __all__ = [
     "OPTIMIZERS",
     "adam",
+    "gate_muon",
     "momentum_sgd",
     "nadam",
     "nadamw",
@@ -219,6 +223,47 @@ def nadamw(
     return optax.chain(
         _nadam_direction(b1, b2, eps),
         keep_dtype(optax.add_decayed_weights(weight_decay, mask)),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def gate_muon(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    momentum: Scalar = 0.95,
+    rms: Scalar = 0.2,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    gates: Callable[[Any], GateMap] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Muon on each gate's kernels of an LSTM, Nadam on all other parameters.
+
+        u = rms · √max(rows, columns) · orthogonalised(momentum of g),  for each gate's block alone
+        θ ← θ − η u;  elsewhere u is the direction of nadam
+
+    Muon on a whole kernel mixes its four gates: where one has a large gradient, the steps of the
+    others shrink.
+
+    Args:
+      learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
+      momentum: in [0, 1), Muon's, with Nesterov's look-ahead.
+      rms: ≥ 0, about the root mean square of Muon's u; Nadam's entries are of that order.
+      b1, b2, eps: of `nadam`.
+      gates: as in `by_gate`.
+
+    Raises:
+      ValueError: a number out of range; at `init`: there is no LSTM, or as `find_gates`.
+
+    Reference: Jordan et al., 2024, "Muon"; the scale of Liu et al., 2025, arXiv:2502.16982.
+    """
+    muon = muon_direction(momentum, rms)
+    return optax.chain(
+        by_gate(
+            {"kernel_ih": muon, "kernel_hh": muon},
+            others=_nadam_direction(b1, b2, eps),
+            gates=gates,
+        ),
         scale_by_learning_rate(learning_rate),
     )
 

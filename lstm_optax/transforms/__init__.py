@@ -29,6 +29,7 @@ from lstm_optax.transforms.look_ahead import (
     nesterov,
 )
 from lstm_optax.transforms.momentum_correction import CorrectedMomentumState, corrected_momentum
+from lstm_optax.transforms.per_gate import ByGateState, by_gate
 from lstm_optax.transforms.preconditioning import PreconditionState, precondition
 from lstm_optax.transforms.rate import scale_by_learning_rate
 from lstm_optax.transforms.second_moment import (
@@ -44,6 +45,7 @@ from lstm_optax.transforms.second_moment import (
 from lstm_optax.transforms.states import find_states
 
 __all__ = [
+    "ByGateState",
     "CenteredMeanSquareState",
     "ClipByGlobalNormState",
     "ClipByNormQuantileState",
@@ -59,6 +61,7 @@ __all__ = [
     "PreconditionState",
     "RunningMaxState",
     "SumSquareState",
+    "by_gate",
     "centered_mean_square",
     "clip_by_global_norm",
     "clip_by_norm_quantile",
