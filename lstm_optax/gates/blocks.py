@@ -25,6 +25,9 @@ class GateBlock(NamedTuple):
 
     def put(self, leaf: Any, block: Any) -> Any:
         """Return the leaf with this block in it, laid out as `take` gives it."""
+        import jax.numpy as jnp
+
+        leaf = jnp.asarray(leaf)
         there = leaf[self.index]
         block = block.T if self.transposed else block
         return leaf.at[self.index].set(block.reshape(there.shape).astype(there.dtype))

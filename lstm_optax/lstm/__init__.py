@@ -2,6 +2,7 @@
 
 from lstm_optax.lstm.cell import LSTMParams, LSTMState, lstm_cell
 from lstm_optax.lstm.convert import lstm_params_from_torch
+from lstm_optax.lstm.initializers import init_chrono, init_forget_bias, init_orthogonal
 from lstm_optax.lstm.layer import LSTM
 from lstm_optax.lstm.sequence import BACKENDS, lstm_sequence
 from lstm_optax.lstm.weights import LSTMWeights
@@ -12,6 +13,9 @@ __all__ = [
     "LSTMParams",
     "LSTMState",
     "LSTMWeights",
+    "init_chrono",
+    "init_forget_bias",
+    "init_orthogonal",
     "lstm_cell",
     "lstm_params_from_torch",
     "lstm_sequence",
