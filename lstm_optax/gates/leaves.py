@@ -12,7 +12,7 @@ class Leaf(NamedTuple):
     shape: tuple[int, ...] | None  # None where there is no array, as under a mask
 
     def __str__(self) -> str:
-        return repr("/".join(self.name))
+        return repr("/".join(self.name)) if self.name else "the root"
 
 
 def named_leaves(params: Any, names: Any = None) -> dict[tuple[str, ...], Leaf]:

@@ -13,7 +13,7 @@ from flax import nnx
 from flax.training.train_state import TrainState
 from jax.sharding import NamedSharding, PartitionSpec
 from rules_table import NEED_LSTM, Row, trajectory
-from test_by_gate import gradients_of, params_of
+from test_by_gate import H, gradients_of, params_of
 
 import lstm_optax as lo
 
@@ -81,8 +81,11 @@ def test_keeps_dtypes(name):
 @every_row
 @pytest.mark.parametrize("traced", [False, True])
 def test_keeps_dtypes_in_double_precision(name, traced, x64):
-    contract.test_dtypes_stay(name, False)
     contract.test_dtypes_stay_in_double_precision(name, traced)
+    for dtype in (jnp.float32, jnp.float64):
+        state = ROWS[name].build().init(params_of(dtype))
+        moments = {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.size > 2 * H}
+        assert moments == {jnp.dtype(dtype)}
 
 
 @every_row
