@@ -142,9 +142,18 @@ def test_masked_leaves_are_passed_over():
     kept = {name for name, leaf in params.items() if masked[name] is leaf}
     found = find_gates(masked)
     assert found.parts == tuple(part for part in left if part.path[0].key in kept)
-    ours = LAYOUTS["LSTMParams"].params()
-    biases = find_gates(lo.LSTMParams(None, None, ours.bias))  # ours has a name of its own
-    assert {block.kind for block in biases.blocks} == {"bias"}
+
+
+@pytest.mark.parametrize("masked", [None, optax.MaskedNode()])
+def test_what_is_masked_still_has_its_name(masked):
+    """So the biases that are left are known for an LSTM's."""
+    ours = lo.LSTMParams(masked, masked, LAYOUTS["LSTMParams"].params().bias)
+    flax = LAYOUTS["Flax Linen"].params()["params"]
+    cell = {name: {leaf: masked for leaf in module} for name, module in flax["cell"].items()}
+    cell["hf"]["bias"] = flax["cell"]["hf"]["bias"]
+    for params, gates in ((ours, GATES), ({"cell": cell}, ("forget",))):
+        found = [(block.kind, block.gate) for block in find_gates(params).blocks]
+        assert found == [("bias", gate) for gate in gates]
 
 
 def test_a_layout_may_be_told():
@@ -246,6 +255,11 @@ BAD = [
         {"a": (99,), "b": (200,)},
         {"layout": lo.CuDNNLayout(3, 5)},
         "2 vectors may be cuDNN's, of 'a' (99,), 'b' (200,); name the one by layout={'its name'",
+    ),
+    (
+        {"kernel_ih": (3, 20), "kernel_hh": (5, 20), "recurrent_kernel": (5, 20), "bias": (20,)},
+        {},
+        "'bias' fits two layouts: name the right one by layout=",
     ),
     (GRU, {"layout": "pytorch"}, "layout is 'pytorch'; expected one of lstm_optax, flax, keras"),
     (GRU, {"layout": {"": "tensorflow"}}, "layout is 'tensorflow'; expected one of"),
