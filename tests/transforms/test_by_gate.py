@@ -106,7 +106,12 @@ def test_equals_splitting_by_hand(name):
     chex.assert_trees_all_equal(updates["head"], gradients["head"])
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+PLAIN_LAYOUTS = ("cuDNN", "Haiku", "Flax Linen", "PyTorch, LSTM")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in PLAIN_LAYOUTS else pytest.param(name, marks=slow) for name in LAYOUTS]
+)
 def test_every_layout_moves_alike(name):
     """Each block moves as it would alone, wherever it lies."""
     layout = LAYOUTS[name]

@@ -81,7 +81,7 @@ def test_keeps_dtypes(name):
 @every_row
 @pytest.mark.parametrize("traced", [False, True])
 def test_keeps_dtypes_in_double_precision(name, traced, x64):
-    contract.test_dtypes_stay_in_double_precision(name, traced)
+    contract.test_dtypes_stay_in_double_precision(name, traced, x64)
     for dtype in (jnp.float32, jnp.float64):
         state = ROWS[name].build().init(params_of(dtype))
         moments = {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.size > 2 * H}
@@ -104,6 +104,7 @@ def test_masked_and_partition(name):
     contract.close(masked["lstm"].bias, gradients["lstm"].bias)
 
 
+@pytest.mark.slow
 @every_row
 def test_donation_and_one_trace(name):
     """One trace of a donated `scan`, an LSTM for every mix of bf16, f16 and f32."""
