@@ -34,7 +34,9 @@ def muon_direction(momentum: Scalar, rms: Scalar) -> optax.GradientTransformatio
 
     def update(updates, state, params=None):
         del params
-        updates, state = inner.update(cast_like(updates, moments_like(updates)), state)
-        return jax.tree.map(lambda u: rms * max(u.shape) ** 0.5 * u, updates), state
+        wide = cast_like(updates, moments_like(updates))
+        u, new_state = inner.update(wide, state)
+        scaled = jax.tree.map(lambda u: rms * max(u.shape) ** 0.5 * u, u)
+        return scaled, cast_like(new_state, state)  # a traced momentum may be wider
 
     return keep_dtype(optax.GradientTransformation(init, update))
