@@ -12,6 +12,7 @@ OPTIMIZER_NAMES = (
     "nadam",
     "nadamw",
     "awd_sgd",
+    "gate_muon",
     "optax.adamw",
     "optax.nadam",
     "optax.lion",

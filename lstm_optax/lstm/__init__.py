@@ -9,6 +9,7 @@ from lstm_optax.lstm.bptt import (
 from lstm_optax.lstm.cell import LSTMParams, LSTMState, lstm_cell
 from lstm_optax.lstm.convert import lstm_params_from_torch
 from lstm_optax.lstm.flow import GradientFlow, probe
+from lstm_optax.lstm.initializers import init_chrono, init_forget_bias, init_orthogonal
 from lstm_optax.lstm.layer import LSTM
 from lstm_optax.lstm.sequence import BACKENDS, lstm_sequence
 from lstm_optax.lstm.vanishing import vanishing_penalty
@@ -25,6 +26,9 @@ __all__ = [
     "LSTMWeights",
     "clip_cotangent",
     "clip_cotangent_norm",
+    "init_chrono",
+    "init_forget_bias",
+    "init_orthogonal",
     "lstm_cell",
     "lstm_params_from_torch",
     "lstm_sequence",

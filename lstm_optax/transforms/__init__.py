@@ -31,6 +31,7 @@ from lstm_optax.transforms.look_ahead import (
     nesterov,
 )
 from lstm_optax.transforms.momentum_correction import CorrectedMomentumState, corrected_momentum
+from lstm_optax.transforms.per_gate import ByGateState, by_gate
 from lstm_optax.transforms.preconditioning import PreconditionState, precondition
 from lstm_optax.transforms.rate import scale_by_learning_rate, scale_by_rate_factor
 from lstm_optax.transforms.second_moment import (
@@ -52,6 +53,7 @@ from lstm_optax.transforms.triggered_averaging import (
 
 __all__ = [
     "AverageState",
+    "ByGateState",
     "CenteredMeanSquareState",
     "ClipByGlobalNormState",
     "ClipByNormQuantileState",
@@ -68,6 +70,7 @@ __all__ = [
     "RunningMaxState",
     "SumSquareState",
     "TriggeredAverageState",
+    "by_gate",
     "centered_mean_square",
     "clip_by_global_norm",
     "clip_by_norm_quantile",

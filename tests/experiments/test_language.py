@@ -10,7 +10,15 @@ import optax
 import pytest
 from flax import nnx
 
-from lstm_optax import OPTIMIZERS, Batch, GuardState, TextError, TrainConfig, find_states
+from lstm_optax import (
+    OPTIMIZERS,
+    Batch,
+    GuardState,
+    LSTMParams,
+    TextError,
+    TrainConfig,
+    find_states,
+)
 from lstm_optax.experiments import language
 from lstm_optax.experiments.options import DECAYING_OPTIMIZERS
 
@@ -120,7 +128,7 @@ def test_every_optimizer_follows_the_schedule(name):
     optimizer = language.make_optimizer(
         config(optimizer=name), lambda step: jnp.where(step == 0, 0.0, 0.1)
     )
-    params = {"w": jnp.full([3, 4], 2.0), "b": jnp.ones([4])}
+    params = LSTMParams(jnp.ones([3, 8]), jnp.full([2, 8], 2.0), jnp.ones([8]))
     state, grads = optimizer.init(params), jax.tree.map(jnp.ones_like, params)
     still, state = optimizer.update(grads, state, params)
     moved, state = optimizer.update(grads, state, params)

@@ -136,6 +136,7 @@ OWN = {
     for name, (numbers, scale) in OWN_NUMBERS.items()
 }
 OPTAX = {n: Row(f, RATE, ours=False) for n, f in OPTIMIZERS.items() if n.startswith("optax.")}
+NEED_LSTM = {"by_gate", "gate_muon"}  # in test_by_gate_contract.py, on a tree that has one
 RULES = TRANSFORMS | OWN
 EVERYTHING = RULES | OPTAX
 

@@ -1,9 +1,10 @@
 """The gates of an LSTM: their names, and their order in the library's own kernels."""
 
-__all__ = ["GATES", "gate_slice"]
-
 GATES = ("input", "forget", "cell", "output")
 """The order i, f, g, o of the blocks along the last axis of a kernel, as in PyTorch and Flax."""
+
+KINDS = ("kernel_ih", "kernel_hh", "bias")
+"""What a gate has: a kernel for the input, one for the hidden state, a bias."""
 
 
 def gate_slice(gate: str, hidden_features: int) -> slice:

@@ -1,16 +1,10 @@
-"""The library's own optimizers, each one chain of the algebra, and the table of all there are."""
+"""The optimizers of every network, each one chain of the algebra."""
 
-from collections.abc import Callable, Mapping
-from functools import reduce
-from types import MappingProxyType
 from typing import Any
 
 import optax
-import optax.contrib
 
-from lstm_optax.names import OPTIMIZER_NAMES
 from lstm_optax.transforms import (
-    clip_by_global_norm,
     debias,
     ema,
     keep_dtype,
@@ -18,25 +12,11 @@ from lstm_optax.transforms import (
     nesterov,
     precondition,
     scale_by_learning_rate,
-    triggered_average,
 )
 from lstm_optax.transforms import (
     momentum as heavy_ball,
 )
 from lstm_optax.transforms.scalars import Scalar
-
-__all__ = [
-    "OPTIMIZERS",
-    "adam",
-    "awd_sgd",
-    "momentum_sgd",
-    "nadam",
-    "nadamw",
-    "nesterov_sgd",
-    "rmsprop",
-    "rmsprop_momentum",
-    "sgd",
-]
 
 
 def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
@@ -165,7 +145,8 @@ def adam(
     )
 
 
-def _nadam_direction(b1: Scalar, b2: Scalar, eps: Scalar) -> optax.GradientTransformation:
+def nadam_direction(b1: Scalar, b2: Scalar, eps: Scalar) -> optax.GradientTransformation:
+    """Return the direction of `nadam`."""
     return precondition(debias(nesterov(ema(b1)), b1), debias(mean_square(b2), b2), eps=eps)
 
 
@@ -192,7 +173,7 @@ def nadam(
 
     Reference: Dozat, 2016, ICLR workshop; in this form Dahl et al., 2023, arXiv:2306.07179.
     """
-    return optax.chain(_nadam_direction(b1, b2, eps), scale_by_learning_rate(learning_rate))
+    return optax.chain(nadam_direction(b1, b2, eps), scale_by_learning_rate(learning_rate))
 
 
 def nadamw(
@@ -220,48 +201,7 @@ def nadamw(
     Reference: Loshchilov & Hutter, 2019, arXiv:1711.05101, on Nadam.
     """
     return optax.chain(
-        _nadam_direction(b1, b2, eps),
+        nadam_direction(b1, b2, eps),
         keep_dtype(optax.add_decayed_weights(weight_decay, mask)),
         scale_by_learning_rate(learning_rate),
     )
-
-
-def awd_sgd(
-    learning_rate: optax.ScalarOrSchedule = 30.0,
-    *,
-    clip: Scalar = 0.25,
-    weight_decay: Scalar = 1.2e-6,
-    nonmonotone: int = 5,
-) -> optax.GradientTransformationExtraArgs:
-    """Clip, descend, and average once the validation loss has ceased to fall, as AWD-LSTM does.
-
-        θ ← θ − η (g · min(1, c/‖g‖) + λ θ);  `eval_params` gives the mean of θ since the trigger
-
-    The losses come by `observe`; see `triggered_average`.
-
-    Args:
-      learning_rate: η ≥ 0; a number, a traced scalar, or a schedule. The authors' is constant.
-      clip: c ≥ 0, the largest norm of the gradient.
-      weight_decay: λ ≥ 0, per unit of learning rate.
-      nonmonotone: n ≥ 1, how many of the losses may be no better than one before them.
-
-    Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, NT-ASGD.
-    """
-    descent = optax.chain(
-        clip_by_global_norm(clip),
-        keep_dtype(optax.add_decayed_weights(weight_decay)),
-        scale_by_learning_rate(learning_rate),
-    )
-    return triggered_average(descent, nonmonotone=nonmonotone)
-
-
-def _find(name: str) -> Callable[..., optax.GradientTransformation]:
-    package, _, path = name.partition(".")
-    return reduce(getattr, path.split("."), optax) if path else globals()[package]
-
-
-OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = MappingProxyType(
-    {name: _find(name) for name in OPTIMIZER_NAMES}
-)
-"""Every optimizer by name, each called with its learning rate first; Optax's own under their full
-names, so that they can be compared."""

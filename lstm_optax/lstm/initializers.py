@@ -1,0 +1,133 @@
+"""Initial values for the LSTMs in existing parameters, of whichever library."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from lstm_optax.gates import GateBlock, GateMap, find_gates
+
+Params = TypeVar("Params")
+FindGates = Callable[[Any], GateMap]
+
+
+def init_forget_bias(
+    params: Params, value: float | Array = 1.0, *, gates: FindGates | None = None
+) -> Params:
+    """Return the parameters with every forget gate's bias at a value, in all layers and directions.
+
+        b_f = value
+
+    b_f is all that is added to the gate: of two biases, as in PyTorch, the first becomes the value
+    and the second 0; at Haiku's forget gate, which adds 1 itself, it becomes value − 1.
+
+    Args:
+      params: any tree that `find_gates` reads; all else in it stays as it is.
+      value: b_f.
+      gates: as in `by_gate`.
+
+    Raises:
+      ValueError: an LSTM has no bias, or as `find_gates`.
+
+    Reference: Jozefowicz, Zaremba & Sutskever, 2015, ICML.
+    """
+    return _set_biases(params, lambda cell, size: {"forget": jnp.full(size, value)}, gates)
+
+
+def init_chrono(
+    params: Params, key: PRNGKeyArray, *, max_time: float, gates: FindGates | None = None
+) -> Params:
+    """Return the parameters with biases whose memories last from 1 to `max_time` steps.
+
+        b_f = log u,  u uniform in [1, max_time − 1];  b_i = −b_f
+
+    σ(b_f) = u/(1 + u), so that a unit forgets in about 1 + u steps. The biases of the cell and of
+    the output gate stay as they are. Two biases and Haiku's 1 as in `init_forget_bias`.
+
+    Args:
+      params: any tree that `find_gates` reads; all else in it stays as it is.
+      key: each layer and direction draws its own.
+      max_time: at least 2, the longest memory wanted, in time steps.
+      gates: as in `by_gate`.
+
+    Raises:
+      ValueError: `max_time` is below 2, an LSTM has no bias, or as `find_gates`.
+
+    Reference: Tallec & Ollivier, 2018, arXiv:1804.11188.
+    """
+    if not max_time >= 2:
+        raise ValueError(f"max_time is {max_time}, but must be at least 2 time steps")
+
+    def draw(cell, size):
+        u = jax.random.uniform(jax.random.fold_in(key, cell), size, maxval=max_time - 1, minval=1.0)
+        return {"forget": jnp.log(u), "input": -jnp.log(u)}
+
+    return _set_biases(params, draw, gates)
+
+
+def init_orthogonal(
+    params: Params, key: PRNGKeyArray, *, scale: float = 1.0, gates: FindGates | None = None
+) -> Params:
+    """Return the parameters with an orthogonal recurrent block for each gate.
+
+        Wᵀ W = scale² I,  W [hidden, hidden] of each gate, layer and direction
+
+    Args:
+      params: any tree that `find_gates` reads; all else in it stays as it is.
+      key: each block draws its own.
+      scale: of every singular value.
+      gates: as in `by_gate`.
+
+    Raises:
+      ValueError: as `find_gates`.
+
+    Reference: Saxe, McClelland & Ganguli, 2014, arXiv:1312.6120.
+    """
+    found = (gates or find_gates)(params)
+    number = {name: i for i, name in enumerate(_names(found))}
+    orthogonal = jax.nn.initializers.orthogonal(scale)
+
+    def new(block, x):
+        if block.kind != "kernel_hh":
+            return x
+        dtype = jnp.promote_types(x.dtype, jnp.float32)  # no QR in bfloat16
+        return orthogonal(jax.random.fold_in(key, number[_name(block)]), x.shape, dtype)
+
+    return found.map(new, params)
+
+
+def _name(block: GateBlock) -> tuple[str, int, str, str]:
+    return block.lstm, block.layer, block.direction, block.gate
+
+
+def _names(found: GateMap) -> list[tuple[str, int, str, str]]:
+    return sorted({_name(block) for block in found.blocks})
+
+
+def _set_biases(
+    params: Params,
+    values: Callable[[int, tuple[int, ...]], dict[str, Array]],
+    gates: FindGates | None,
+) -> Params:
+    """Set the sum of each gate's biases to values(number of the cell, shape of a bias)."""
+    found = (gates or find_gates)(params)
+    cells = sorted({name[:3] for name in _names(found)})
+    biased = {_name(block)[:3] for block in found.blocks if block.kind == "bias"}
+    if bare := [cell for cell in cells if cell not in biased]:
+        lstm, layer, direction = bare[0]
+        raise ValueError(f"the LSTM at {lstm!r}, layer {layer}, {direction}, has no bias to set")
+    seen = set()
+
+    def new(block, x):
+        if block.kind != "bias":
+            return x
+        value = values(cells.index(_name(block)[:3]), x.shape).get(block.gate)
+        if value is None:
+            return x
+        first = _name(block) not in seen
+        seen.add(_name(block))
+        return value - block.added if first else jnp.zeros_like(x)
+
+    return found.map(new, params)

@@ -1,0 +1,42 @@
+"""Muon's direction of a matrix, from Optax, with the dtypes of this library."""
+
+import jax
+import optax
+import optax.contrib
+
+from lstm_optax.transforms.dtypes import cast_like, keep_dtype, moments_like
+from lstm_optax.transforms.scalars import Scalar, check_range
+
+
+def muon_direction(momentum: Scalar, rms: Scalar) -> optax.GradientTransformation:
+    """Orthogonalise the momentum of a matrix by Optax's `scale_by_muon`, for a given size.
+
+        gives rms · √max(rows, columns) · orthogonalised(momentum of g)
+
+    An orthogonal matrix scaled so has entries of root mean square `rms`, whatever its shape, and
+    whether it is transposed.
+
+    Args:
+      momentum: in [0, 1), with Nesterov's look-ahead.
+      rms: ≥ 0.
+
+    Raises:
+      ValueError: a number out of range.
+
+    Reference: Jordan et al., 2024, "Muon"; the scale of Liu et al., 2025, arXiv:2502.16982.
+    """
+    check_range("momentum", momentum, 0, 1)
+    check_range("rms", rms)
+    inner = optax.contrib.scale_by_muon(beta=momentum)
+
+    def init(params):
+        return inner.init(moments_like(params))
+
+    def update(updates, state, params=None):
+        del params
+        wide = cast_like(updates, moments_like(updates))
+        u, new_state = inner.update(wide, state)
+        scaled = jax.tree.map(lambda u: rms * max(u.shape) ** 0.5 * u, u)
+        return scaled, cast_like(new_state, state)  # a traced momentum may be wider
+
+    return keep_dtype(optax.GradientTransformation(init, update))

@@ -1,0 +1,136 @@
+"""The parameters of an LSTM as each library names them, inputs 3, hidden 5, recorded from it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lstm_optax as lo
+
+N, H = 3, 5
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a library has: names and shapes as read, and what is found in them."""
+
+    source: str  # and the version it was read from
+    shapes: Any  # the tree
+    arguments: dict = field(default_factory=dict)
+    cells: tuple = (("", 0, "forward"),)
+    biases: int = 1  # for each cell
+
+    def params(self, seed: int = 0) -> Any:
+        """Random parameters, of a size at which each gate matters."""
+        rng = np.random.default_rng(seed)
+        return jax.tree.map(
+            lambda shape: jnp.asarray(rng.normal(size=shape) / 2, jnp.float32),
+            self.shapes,
+            is_leaf=lambda node: type(node) is tuple,
+        )
+
+
+FLAX_APART = {
+    **{f"i{gate}": {"kernel": (N, H)} for gate in ("i", "f", "g", "o")},
+    **{f"h{gate}": {"kernel": (H, H), "bias": (H,)} for gate in ("i", "f", "g", "o")},
+}
+FLAX_FUSED = {
+    "dense_i": {"kernel": (N, 4 * H)},
+    "dense_h": {"kernel": (H, 4 * H), "bias": (4 * H,)},
+}
+KERAS = {"kernel": (N, 4 * H), "recurrent_kernel": (H, 4 * H), "bias": (4 * H,)}
+BOTH = (("lstm", 0, "forward"), ("lstm", 0, "backward"))
+
+LAYOUTS = {
+    "LSTMParams": Layout(
+        "lstm_optax 0.1",
+        lo.LSTMParams((N, 4 * H), (H, 4 * H), (4 * H,)),
+        cells=(("", 0, "forward"),),
+    ),
+    "Flax NNX, LSTMCell": Layout(
+        "flax 0.12.8",
+        {("if_" if name == "if" else name): module for name, module in FLAX_APART.items()},
+    ),
+    "Flax NNX, OptimizedLSTMCell": Layout("flax 0.12.8", FLAX_FUSED),
+    "Flax Linen": Layout(
+        "flax 0.12.8", {"params": {"cell": FLAX_APART}}, cells=(("params/cell", 0, "forward"),)
+    ),
+    "Haiku": Layout(
+        "dm-haiku 0.0.17",
+        {"lstm/linear": {"w": (N + H, 4 * H), "b": (4 * H,)}},
+        cells=(("lstm", 0, "forward"),),
+    ),
+    "Equinox": Layout(
+        "equinox 0.13.8", {"weight_ih": (4 * H, N), "weight_hh": (4 * H, H), "bias": (4 * H,)}
+    ),
+    "Keras": Layout(
+        "keras 3.15.0",
+        {"sequential": {"lstm": {"lstm_cell": KERAS}}},
+        cells=(("sequential/lstm/lstm_cell", 0, "forward"),),
+    ),
+    "Keras, variables": Layout(
+        "keras 3.15.0",
+        list(KERAS.values()),
+        {"names": [f"lstm/lstm_cell/{name}" for name in KERAS]},
+        cells=(("lstm/lstm_cell", 0, "forward"),),
+    ),
+    "PyTorch, LSTM": Layout(
+        "torch 2.13.0",
+        {
+            f"lstm.{name}_l0{end}": shape
+            for end in ("", "_reverse")
+            for name, shape in {
+                "weight_ih": (4 * H, N),
+                "weight_hh": (4 * H, H),
+                "bias_ih": (4 * H,),
+                "bias_hh": (4 * H,),
+            }.items()
+        },
+        cells=BOTH,
+        biases=2,
+    ),
+    "PyTorch, LSTMCell": Layout(
+        "torch 2.13.0",
+        {
+            "weight_ih": (4 * H, N),
+            "weight_hh": (4 * H, H),
+            "bias_ih": (4 * H,),
+            "bias_hh": (4 * H,),
+        },
+        biases=2,
+    ),
+    "cuDNN": Layout(
+        "jax 0.10.2",
+        {"lstm": (4 * (2 * (N * H + H * H) + 2 * (2 * H * H + H * H) + 8 * H),)},
+        {"layout": lo.CuDNNLayout(N, H, 2, True)},
+        cells=(*BOTH, ("lstm", 1, "forward"), ("lstm", 1, "backward")),
+        biases=2,
+    ),
+}
+
+
+def as_lstm_params(params: Any, found: lo.GateMap) -> dict[tuple, lo.LSTMParams]:
+    """Each cell of a map as parameters of this library, i, f, g, o."""
+    leaves = dict(jax.tree_util.tree_flatten_with_path(params)[0])
+    cells: dict[tuple, dict] = {}
+    for block in found.blocks:
+        cell = cells.setdefault((block.lstm, block.layer, block.direction), {})
+        cell.setdefault((block.kind, block.gate), []).append(block.take(leaves[block.path]))
+        if block.kind == "bias":
+            cell[block.kind, block.gate].append(jnp.full(block.shape, block.added))
+
+    def kind(cell, name):
+        return jnp.concatenate([sum(cell[name, gate]) for gate in lo.GATES], axis=-1)
+
+    return {
+        where: lo.LSTMParams(*(kind(cell, name) for name in lo.KINDS))
+        for where, cell in cells.items()
+    }
+
+
+def run(params: lo.LSTMParams, x: jax.Array, *, reverse: bool = False) -> jax.Array:
+    """The outputs of an LSTM over x [time, batch, features], from a state of zero."""
+    zero = jnp.zeros((x.shape[1], params.kernel_hh.shape[0]))
+    return lo.lstm_sequence(params, x, lo.LSTMState(zero, zero), reverse=reverse)[0]

@@ -1,0 +1,316 @@
+"""A transformation for each gate: equal to splitting by hand, whatever the layout."""
+
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+import pytest
+import rules_table
+
+import lstm_optax as lo
+from lstm_optax import GATES, by_gate, find_gates, gate_slice
+
+sys.path.append(str(Path(__file__).parent.parent / "gates"))
+from layouts_table import LAYOUTS  # noqa: E402
+
+STEPS, N, H = 4, 3, 5
+trajectory = jax.jit(rules_table.trajectory, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def first(tx, gradient, params):
+    """The first updates, and the state after them."""
+    return optax.with_extra_args_support(tx).update(gradient, tx.init(params), params)
+
+
+def params_of(dtype=jnp.float32):
+    """An LSTM of this library and a layer behind it."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "lstm": lo.LSTMParams((N, 4 * H), (H, 4 * H), (4 * H,)),
+        "head": {"kernel": (H, 2), "bias": (2,)},
+    }
+    return jax.tree.map(
+        lambda shape: jnp.asarray(rng.normal(size=shape), dtype),
+        shapes,
+        is_leaf=lambda node: type(node) is tuple,
+    )
+
+
+def gradients_of(steps, dtype=jnp.float32, params=None):
+    """Gradients of sizes that differ from gate to gate and from leaf to leaf, one step of zeros."""
+    rng = np.random.default_rng(1)
+
+    def draw(p):
+        values = rng.normal(size=(steps, *p.shape)) * rng.choice([0.1, 1, 10], size=p.shape[-1])
+        values[steps // 2] = 0
+        return jnp.asarray(values, dtype)
+
+    return jax.tree.map(draw, params_of() if params is None else params)
+
+
+def split(tree, gates=GATES):
+    """The same parameters with an array for each gate, as one would split them by hand."""
+    return {
+        "lstm": {
+            kind: {gate: np.asarray(leaf)[..., gate_slice(gate, H)] for gate in gates}
+            for kind, leaf in tree["lstm"]._asdict().items()
+        },
+        "head": tree["head"],
+    }
+
+
+def blocks_of(found, *trees):
+    """Each block of a map, and what it is in each tree."""
+    there = [dict(jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]) for tree in trees]
+    for block in found.blocks:
+        yield block, *(block.take(leaves[block.path]) for leaves in there)
+
+
+TRANSFORMATIONS = {
+    "adam": lo.adam(0.1),
+    "nadamw": lo.nadamw(0.1, weight_decay=0.3),
+    "clip": lo.clip_by_global_norm(1.0),
+    "quantile": lo.clip_by_norm_quantile(0.5, window=H),  # a ring as long as a bias
+    "optax.clip": optax.clip_by_global_norm(1.0),
+    "muon": optax.contrib.muon(0.1),
+    "lamb": optax.lamb(0.1),
+    "adafactor": optax.adafactor(0.1, min_dim_size_to_factor=2),
+    "schedule_free": optax.contrib.schedule_free_adamw(0.1),
+}
+
+
+PLAIN = ("adam", "clip", "muon")
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in PLAIN else pytest.param(name, marks=slow) for name in TRANSFORMATIONS]
+)
+def test_equals_splitting_by_hand(name):
+    tx, params, gradients = TRANSFORMATIONS[name], params_of(), gradients_of(STEPS)
+    updates, _ = trajectory(by_gate(tx, others=optax.identity()), params, gradients)
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
+    ours, by_hand = split(updates)["lstm"], split(gradients)["lstm"]
+    for kind, gates in split(params)["lstm"].items():
+        for gate, p in gates.items():
+            alone = trajectory(tx, p, by_hand[kind][gate])[0]
+            np.testing.assert_allclose(ours[kind][gate], alone, rtol=2e-5, atol=1e-6)
+    chex.assert_trees_all_equal(updates["head"], gradients["head"])
+
+
+PLAIN_LAYOUTS = ("cuDNN", "Haiku", "Flax Linen", "PyTorch, LSTM")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in PLAIN_LAYOUTS else pytest.param(name, marks=slow) for name in LAYOUTS]
+)
+def test_every_layout_moves_alike(name):
+    """Each block moves as it would alone, wherever it lies."""
+    layout = LAYOUTS[name]
+    params, find = layout.params(), partial(find_gates, **layout.arguments)
+    gradient = layout.params(seed=1)
+    updates, _ = first(by_gate(lo.clip_by_global_norm(1.0), gates=find), gradient, params)
+    for _, update, g in blocks_of(find(params), updates, gradient):
+        np.testing.assert_allclose(update, g * min(1, 1 / np.linalg.norm(g)), rtol=1e-5)
+
+
+def test_the_most_specific_key_decides():
+    marks = {
+        "forget": optax.scale(2.0),
+        "kernel_hh": optax.scale(3.0),
+        ("kernel_hh", "forget"): optax.scale(5.0),
+        ("bias", "output"): optax.scale(7.0),
+    }
+    params = jax.tree.map(jnp.ones_like, params_of())
+    tx = by_gate(marks, others=optax.scale(-1.0))
+    updates, _ = first(tx, params, params)
+    expected = {
+        "kernel_ih": {"forget": 2.0},
+        "kernel_hh": dict.fromkeys(GATES, 3.0) | {"forget": 5.0},
+        "bias": {"forget": 2.0, "output": 7.0},
+    }
+    for kind, gates in split(updates)["lstm"].items():
+        for gate, block in gates.items():
+            np.testing.assert_array_equal(block, expected[kind].get(gate, -1.0))
+    assert all(np.all(leaf == -1) for leaf in jax.tree.leaves(updates["head"]))
+
+
+def test_others_see_the_rest_as_one_tree():
+    """A norm of the others is that of all that no key names, with no block twice."""
+    params, gradient = params_of(), jax.tree.map(lambda g: g[0], gradients_of(3))
+    tx = by_gate({"forget": optax.set_to_zero()}, others=lo.clip_by_global_norm(jnp.inf))
+    updates, state = first(tx, gradient, params)
+    left = split(gradient, ("input", "cell", "output"))
+    norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(left)))
+    np.testing.assert_allclose(state.others.norm, norm, rtol=1e-6)
+    chex.assert_trees_all_equal(split(updates, ("input", "cell", "output")), left)
+    assert not np.any(split(updates)["lstm"]["bias"]["forget"])
+
+
+def test_all_layouts_of_the_keys_of_one_leaf():
+    """Different rules for the gates of packed leaves: Haiku's order, cuDNN's vector."""
+    for name in ("Haiku", "cuDNN", "PyTorch, LSTM", "Flax Linen"):
+        layout = LAYOUTS[name]
+        params, find = layout.params(), partial(find_gates, **layout.arguments)
+        rules = {("kernel_ih", "cell"): optax.scale(2.0), "forget": optax.scale(3.0)}
+        tx = by_gate(rules, others=optax.scale(5.0), gates=find)
+        updates, _ = first(tx, params, params)
+        for block, update, p in blocks_of(find(params), updates, params):
+            factor = 3.0 if block.gate == "forget" else 5.0
+            factor = 2.0 if (block.kind, block.gate) == ("kernel_ih", "cell") else factor
+            np.testing.assert_allclose(update, factor * p, rtol=1e-6)
+
+
+def test_one_transformation_reaches_every_parameter_once():
+    params = jax.tree.map(jnp.ones_like, params_of())
+    tx = by_gate(lo.sgd(0.5))
+    updates, _ = first(tx, params, params)
+    chex.assert_trees_all_equal(updates, jax.tree.map(lambda p: -0.5 * p, params))
+
+
+def test_moments_are_reshapes_of_the_parameters():
+    params = params_of()
+    state = by_gate(lo.adam(0.1)).init(params)
+    (moments,) = lo.find_states(state.blocks["lstm"].kernel_hh, lo.EmaState)
+    assert moments.mu.shape == (H, 4, H)
+    assert lo.find_states(state.others, lo.EmaState)[0].mu["head"]["kernel"].shape == (H, 2)
+    assert state.blocks["head"]["kernel"] == optax.MaskedNode()
+
+
+def test_a_state_made_of_the_parameters_starts_as_they_do():
+    """Each gate's state comes from its own block."""
+    params = params_of()
+    keep = optax.GradientTransformation(lambda p: p, lambda u, s, p=None: (s, s))
+    tx = by_gate(keep)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params))
+    chex.assert_trees_all_equal(updates, params)
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_a_fused_kernel_is_not_copied(rows):
+    """A donated step of Adam, gate by gate, needs no memory of the size of a kernel."""
+    hidden = 64
+    shapes = dict(kernel_ih=(8, 4 * hidden), kernel_hh=(hidden, 4 * hidden), bias=(4 * hidden,))
+    if rows:
+        shapes = dict(weight_ih=(4 * hidden, 8), weight_hh=(4 * hidden, hidden))
+    params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    tx = by_gate(lo.adam(0.1))
+    state = jax.eval_shape(tx.init, params)
+
+    def step(params, state, gradient):
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * 8 * hidden
+
+
+def test_gate_muon_equals_muon_on_split_kernels():
+    params, gradients = params_of(), gradients_of(STEPS)
+    updates = split(trajectory(lo.gate_muon(0.1), params, gradients)[0])
+    theirs = optax.contrib.muon(0.1, consistent_rms=0.2)
+    by_hand = split(gradients)["lstm"]
+    for kind in ("kernel_ih", "kernel_hh"):
+        p = split(params)["lstm"][kind]
+        expected = trajectory(theirs, p, by_hand[kind])[0]
+        chex.assert_trees_all_close(updates["lstm"][kind], expected, rtol=2e-4, atol=1e-5)
+    left = {"bias": params["lstm"].bias, "head": params["head"]}
+    g = {"bias": gradients["lstm"].bias, "head": gradients["head"]}
+    expected = split({"lstm": params["lstm"], "head": trajectory(lo.nadam(0.1), left, g)[0]})[
+        "head"
+    ]
+    chex.assert_trees_all_close(updates["head"], expected["head"], rtol=1e-5)
+
+
+def test_gate_muon_is_not_muon_on_the_whole_kernel():
+    """A gate with a gradient of a thousand times the size leaves the others' steps as they are."""
+    params, gradient = params_of(), jax.tree.map(lambda g: g[0], gradients_of(3))
+    loud = gradient["lstm"].kernel_hh.at[:, gate_slice("cell", H)].multiply(1000.0)
+    loud = gradient | {"lstm": gradient["lstm"]._replace(kernel_hh=loud)}
+
+    def forget_step(tx, g):
+        return first(tx, g, params)[0]["lstm"].kernel_hh[:, gate_slice("forget", H)]
+
+    ours, whole = lo.gate_muon(0.1), optax.contrib.muon(0.1, consistent_rms=0.2)
+    np.testing.assert_allclose(forget_step(ours, loud), forget_step(ours, gradient), rtol=1e-4)
+    quiet, drowned = (np.linalg.norm(forget_step(whole, g)) for g in (gradient, loud))
+    assert drowned < 0.5 * quiet
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["PyTorch, LSTM", "Flax Linen", "Haiku", "Equinox"])
+def test_gate_muon_moves_every_layout_alike(name):
+    """Transposed kernels get the same steps: the scale does not know rows from columns."""
+    layout = LAYOUTS[name]
+    params = layout.params()
+    tx, muon = lo.gate_muon(0.1), optax.contrib.muon(0.1, consistent_rms=0.2)
+    updates, _ = first(tx, params, params)
+    for block, u, p in blocks_of(find_gates(params), updates, params):
+        if block.kind != "bias":
+            expected = first(muon, jnp.asarray(p), jnp.asarray(p))[0]
+            np.testing.assert_allclose(u, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_clipping_per_gate():
+    """Each block gets the norm 1, and the clips are counted for each."""
+    params, gradient = params_of(), jax.tree.map(lambda g: 100 * g[0], gradients_of(3))
+    tx = by_gate(lo.clip_by_global_norm(1.0), others=optax.identity())
+    updates, state = first(tx, gradient, params)
+    for gates in split(updates)["lstm"].values():
+        for block in gates.values():
+            np.testing.assert_allclose(np.linalg.norm(block), 1.0, rtol=1e-6)
+    clips = lo.find_states(state, lo.ClipByGlobalNormState)
+    assert [c.clipped.tolist() for c in clips] == [[1, 1, 1, 1]] * 3
+
+
+def test_weight_decay_that_spares_biases():
+    params = params_of()
+    decay = optax.add_decayed_weights(0.1)
+    tx = by_gate({"kernel_ih": decay, "kernel_hh": decay}, others=optax.identity())
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = first(tx, zeros, params)
+    expected = zeros | {
+        "lstm": jax.tree.map(lambda p: 0.1 * p, params["lstm"])._replace(bias=zeros["lstm"].bias)
+    }
+    chex.assert_trees_all_close(updates, expected)
+
+
+BAD = [
+    ({"forgets": 1}, "'forgets' names no blocks; keys are a gate (input, forget, cell, output), a"),
+    ({("forget", "bias"): 1}, "('forget', 'bias') names no blocks"),
+    ({("bias",): 1}, "('bias',) names no blocks"),
+    ({3: 1}, "3 names no blocks"),
+    (
+        {"bias": 1, "forget": 1},
+        "'bias' and 'forget' both name the bias of the forget gate: say which by a key ('bias', ",
+    ),
+    ({"forget": 1}, "a dictionary of transformations needs others= for all that it does not name"),
+]
+
+
+@pytest.mark.parametrize("keys, message", BAD, ids=str)
+def test_keys_that_cannot_be(keys, message):
+    rules = {key: optax.identity() for key in keys}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        by_gate(rules)
+
+
+@pytest.mark.parametrize("make", [lambda: by_gate(lo.sgd(0.1)), lambda: lo.gate_muon(0.1)])
+@pytest.mark.parametrize("params", [{}, {"w": jnp.ones((3, 2))}, jnp.ones(3), None])
+def test_a_tree_without_an_lstm_is_said_to_be_one(make, params):
+    with pytest.raises(ValueError, match="there is no LSTM in these parameters"):
+        make().init(params)
+
+
+@pytest.mark.parametrize("number", [{"momentum": 1.0}, {"rms": -0.1}])
+def test_numbers_of_gate_muon_out_of_range(number):
+    with pytest.raises(ValueError, match=f"{next(iter(number))} is"):
+        lo.gate_muon(0.1, **number)
