@@ -20,7 +20,7 @@ from lstm_optax.data import (
     split,
     topics_text,
 )
-from lstm_optax.experiments.options import TrainConfig
+from lstm_optax.experiments.options import RESCALING_OPTIMIZERS, TrainConfig
 from lstm_optax.models import (
     LanguageModel,
     activation_regularizer,
@@ -144,7 +144,8 @@ def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.Gradi
     """Return the optimizer of a configuration, behind the clip of the gradient's norm, guarded."""
     decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
     clip = [clip_by_global_norm(config.clip)] if config.clip else []
-    factor = [scale_by_rate_factor()] if config.vary_window else []
+    within = config.optimizer in RESCALING_OPTIMIZERS  # whose averages must see the scaled step
+    factor = [scale_by_rate_factor()] if config.vary_window and not within else []
     optimizer = optax.chain(*clip, OPTIMIZERS[config.optimizer](schedule, **decay), *factor)
     return guard(optimizer, give_up_after=config.guard) if config.guard else optimizer
 

@@ -25,6 +25,9 @@ DECAYING_OPTIMIZERS = (
 `optax.adafactor` has a decay too, but one that the learning rate does not scale.
 """
 
+RESCALING_OPTIMIZERS = ("awd_sgd",)
+"""The optimizers that scale their own rate by the length of a window of --vary-window."""
+
 OptimizerName = Annotated[
     str, tyro.conf.arg(metavar="NAME", help=f"Optimizer: {', '.join(OPTIMIZER_NAMES)}.")
 ]
@@ -156,6 +159,11 @@ class TrainConfig:
                 )
         if self.locked_dropout and not self.dropout:
             raise OptionError("--locked-dropout needs a --dropout above 0: it says of which kind")
+        if self.vary_window and self.optimizer == "optax.contrib.schedule_free_adamw":
+            raise OptionError(
+                f"--vary-window: {self.optimizer} averages steps that cannot be scaled by the "
+                "length of a window; take another optimizer"
+            )
         if self.tied and self.embedding != self.hidden:
             raise OptionError(
                 f"--tied needs --embedding equal to --hidden, but they are {self.embedding} "

@@ -12,6 +12,7 @@ from lstm_optax.transforms import (
     clip_by_global_norm,
     keep_dtype,
     scale_by_learning_rate,
+    scale_by_rate_factor,
     triggered_average,
 )
 from lstm_optax.transforms.muon import muon_direction
@@ -29,7 +30,8 @@ def awd_sgd(
 
         θ ← θ − η (g · min(1, c/‖g‖) + λ θ);  `eval_params` gives the mean of θ since the trigger
 
-    The losses come by `observe`; see `triggered_average`.
+    The losses come by `observe`; see `triggered_average`. A `rate_factor` given to `update`, such
+    as the relative length of a window, scales η of that step.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule. The authors' is constant.
@@ -43,6 +45,7 @@ def awd_sgd(
         clip_by_global_norm(clip),
         keep_dtype(optax.add_decayed_weights(weight_decay)),
         scale_by_learning_rate(learning_rate),
+        scale_by_rate_factor(),
     )
     return triggered_average(descent, nonmonotone=nonmonotone)
 

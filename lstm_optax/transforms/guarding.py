@@ -64,7 +64,7 @@ def guard(
         new_state = GuardState(
             refused=jnp.where(good, state.refused, increment(state.refused)),
             in_a_row=in_a_row,
-            gave_up=in_a_row >= give_up_after,
+            gave_up=jnp.asarray(in_a_row >= give_up_after, jnp.bool_),
             inner=jax.tree.map(lambda new, old: jnp.where(good, new, old), new_inner, state.inner),
         )
         taken = jax.tree.map(lambda u: jnp.where(good, u, jnp.zeros_like(u)), new_updates)

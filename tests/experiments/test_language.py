@@ -17,7 +17,9 @@ from lstm_optax import (
     LSTMParams,
     TextError,
     TrainConfig,
+    eval_params,
     find_states,
+    observe,
 )
 from lstm_optax.experiments import language
 from lstm_optax.experiments.options import DECAYING_OPTIMIZERS
@@ -256,13 +258,28 @@ def test_varying_windows_read_what_one_long_window_reads(tmp_path, key):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_window_scales_the_rate_by_its_length(name):
     settings = config(optimizer=name, vary_window=True)
-    params = {"w": jnp.full([3, 4], 2.0)}
+    params = LSTMParams(jnp.ones([3, 8]), jnp.full([2, 8], 2.0), jnp.ones([8]))
     optimizer = optax.with_extra_args_support(language.make_optimizer(settings, lambda step: 0.1))
     grads, state = jax.tree.map(jnp.ones_like, params), optimizer.init(params)
     told = language.make_extra_args(settings)(Batch(*[np.zeros(1)] * 3, np.full(2, 6)))
     assert told == {"rate_factor": 6 / 8}
-    whole = optimizer.update(grads, state, params)[0]["w"]
-    np.testing.assert_allclose(
-        optimizer.update(grads, state, params, **told)[0]["w"], whole * 6 / 8, rtol=1e-6
-    )
+    whole = optimizer.update(grads, state, params)[0]
+    scaled = optimizer.update(grads, state, params, **told)[0]
+    chex.assert_trees_all_close(scaled, jax.tree.map(lambda u: u * 6 / 8, whole), rtol=1e-6)
     assert language.make_extra_args(config())(None) == {}
+
+
+def test_the_average_of_awd_sgd_sees_the_scaled_step():
+    settings = config(optimizer="awd_sgd", vary_window=True, clip=0.0)
+    params = {"w": jnp.full([3, 4], 2.0)}
+    optimizer = language.make_optimizer(settings, lambda step: 0.1)
+    state, grads = optimizer.init(params), jax.tree.map(jnp.ones_like, params)
+    for loss in (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0):  # the last is worse: it triggers
+        state = observe(state, loss)
+    path = []
+    for factor in (1.0, 0.5, 0.25):
+        updates, state = optimizer.update(grads, state, params, rate_factor=factor)
+        params = optax.apply_updates(params, updates)
+        path.append(np.asarray(params["w"]))
+    average = eval_params(state, params)["w"]
+    np.testing.assert_allclose(average, np.mean(path[1:], axis=0), rtol=1e-6)

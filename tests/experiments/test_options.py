@@ -124,3 +124,10 @@ def test_what_cannot_be_sampled_is_named(values, message):
 
 def test_a_prompt_of_the_vocabulary_can_be():
     SampleConfig(prompt="cat", temperature=0.0, length=1).check(vocabulary="act")
+
+
+def test_windows_of_random_length_are_refused_where_an_average_would_not_see_them():
+    with pytest.raises(OptionError, match="--vary-window: optax.contrib.schedule_free_adamw"):
+        replace(
+            TrainConfig(), optimizer="optax.contrib.schedule_free_adamw", vary_window=True
+        ).check()
