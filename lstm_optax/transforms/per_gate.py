@@ -17,9 +17,7 @@ EVERY_BLOCK = "every block"
 class ByGateState(NamedTuple):
     """State of `by_gate`."""
 
-    blocks: (
-        Any  # the parameters' tree, for each leaf of an LSTM a tuple of states, one for each key
-    )
+    blocks: Any  # the parameters' tree; for each leaf of an LSTM the states of its keys, a tuple
     others: optax.OptState  # of the rest, as one tree
 
 
