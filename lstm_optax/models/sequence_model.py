@@ -1,11 +1,13 @@
 """A classifier or forecaster: an LSTM stack and a linear output layer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
 
 
@@ -53,6 +55,7 @@ class SequenceModel(nnx.Module):
         *,
         seq_lengths: Int[Array, " batch"] | None = None,
         resets: Bool[Array, "time batch"] | None = None,
+        probe: Sequence[GradientFlow] | None = None,
         deterministic: bool | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "*steps batch outputs"], Carry]:
@@ -62,9 +65,9 @@ class SequenceModel(nnx.Module):
         it; of both directions it reads the state after the whole sequence.
 
         Args:
-          x, carry, seq_lengths, resets, deterministic, rngs: as `LSTM` takes them.
+          x, carry, seq_lengths, resets, probe, deterministic, rngs: as `LSTM` takes them.
         """
-        options: dict[str, Any] = dict(seq_lengths=seq_lengths, resets=resets)
+        options: dict[str, Any] = dict(seq_lengths=seq_lengths, resets=resets, probe=probe)
         x, carry = self.lstm(x, carry, **options, deterministic=deterministic, rngs=rngs)
         if not self.every_step:
             last = carry[-len(self.lstm.directions) :]

@@ -22,6 +22,8 @@ from lstm_optax import (
     token_losses,
 )
 
+pytestmark = pytest.mark.slow  # compiles much
+
 T, B, F, H = 6, 3, 2, 4
 
 

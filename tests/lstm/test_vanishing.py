@@ -8,6 +8,8 @@ import pytest
 
 from lstm_optax import LSTMParams, LSTMState, lstm_sequence, vanishing_penalty
 
+pytestmark = pytest.mark.slow  # compiles much
+
 T, B, F, H = 5, 3, 2, 3
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import lstm_optax as lo
 from lstm_optax.optimizers import OPTIMIZERS
@@ -139,6 +140,13 @@ OPTAX = {n: Row(f, RATE, ours=False) for n, f in OPTIMIZERS.items() if n.startsw
 NEED_LSTM = {"by_gate", "gate_muon"}  # in test_by_gate_contract.py, on a tree that has one
 RULES = TRANSFORMS | OWN
 EVERYTHING = RULES | OPTAX
+
+
+def each(rules: dict[str, Row]) -> list:
+    """The names of the rules; variants of a rule, and averages, wait for the slow tests."""
+    later = {"polyak_average", "ema_average", "triggered_average"}
+    slow = [name for name in rules if "," in name or name in later]
+    return [pytest.param(n, marks=pytest.mark.slow if n in slow else ()) for n in rules]
 
 
 def params_of(dtype=jnp.float32) -> dict:

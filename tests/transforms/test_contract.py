@@ -19,6 +19,7 @@ from rules_table import (
     OWN,
     RULES,
     TRANSFORMS,
+    each,
     gradients_of,
     params_of,
     trajectory,
@@ -37,8 +38,8 @@ STATIC = {
     "clip_by_norm_quantile": "window",
     "awd_sgd": "nonmonotone",
 }  # no number to be traced
-every_rule = pytest.mark.parametrize("name", RULES)
-everything = pytest.mark.parametrize("name", EVERYTHING)
+every_rule = pytest.mark.parametrize("name", each(RULES))
+everything = pytest.mark.parametrize("name", each(EVERYTHING))
 
 
 def close(actual, expected, rtol=1e-5, atol=1e-6):

@@ -10,7 +10,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rules_table import RULES, Row
+from rules_table import RULES, Row, each
 
 STEPS, ENTRIES = 20, 16
 LARGEST = {"linear": 35.0}  # the exponent of |g|; 18 for rules that square it in float32
@@ -20,7 +20,7 @@ DECAYS |= {"mu", "nu"}
 NORMS = {"clipnorm", "global_clipnorm", "grad_clip", "max_norm", "clip"}
 SUMS = NORMS | {"quantile"}  # of norms: sums, which depend on their order
 FLOATS = (jnp.bfloat16, jnp.float16, jnp.float32)
-every_rule = pytest.mark.parametrize("name", RULES)
+every_rule = pytest.mark.parametrize("name", each(RULES))
 few = settings(max_examples=10)
 
 ranges = {  # of a number by its name; an ε is raised to its unit, all others are decays
