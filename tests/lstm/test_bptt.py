@@ -115,6 +115,7 @@ def test_the_clipped_gradient_equals_the_oracle(clip, backend, mixed, x64):
     assert not np.allclose(found[0].kernel_hh, free[0].kernel_hh, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [CotangentClip, CotangentNormClip])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_bound_that_is_not_reached_changes_no_bit(backend, kind):
@@ -332,6 +333,7 @@ def ours_and_free(params, x, clip):
     return ours
 
 
+@pytest.mark.slow
 def test_it_clips_the_gates_in_nnx_rnn():
     x = jnp.float32(draw()[1])
     cell = nnx.OptimizedLSTMCell(F, H, rngs=nnx.Rngs(0))
@@ -372,6 +374,7 @@ def of_linen(tree):
     return LSTMParams(join("i", "kernel"), join("h", "kernel"), join("h", "bias"))
 
 
+@pytest.mark.slow
 def test_it_clips_h_in_linen():
     x, rnn = jnp.float32(draw()[1]), linen.RNN(ClippedCell(H, 0.5), time_major=True)
     variables = rnn.init(jax.random.key(0), x)
@@ -381,6 +384,7 @@ def test_it_clips_h_in_linen():
     chex.assert_trees_all_close(theirs[:2], ours, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_clips_the_gates_in_linen():
     x, rnn = jnp.float32(draw()[1]), linen.RNN(linen.LSTMCell(H), time_major=True)
     variables = rnn.init(jax.random.key(0), x)

@@ -65,6 +65,7 @@ def test_keeps_dtypes(name, traced):
     contract.test_dtypes_stay(name, traced)
 
 
+@pytest.mark.slow
 @every_preset
 @pytest.mark.parametrize("traced", [False, True])
 def test_keeps_dtypes_in_double_precision(name, traced, x64):

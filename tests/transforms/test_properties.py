@@ -236,6 +236,7 @@ def _equal(actual, expected):
     assert actual == expected
 
 
+@pytest.mark.slow  # op by op
 @every_rule
 @settings(max_examples=3)
 @given(tree=trees(st.builds(Leaf, shapes)), seed=st.integers(0, 2**32 - 1))
