@@ -25,6 +25,8 @@ from lstm_optax import (
 )
 from lstm_optax.lstm.cell import product
 
+pytestmark = pytest.mark.slow  # compiles much
+
 T, B, F, H = 6, 3, 2, 4
 WHOLE = dict(rtol=1e-10, atol=1e-13)
 

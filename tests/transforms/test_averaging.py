@@ -14,6 +14,8 @@ import lstm_optax as lo
 from lstm_optax import presets
 from lstm_optax.transforms.evaluation import is_averaging
 
+pytestmark = pytest.mark.slow  # compiles much
+
 STEPS, WIDTH = 60, 5
 DECAY = 0.9
 free = optax.contrib.schedule_free_adamw

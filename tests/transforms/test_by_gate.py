@@ -20,6 +20,8 @@ from lstm_optax import GATES, by_gate, find_gates, gate_slice
 sys.path.append(str(Path(__file__).parent.parent / "gates"))
 from layouts_table import LAYOUTS  # noqa: E402
 
+pytestmark = pytest.mark.slow  # compiles much
+
 STEPS, N, H = 4, 3, 5
 trajectory = jax.jit(rules_table.trajectory, static_argnums=0)
 
