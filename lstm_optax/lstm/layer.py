@@ -12,8 +12,8 @@ from lstm_optax.lstm.bptt import check_cotangent_clip
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.convert import lstm_params_from_torch, torch_is_bidirectional
 from lstm_optax.lstm.flow import GradientFlow
-from lstm_optax.lstm.reference import Clip
-from lstm_optax.lstm.sequence import find_backend, lstm_sequence, zero_state
+from lstm_optax.lstm.reference import Clip, Gradient
+from lstm_optax.lstm.sequence import check_gradient, find_backend, lstm_sequence, zero_state
 from lstm_optax.lstm.weights import LSTMWeights, make_dropout
 
 Carry = tuple[LSTMState, ...]
@@ -40,11 +40,12 @@ class LSTM(nnx.Module):
         better in any case.
       param_dtype: dtype of the parameters.
       backend: what computes a sequence: "auto" or a name in `lstm_optax.BACKENDS`.
+      gradient: "stored", "remat" for less memory, or "autodiff", see `lstm_sequence`.
       time_major: inputs, outputs and resets are [time, batch, …]; else [batch, time, …].
       rngs: where the parameters' randomness comes from.
 
     Raises:
-      ValueError: a size below 1, dropout out of range, or an unknown backend.
+      ValueError: a size below 1, dropout out of range, or an unknown backend or gradient.
 
     Reference: Hochreiter & Schmidhuber, 1997, doi:10.1162/neco.1997.9.8.1735; Jozefowicz et al.,
     2015, ICML, for the forget bias of 1; Gal & Ghahramani, 2016, arXiv:1512.05287, for locked
@@ -66,6 +67,7 @@ class LSTM(nnx.Module):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         backend: str = "auto",
+        gradient: Gradient = "stored",
         time_major: bool = True,
         rngs: nnx.Rngs,
     ):
@@ -76,11 +78,13 @@ class LSTM(nnx.Module):
             if size < 1:
                 raise ValueError(f"{name} is {size}, but must be at least 1")
         find_backend(backend)
+        check_gradient(gradient)
         check_cotangent_clip(cotangent_clip)
         self.hidden_features = hidden_features
         self.directions = ("forward", "backward") if bidirectional else ("forward",)
         self.dtype = dtype or param_dtype
         self.backend = backend
+        self.gradient: Gradient = gradient
         self.cotangent_clip = cotangent_clip
         self.time_major = time_major
         self.layers = nnx.List()
@@ -224,6 +228,7 @@ class LSTM(nnx.Module):
                     probe=flows[len(new_carry)],
                     dtype=self.dtype,
                     backend=self.backend,
+                    gradient=self.gradient,
                 )
                 outputs.append(out)
                 new_carry.append(state)

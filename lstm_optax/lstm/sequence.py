@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ from jaxtyping import Array, Bool, Float, Int
 from lstm_optax.lstm.bptt import check_cotangent_clip
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.flow import GradientFlow
-from lstm_optax.lstm.hoisted import hoisted_sequence
-from lstm_optax.lstm.reference import Clip, Steps, reference_sequence
+from lstm_optax.lstm.fused import fused_sequence
+from lstm_optax.lstm.reference import Clip, Gradient, Steps, reference_sequence
 
-BACKENDS = MappingProxyType({"hoisted": hoisted_sequence, "reference": reference_sequence})
+BACKENDS = MappingProxyType({"fused": fused_sequence, "reference": reference_sequence})
 """The programs that compute a sequence, all to the same values; `auto` takes the first."""
 
 
@@ -31,6 +31,7 @@ def lstm_sequence(
     probe: GradientFlow | None = None,
     dtype: Any = None,
     backend: str = "auto",
+    gradient: Gradient = "stored",
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState]:
     """Run one LSTM layer in one direction over time; a pure function, usable without Flax.
 
@@ -54,16 +55,21 @@ def lstm_sequence(
       dtype: dtype of the products; the parameters' by default. The state and the sums are float32
         or better in any case.
       backend: a name in BACKENDS, or "auto".
+      gradient: how the fused backend differentiates: "stored" keeps what its backward loop
+        multiplies by, 7 numbers for each hidden unit, row and step; "remat" keeps 2, and computes
+        the others anew; "autodiff" leaves it to JAX, slower, for forward mode (`jvp`, `jacfwd`,
+        `hessian`). The other backends have one way each.
 
     Returns:
       The outputs, in `dtype`, and the state after the last step.
 
     Raises:
-      ValueError: shapes or bounds that do not fit, or an unknown backend.
+      ValueError: shapes or bounds that do not fit, or an unknown backend or gradient.
 
     Reference: Arpit et al., 2019, arXiv:1810.03023, for h-detach.
     """
     run = find_backend(backend)
+    check_gradient(gradient)
     params, x, carry = jax.tree.map(jnp.asarray, (params, x, carry))
     hidden = _check_shapes(params, x, carry, seq_lengths, resets)
     check_cotangent_clip(cotangent_clip)
@@ -83,7 +89,7 @@ def lstm_sequence(
     if steps.alive is not None:  # so that not even a NaN in the padding reaches a gradient
         x = jnp.where(steps.alive[:, :, None], x, 0)
     with jax.named_scope(f"lstm_{backend}"):
-        outputs, state = run(params, x, state, steps, reverse, cotangent_clip)
+        outputs, state = run(params, x, state, steps, reverse, cotangent_clip, gradient)
     return outputs.astype(dtype), state
 
 
@@ -101,6 +107,13 @@ def find_backend(backend: str) -> Callable:
             f"unknown LSTM backend {backend!r}; there are 'auto', {', '.join(map(repr, BACKENDS))}"
         )
     return BACKENDS[backend]
+
+
+def check_gradient(gradient: str) -> None:
+    """Raise ValueError unless there is such a way to differentiate."""
+    if gradient not in get_args(Gradient):
+        ways = ", ".join(map(repr, get_args(Gradient)))
+        raise ValueError(f"unknown gradient {gradient!r} of an LSTM; there are {ways}")
 
 
 def _steps(time: int, seq_lengths, resets, reverse: bool) -> Steps:

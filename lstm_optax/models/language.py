@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
+from lstm_optax.lstm.reference import Gradient
 from lstm_optax.lstm.weights import make_dropout
 
 
@@ -38,7 +39,7 @@ class LanguageModel(nnx.Module):
         hidden_features.
       dtype: dtype of the products; logits are float32 or better in any case.
       param_dtype: dtype of the parameters.
-      backend: what computes an LSTM layer, see `LSTM`.
+      backend, gradient: what computes and differentiates an LSTM layer, see `LSTM`.
       rngs: where the parameters' randomness comes from.
 
     Raises:
@@ -63,6 +64,7 @@ class LanguageModel(nnx.Module):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         backend: str = "auto",
+        gradient: Gradient = "stored",
         rngs: nnx.Rngs,
     ):
         if vocabulary < 1:
@@ -93,6 +95,7 @@ class LanguageModel(nnx.Module):
             dtype=self.dtype,
             param_dtype=param_dtype,
             backend=backend,
+            gradient=gradient,
             rngs=rngs,
         )
         self.tied = tied
