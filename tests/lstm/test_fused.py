@@ -1,0 +1,231 @@
+"""The fused backend: equal to the reference, each feature on and off; what it compiles to."""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_sequence import draw, options_of, weights_of_outputs
+
+from lstm_optax import LSTM, CotangentClip, CotangentNormClip, lstm_sequence
+
+T, B, F, H = 5, 3, 2, 4
+CLIPS = {
+    "": None,
+    "value": CotangentClip(h=0.5, c=(-0.3, 0.4), gates=0.2),
+    "norm": CotangentNormClip(h=0.8, c=0.7, gates=0.3),
+}
+FEATURES = dict(
+    lengths=st.booleans(),
+    resets=st.booleans(),
+    reverse=st.booleans(),
+    detached=st.booleans(),
+    clip=st.sampled_from(sorted(CLIPS)),
+)
+
+
+def values_and_gradients(params, x, carry, dtype=jnp.float64, **options):
+    """The results, and the gradients of a random sum of them by all that can be differentiated."""
+    params, x, carry = jax.tree.map(lambda a: jnp.asarray(a, dtype), (params, x, carry))
+
+    def loss(params, x, carry):
+        results = lstm_sequence(params, x, carry, **options)
+        weights = jax.tree.map(lambda w: w.astype(dtype), weights_of_outputs(*results))
+        products = jax.tree.map(lambda w, r: jnp.sum(w * r), weights, results)
+        return sum(jax.tree.leaves(products)), results
+
+    grads, results = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(params, x, carry)
+    return results, grads
+
+
+def check_against_the_reference(shape_of, gradient, lengths, resets, reverse, detached, clip, seed):
+    options = options_of(lengths, resets, reverse, *shape_of[:2], seed)
+    options["cotangent_clip"] = CLIPS[clip]
+    if detached:
+        options["detach"] = np.random.default_rng(seed).random(shape_of[:2]) < 0.4
+    arguments = draw(shape_of, seed)
+    fused = values_and_gradients(*arguments, gradient=gradient, **options)
+    expected = values_and_gradients(*arguments, backend="reference", **options)
+    chex.assert_trees_all_close(fused, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("gradient", ["stored", "remat"])
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_all_features_at_once_equal_the_reference(gradient, clip, reverse, x64):
+    check_against_the_reference((T, B, F, H), gradient, True, True, reverse, True, clip, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient", ["stored", "remat", "autodiff"])
+@settings(max_examples=30)
+@given(
+    shape_of=st.tuples(*[st.integers(1, 5)] * 4),
+    seed=st.integers(0, 99),
+    features=st.fixed_dictionaries(FEATURES),
+)
+def test_equals_the_reference_for_random_shapes_and_features(gradient, shape_of, seed, features):
+    with jax.enable_x64(True):
+        check_against_the_reference(shape_of, gradient, **features, seed=seed)
+
+
+@pytest.mark.parametrize("gradient", ["stored", "remat"])
+def test_float32_stays_within_the_stated_bound(gradient):
+    """Of the float64 reference, 2e-6 of the largest entry of each array, over 50 steps."""
+    arguments = draw((50, 8, 16, 32))
+    results = values_and_gradients(*arguments, dtype=jnp.float32, gradient=gradient)
+    with jax.enable_x64(True):
+        exact = values_and_gradients(*arguments, backend="reference")
+        exact = jax.tree.map(np.asarray, exact)
+    for ours, expected in zip(jax.tree.leaves(results), jax.tree.leaves(exact), strict=True):
+        assert ours.dtype == jnp.float32
+        assert np.max(np.abs(ours - expected)) <= 2e-6 * np.max(np.abs(expected))
+
+
+def test_bfloat16_products_give_gradients_near_those_of_float32():
+    arguments = draw((8, 4, 8, 16))
+    _, exact = values_and_gradients(*arguments, dtype=jnp.float32)
+    _, grads = values_and_gradients(*arguments, dtype=jnp.bfloat16)
+    for ours, expected in zip(jax.tree.leaves(grads), jax.tree.leaves(exact), strict=True):
+        assert ours.dtype == jnp.bfloat16
+        assert np.max(np.abs(ours - expected)) <= 0.05 * np.max(np.abs(expected))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient", ["stored", "remat"])
+def test_many_parameters_at_once(gradient):
+    """An ensemble, or a sweep: vmap over the parameters alone."""
+    _, x, carry = draw()
+    several = [draw(seed=seed)[0] for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
+
+    def one(params):
+        return values_and_gradients(params, x, carry, jnp.float32, gradient=gradient)
+
+    together = jax.vmap(one)(stacked)
+    apart = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(one, several))
+    chex.assert_trees_all_close(together, apart, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_stack_in_both_directions_equals_the_reference():
+    """With lengths, and all that is dropped the same."""
+    options = dict(num_layers=2, bidirectional=True, dropout=0.3, weight_dropout=0.3)
+    x = jax.random.normal(jax.random.key(1), (T, B, F))
+
+    def run(backend):
+        lstm = LSTM(F, H, **options, backend=backend, rngs=nnx.Rngs(0))
+
+        @jax.jit
+        def loss(params):
+            model = nnx.merge(nnx.graphdef(lstm), params)
+            y, carry = model(x, seq_lengths=jnp.array([5, 2, 0]), rngs=nnx.Rngs(dropout=3))
+            return jnp.sum(y**2) + sum(jnp.sum(s.c) for s in carry), y
+
+        return jax.value_and_grad(loss, has_aux=True)(nnx.state(lstm))
+
+    chex.assert_trees_all_close(run("fused"), run("reference"), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_autodiff_serves_forward_mode_and_stored_the_second_reverse(x64):
+    params, x, carry = draw((3, 2, 2, 2))
+
+    def loss(bias, **options):
+        return jnp.sum(lstm_sequence(params._replace(bias=bias), x, carry, **options)[0] ** 2)
+
+    def slope(bias, **options):
+        return jnp.sum(jax.grad(loss)(bias, **options) ** 2)
+
+    expected = jax.hessian(loss)(params.bias, backend="reference")
+    hessian = jax.hessian(loss)(params.bias, gradient="autodiff")
+    np.testing.assert_allclose(hessian, expected, rtol=1e-10, atol=1e-12)
+    for gradient in ("stored", "remat"):
+        np.testing.assert_allclose(
+            jax.grad(slope)(params.bias, gradient=gradient),
+            jax.grad(slope)(params.bias, backend="reference"),
+            rtol=1e-10,
+            atol=1e-12,
+        )
+        with pytest.raises(TypeError, match="forward-mode"):
+            jax.jvp(lambda b: loss(b, gradient=gradient), (params.bias,), (params.bias,))  # noqa: B023
+
+
+def test_what_is_kept_for_the_way_back():
+    """For each hidden unit, row and step: 7 numbers, or 2."""
+    params, x, carry = jax.tree.map(jnp.float32, draw())
+
+    def kept(gradient):
+        _, pull = jax.vjp(lambda p: lstm_sequence(p, x, carry, gradient=gradient)[0], params)
+        over_time = [r.size for r in jax.tree.leaves(pull) if r.shape[:2] == (T, B)]
+        return (sum(over_time) - x.size) / (T * B * H)
+
+    assert (kept("stored"), kept("remat")) == (7, 2)
+    assert kept("autodiff") > 7
+
+
+def test_an_unknown_gradient_is_named():
+    params, x, _ = draw()
+    message = "unknown gradient 'custom' of an LSTM; there are 'stored', 'remat', 'autodiff'"
+    with pytest.raises(ValueError, match=message):
+        lstm_sequence(params, x, gradient="custom")
+    with pytest.raises(ValueError, match=message):
+        LSTM(2, 3, gradient="custom", rngs=nnx.Rngs(0))
+
+
+# What the program is compiled to, on CPU; sizes that no two axes share.
+TIME, BATCH, FEATURES, HIDDEN = 24, 6, 10, 32
+
+
+def loops_of(gradient="stored", **options):
+    """The instructions inside each loop of the compiled gradient: (opcode, shape), fusions open."""
+    params, x, carry = jax.tree.map(jnp.float32, draw((TIME, BATCH, FEATURES, HIDDEN)))
+
+    def loss(params, x, carry):
+        return jnp.sum(lstm_sequence(params, x, carry, gradient=gradient, **options)[0] ** 2)
+
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    text = grad.lower(params, x, carry).compile().as_text()
+    programs = {}
+    for block in re.split(r"\n\n", text):
+        name = re.match(r"(?:ENTRY )?%?([\w.\-]+) \(", block.strip())
+        lines = re.findall(r"= ([\w\[\],{}() /*=]+?) ([\w\-]+)\((.*)", block)
+        if name:
+            programs[name[1]] = lines
+    bodies = re.findall(r"body=%?([\w.\-]+)", text)
+    return [_opened(programs, body) for body in bodies]
+
+
+def _opened(programs, name):
+    calls, products = [], []
+    for shape, opcode, rest in programs[name]:
+        if opcode in ("fusion", "dot", "custom-call", "copy", "concatenate", "call"):
+            calls.append((opcode, shape))
+        inner = re.search(r"calls=%?([\w.\-]+)", rest)
+        if opcode == "dot":
+            products.append(shape)
+        elif inner:
+            products += [s for s, o, _ in programs[inner[1]] if o == "dot"]
+    return calls, products
+
+
+@pytest.mark.parametrize("gradient", ["stored", "remat"])
+def test_the_loops_hold_one_product_each_and_no_copy_of_what_grows_with_time(gradient):
+    forward, backward = loops_of(gradient)
+    assert [s.split("{")[0] for s in forward[1]] == [f"f32[{BATCH},{4 * HIDDEN}]"]
+    assert [s.split("{")[0] for s in backward[1]] == [f"f32[{BATCH},{HIDDEN}]"]
+    for calls, _ in (forward, backward):
+        copies = [shape for opcode, shape in calls if opcode in ("copy", "concatenate")]
+        assert not [shape for shape in copies if f"[{TIME}," in shape]
+        assert len(calls) <= 20
+
+
+def test_the_loops_of_autodiff_are_what_they_replace():
+    """Else the two tests above could not fail: JAX accumulates the weight gradient in the loop."""
+    _, backward = loops_of("autodiff")
+    assert f"f32[{HIDDEN},{4 * HIDDEN}]" in [s.split("{")[0] for s in backward[1]]
