@@ -104,7 +104,7 @@ ONE = [CotangentClip(h=0.3), CotangentClip(c=(-0.2, 0.4)), CotangentNormClip(c=0
     "clip, backend, mixed",
     [
         *((clip, backend, mixed) for clip in ALL for backend in BACKENDS for mixed in (0, 1)),
-        *((clip, "hoisted", 0) for clip in ONE),
+        *((clip, "fused", 0) for clip in ONE),
     ],
     ids=str,
 )

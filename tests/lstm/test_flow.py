@@ -63,7 +63,7 @@ def seen_by_the_oracle(params, x, carry, pull, clip=None, **options):
 
 @pytest.mark.parametrize(
     "backend, mixed, clip",
-    [*((b, m, 0.2) for b in BACKENDS for m in (False, True)), ("hoisted", True, None)],
+    [*((b, m, 0.2) for b in BACKENDS for m in (False, True)), ("fused", True, None)],
 )
 def test_the_norms_equal_the_oracle(backend, mixed, clip, x64):
     params, x, carry, pull = draw()
