@@ -53,7 +53,7 @@ def precondition(
 
     def divide(d, size):
         root = jnp.sqrt(size + eps_root) + eps
-        return jnp.where(root == 0, 0, d / jnp.where(root == 0, 1, root))
+        return d / jnp.where(root == 0, jnp.inf, root)
 
     @jax.named_scope("precondition")
     def update(updates, state, params=None, **extra_args):
