@@ -47,6 +47,8 @@ def started(inner):
     return optax.GradientTransformationExtraArgs(lambda p: triggered(tx.init(p)), tx.update)
 
 
+TRIGGERED = lo.triggered_average(lo.sgd(0.5), nonmonotone=1)
+
 AVERAGES = {
     "polyak": (lo.polyak_average, lambda path: oracles.polyak_average(path, 0)),
     "polyak, start": (
@@ -277,8 +279,12 @@ def test_two_averages_of_one_leaf_are_an_error(tx):
 
 def test_another_tree_is_an_error():
     state = optax.flatten(lo.polyak_average(lo.sgd(0.1))).init(PARAMS)
-    with pytest.raises(ValueError, match="around `optax.flatten`, not into it"):
+    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not into it"):
         lo.eval_params(state, PARAMS)
+    lstm = lo.LSTMParams(jnp.ones((1, 8)), jnp.ones((2, 8)), jnp.ones(8))
+    state = lo.by_gate(lo.polyak_average(lo.sgd(0.1))).init(lstm)
+    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not into it"):
+        lo.eval_params(state, lstm)
     with pytest.raises(ValueError, match="give those that the optimizer updates"):
         lo.eval_params(lo.polyak_average(lo.sgd(0.1)).init(PARAMS), {"matrix": jnp.ones(2)})
     with pytest.raises(ValueError, match="give those that the optimizer updates"):
@@ -382,6 +388,46 @@ def test_validations_between_scanned_steps_are_one_program():
         ways.append((params, state, evaluated))
     chex.assert_trees_all_close(*ways, rtol=1e-5, atol=1e-6)
     assert int(ways[0][1].average.count) == 6  # triggered by the third loss
+
+
+def test_a_state_of_vmap_has_an_average_for_each():
+    """Three seeds, of which one is triggered, of a parameter as long as there are seeds."""
+    tx = TRIGGERED
+    params = jnp.arange(9.0).reshape(3, 3) + 1
+    state = jax.vmap(tx.init)(params)
+    by_hand = jax.tree.map(jnp.copy, state)
+    for losses in ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.0, 3.0, 0.0], [0.0, 3.0, 0.0]):
+        updates, by_hand = jax.vmap(tx.update)(params, by_hand, params)
+        state = jax.vmap(tx.update)(params, state, params)[1]
+        params = optax.apply_updates(params, updates)
+        by_hand = jax.vmap(lo.observe)(by_hand, jnp.array(losses))
+        state = lo.observe(state, jnp.array(losses))
+        chex.assert_trees_all_equal(state, by_hand)
+    expected = jax.vmap(lo.eval_params)(state, params)
+    chex.assert_trees_all_equal(lo.eval_params(state, params), expected)
+    one_for_all = lo.observe(state, 2.0)
+    chex.assert_trees_all_equal(one_for_all, jax.vmap(lo.observe, (0, None))(state, 2.0))
+
+
+def test_what_no_trigger_can_be_told_is_named():
+    state = TRIGGERED.init(PARAMS)
+    with pytest.raises(ValueError, match=r"has shape \(2,\); expected \(\)"):
+        lo.observe(state, jnp.ones(2))
+    with pytest.raises(ValueError, match=r"has shape \(1,\); expected \(3,\)"):
+        lo.observe(jax.vmap(TRIGGERED.init)(jnp.ones((3, 2))), jnp.ones(1))
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, TRIGGERED, wrt=nnx.Param)
+    with pytest.raises(ValueError, match="holds a OptArray; expected arrays"):
+        lo.observe(optimizer.opt_state, 1.0)
+
+
+def test_a_trigger_in_an_optimizer_of_flax():
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, lo.guard(TRIGGERED), wrt=nnx.Param)
+    for loss in (1.0, 1.0, 2.0):
+        told = lo.observe(nnx.as_pure(optimizer.opt_state), loss)
+        nnx.update(optimizer.opt_state, nnx.state(told))
+    assert optimizer.opt_state.inner.triggered[...]
 
 
 def test_of_a_flax_model():
