@@ -26,6 +26,8 @@ BAD = [
     ("warmup", -1, "--warmup is -1, but must be from 0 to 399"),
     ("warmup", 400, "--warmup is 400, but must be from 0 to 399"),
     ("clip", -1.0, "--clip is -1.0, but must be 0 or more"),
+    ("clip_gates", -10.0, "--clip-gates is -10.0, but must be 0 or more"),
+    ("clip_gates", math.inf, "--clip-gates is inf, but must be 0 or more and finite"),
     ("guard", -1, "--guard is -1, but must be 0 or more"),
     ("clip", math.inf, "--clip is inf, but must be 0 or more and finite"),
     ("weight_decay", -0.1, "--weight-decay is -0.1, but must be 0 or more"),
@@ -75,7 +77,7 @@ def test_a_count_below_one_is_named(name, value):
     [
         dict(steps=1, warmup=0),
         dict(steps=2, warmup=1),
-        dict(clip=0.0),
+        dict(clip=0.0, clip_gates=0.0),
         dict(dropout=0.999),
         dict(dropout=0.1, locked_dropout=True),
         dict(weight_dropout=0.999, embedding_dropout=0.999, ar=0.0, tar=1e3, vary_window=True),
