@@ -7,10 +7,19 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax.contrib
 import pytest
 
-from lstm_optax import OPTIMIZERS, OptionError, SampleConfig, TrainConfig
-from lstm_optax.experiments.options import DECAYING_OPTIMIZERS
+from lstm_optax import (
+    OPTIMIZERS,
+    AverageState,
+    LSTMParams,
+    OptionError,
+    SampleConfig,
+    TrainConfig,
+    find_states,
+)
+from lstm_optax.experiments.options import DECAYING_OPTIMIZERS, RESCALING_OPTIMIZERS
 
 HUGE = 10**400  # too large for a float
 
@@ -126,6 +135,18 @@ def test_what_cannot_be_sampled_is_named(values, message):
 
 def test_a_prompt_of_the_vocabulary_can_be():
     SampleConfig(prompt="cat", temperature=0.0, length=1).check(vocabulary="act")
+
+
+def test_every_average_sees_the_steps_that_windows_of_random_length_scale():
+    """An optimizer that averages must scale its own rate, or be refused."""
+    params = LSTMParams(jnp.ones((1, 8)), jnp.ones((2, 8)), jnp.ones(8))
+    averages = (AverageState, optax.contrib.ScheduleFreeState)
+    averaging = {
+        name
+        for name, factory in OPTIMIZERS.items()
+        if any(find_states(factory(0.1).init(params), kind) for kind in averages)
+    }
+    assert averaging == {*RESCALING_OPTIMIZERS, "optax.contrib.schedule_free_adamw"}
 
 
 def test_windows_of_random_length_are_refused_where_an_average_would_not_see_them():

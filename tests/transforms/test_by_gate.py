@@ -312,6 +312,17 @@ def test_a_tree_without_an_lstm_is_said_to_be_one(make, params):
         make().init(params)
 
 
+def test_where_the_gates_lie_is_a_function():
+    """A map of some parameters is none: the tree that comes may have other paths."""
+    params = params_of()
+    with pytest.raises(ValueError, match="gates is a GateMap; expected a function of the param"):
+        by_gate(lo.sgd(0.1), gates=find_gates(params))
+    with pytest.raises(ValueError, match="gates is a str; expected a function of the parameters"):
+        lo.init_forget_bias(params, gates="keras")
+    with pytest.raises(ValueError, match="gates is a str; expected a function of the parameters"):
+        lo.init_orthogonal(params, jax.random.key(0), gates="keras")
+
+
 @pytest.mark.parametrize("number", [{"momentum": 1.0}, {"rms": -0.1}])
 def test_numbers_of_gate_muon_out_of_range(number):
     with pytest.raises(ValueError, match=f"{next(iter(number))} is"):
