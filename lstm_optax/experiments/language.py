@@ -21,6 +21,7 @@ from lstm_optax.data import (
     topics_text,
 )
 from lstm_optax.experiments.options import RESCALING_OPTIMIZERS, TrainConfig
+from lstm_optax.lstm import CotangentClip
 from lstm_optax.models import (
     LanguageModel,
     activation_regularizer,
@@ -82,6 +83,7 @@ def make_model(config: TrainConfig, vocabulary: int) -> LanguageModel:
         embedding_dropout=config.embedding_dropout,
         weight_dropout=config.weight_dropout,
         tied=config.tied,
+        cotangent_clip=CotangentClip(gates=config.clip_gates) if config.clip_gates else None,
         dtype=jnp.dtype(config.dtype),
         rngs=nnx.Rngs(config.seed),
     )

@@ -61,6 +61,10 @@ class TrainConfig:
     clip: float = 1.0
     """Largest norm of the gradient, beyond which it is scaled down; 0 for no clipping."""
 
+    clip_gates: float = 0.0
+    """Bound on each entry of the gradient by the gates' pre-activations, at every time step of
+    back-propagation through time, such as 10; 0 for no clipping."""
+
     guard: int = 0
     """Refuse steps that would leave a gradient, moment or parameter that is not finite, and give up
     after so many in a row; 0 stops at the first loss or gradient that is not finite."""
@@ -139,7 +143,8 @@ class TrainConfig:
         _check("learning_rate", self.learning_rate, "above 0", lambda x: x > 0)
         _check_choice("schedule", self.schedule, get_args(Schedule))
         _check("warmup", self.warmup, f"from 0 to {self.steps - 1}", lambda x: 0 <= x < self.steps)
-        _check("clip", self.clip, "0 or more", lambda x: x >= 0)
+        for name in ("clip", "clip_gates"):
+            _check(name, getattr(self, name), "0 or more", lambda x: x >= 0)
         _check("guard", self.guard, "0 or more", lambda x: x >= 0)
         for name in ("dropout", "embedding_dropout", "weight_dropout"):
             _check(name, getattr(self, name), "from 0 to below 1", lambda x: 0 <= x < 1)

@@ -216,6 +216,7 @@ def _plan(
         *([f"warmup {config.warmup:,} steps"] if config.warmup else []),
         *([f"weight decay {decay:g}"] if decay is not None else []),
         f"clip {config.clip:g}" if config.clip else "no clip",
+        *([f"clip of the gates ±{config.clip_gates:g}"] if config.clip_gates else []),
         *([f"guard, gives up after {config.guard:,}"] if config.guard else []),
     ]
     about = "about " if config.vary_window else ""

@@ -1,6 +1,6 @@
 """Finding the LSTMs of a tree of parameters, and where their gates lie."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lstm_optax.gates.apart import apart_parts
@@ -50,6 +50,20 @@ def find_gates(
     _check_disjoint(parts, leaves)
     order = {leaf.path: i for i, leaf in enumerate(leaves.values())}
     return GateMap(tuple(sorted(parts, key=lambda p: (order[p.path], p.index[0].start))))
+
+
+def gate_finder(gates: Callable[[Any], GateMap] | None) -> Callable[[Any], GateMap]:
+    """Return the function that an argument `gates` stands for: `find_gates` by default.
+
+    Raises:
+      ValueError: it is no function.
+    """
+    if gates is not None and not callable(gates):
+        raise ValueError(
+            f"gates is a {type(gates).__name__}; expected a function of the parameters, such as "
+            'functools.partial(find_gates, layout="keras")'
+        )
+    return gates or find_gates
 
 
 def _places(

@@ -50,10 +50,12 @@ def clip_cotangent_norm(x: Any, max_norm: Number, *, axis: int | None = -1) -> A
         None for one norm of the whole array.
 
     Raises:
-      ValueError: max_norm is negative or NaN.
+      ValueError: max_norm is negative, NaN, or no single number.
 
     Reference: Pascanu, Mikolov & Bengio, 2013, arXiv:1211.5063, algorithm 1, at every step here.
     """
+    if np.shape(max_norm) or isinstance(max_norm, str):
+        raise ValueError(f"max_norm is {max_norm!r}, but must be one number")
     if _known(max_norm) and not max_norm >= 0:
         raise ValueError(f"max_norm is {max_norm}, but must be 0 or more")
     return jax.tree.map(lambda leaf: _by_norm(axis, leaf, max_norm) if _is_real(leaf) else leaf, x)
@@ -188,8 +190,11 @@ def _known(value: Any) -> bool:
 
 
 def _pair(bound: Bound) -> tuple[Number, Number]:
-    if isinstance(bound, tuple):
-        return bound
+    match bound:
+        case (low, high) if isinstance(bound, tuple):
+            return low, high
+        case tuple() | list() | str():
+            raise ValueError(f"{bound!r} is no bound; expected a number or a pair (low, high)")
     return -bound, bound
 
 

@@ -21,7 +21,8 @@ class GradientFlow(NamedTuple):
     Norms are over the hidden units, of the gradient as it arrives: before `cotangent_clip` acts on
     it at that step, after it has acted at all steps run later. Gates are in the order i, f, g, o.
     `low` and `high` are shares of the hidden units: a forget gate at its low end has no memory, one
-    at its high end keeps all of it, and at either end no gate learns.
+    at its high end keeps all of it, and at either end no gate learns. After a row's end, where
+    `seq_lengths` has one, norms are 0, and shares are those of an input of 0: leave them out.
     """
 
     h: Float[Array, "time batch"]  # ‖∂L/∂h_t‖, of the whole derivative

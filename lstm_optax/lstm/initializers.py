@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from lstm_optax.gates import GateBlock, GateMap, find_gates
+from lstm_optax.gates import GateBlock, GateMap
+from lstm_optax.gates.finding import gate_finder
 
 Params = TypeVar("Params")
 FindGates = Callable[[Any], GateMap]
@@ -85,7 +86,7 @@ def init_orthogonal(
 
     Reference: Saxe, McClelland & Ganguli, 2014, arXiv:1312.6120.
     """
-    found = (gates or find_gates)(params)
+    found = gate_finder(gates)(params)
     number = {name: i for i, name in enumerate(_names(found))}
     orthogonal = jax.nn.initializers.orthogonal(scale)
 
@@ -112,7 +113,7 @@ def _set_biases(
     gates: FindGates | None,
 ) -> Params:
     """Set the sum of each gate's biases to values(number of the cell, shape of a bias)."""
-    found = (gates or find_gates)(params)
+    found = gate_finder(gates)(params)
     cells = sorted({name[:3] for name in _names(found)})
     biased = {_name(block)[:3] for block in found.blocks if block.kind == "bias"}
     if bare := [cell for cell in cells if cell not in biased]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
-from lstm_optax.lstm.reference import Gradient
+from lstm_optax.lstm.reference import Clip, Gradient
 from lstm_optax.lstm.weights import make_dropout
 
 
@@ -37,13 +37,15 @@ class LanguageModel(nnx.Module):
       weight_dropout: probability in [0, 1) for the recurrent kernels, see `LSTM`.
       tied: use the embedding as the output layer's kernel; needs embedding_features equal to
         hidden_features.
+      cotangent_clip: bounds on the gradient inside back-propagation through time, see `LSTM`.
       dtype: dtype of the products; logits are float32 or better in any case.
       param_dtype: dtype of the parameters.
       backend, gradient: what computes and differentiates an LSTM layer, see `LSTM`.
       rngs: where the parameters' randomness comes from.
 
     Raises:
-      ValueError: a size below 1, a probability out of range, or `tied` with sizes that differ.
+      ValueError: a size below 1, a probability or bound that cannot be, or `tied` with sizes that
+        differ.
 
     Reference: Zaremba, Sutskever & Vinyals, 2014, arXiv:1409.2329; tying: Press & Wolf, 2017,
     arXiv:1608.05859; embedding dropout: Gal & Ghahramani, 2016, arXiv:1512.05287.
@@ -61,6 +63,7 @@ class LanguageModel(nnx.Module):
         embedding_dropout: float = 0.0,
         weight_dropout: float = 0.0,
         tied: bool = False,
+        cotangent_clip: Clip = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         backend: str = "auto",
@@ -92,6 +95,7 @@ class LanguageModel(nnx.Module):
             dropout=dropout,
             locked_dropout=locked_dropout,
             weight_dropout=weight_dropout,
+            cotangent_clip=cotangent_clip,
             dtype=self.dtype,
             param_dtype=param_dtype,
             backend=backend,

@@ -56,10 +56,13 @@ def activation_regularizer(
       dropped: m ⊙ h, the outputs of the last layer after their dropout.
       counted: the steps that count; all if None.
 
+    Raises:
+      ValueError: `counted` of another shape than [time, batch].
+
     Reference: Merity, McCann & Socher, 2017, arXiv:1708.01009; as a mean of squares, which the
     authors' code takes for the norm of the text.
     """
-    return _mean_square(dropped, counted)
+    return _mean_square(dropped, _counted(dropped, counted))
 
 
 def temporal_activation_regularizer(
@@ -73,11 +76,25 @@ def temporal_activation_regularizer(
       raw: h, the outputs of the last layer before their dropout.
       counted: the steps that count; a pair does if both do; all if None.
 
+    Raises:
+      ValueError: `counted` of another shape than [time, batch].
+
     Reference: Merity, McCann & Socher, 2017, arXiv:1708.01009; as a mean of squares, which the
     authors' code takes for the norm of the text.
     """
+    counted = _counted(raw, counted)
     both = None if counted is None else counted[1:] & counted[:-1]
     return _mean_square(raw[1:] - raw[:-1], both)
+
+
+def _counted(x, counted) -> Bool[Array, "time batch"] | None:
+    if counted is None:
+        return None
+    if jnp.shape(counted) != x.shape[:2]:
+        raise ValueError(
+            f"counted has shape {jnp.shape(counted)}; expected {x.shape[:2]}: time by batch"
+        )
+    return jnp.asarray(counted, bool)
 
 
 def _mean_square(x, counted) -> Float[Array, ""]:

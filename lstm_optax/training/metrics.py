@@ -84,4 +84,4 @@ def watch(before: Any, after: Any) -> Watch:
 
 
 def _any(flags: Iterable[jax.Array]) -> jax.Array:
-    return reduce(jnp.logical_or, flags, jnp.bool_(False))
+    return reduce(jnp.logical_or, map(jnp.any, flags), jnp.bool_(False))  # one for each in by_gate

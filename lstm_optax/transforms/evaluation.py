@@ -14,10 +14,10 @@ from lstm_optax.transforms.states import find_states
 
 def is_averaging(state: optax.OptState) -> jax.Array:
     """Return whether `eval_params` gives other parameters than those that train."""
-    weights = [average.weight for average in find_states(state, AverageState)]
     if find_states(state, ScheduleFreeState):
         return jnp.bool_(True)
-    return jnp.any(jnp.stack(weights) < 1) if weights else jnp.bool_(False)
+    begun = [jnp.any(average.weight < 1) for average in find_states(state, AverageState)]
+    return jnp.any(jnp.stack(begun)) if begun else jnp.bool_(False)
 
 
 def eval_params(state: optax.OptState, params: optax.Params) -> optax.Params:
@@ -51,8 +51,12 @@ def eval_params(state: optax.OptState, params: optax.Params) -> optax.Params:
 def _evaluated(state: AverageState | ScheduleFreeState, params: optax.Params) -> Any:
     """What one average gives, in the parameters' tree, with MaskedNode for what it does not see."""
     if isinstance(state, AverageState):
-        seen = _seen(state.average, params)
-        own = jax.tree.map(lambda a, p: jnp.where(state.weight < 1, a, p), state.average, seen)
+        seen, begun = _seen(state.average, params), jnp.asarray(state.weight < 1)
+
+        def chosen(a: Any, p: Any) -> jax.Array:  # a state of `jax.vmap` has a weight for each a
+            return jnp.where(jnp.expand_dims(begun, tuple(range(begun.ndim, jnp.ndim(a)))), a, p)
+
+        own = jax.tree.map(chosen, state.average, seen)
     else:
         own = schedule_free_eval_params(state, _seen(state.z, params))
     return _map(lambda a, p: jax.tree.map(lambda _: a, p) if _is_masked(a) else a, own, params)
@@ -66,9 +70,10 @@ def _seen(kept: optax.Params, params: optax.Params) -> Any:
         seen = None
     if jax.tree.structure(seen) != jax.tree.structure(kept):
         raise ValueError(
-            f"the average is of {jax.tree.structure(kept)}, but the parameters are "
-            f"{jax.tree.structure(params)}: give those that the optimizer updates, and put an "
-            "average around `optax.flatten`, not into it"
+            "the average is of another tree than the parameters: give those that the optimizer "
+            "updates, with nnx.Optimizer both as nnx.as_pure gives them, and put an average around "
+            "`optax.flatten` or `by_gate`, not into it; the average is of "
+            f"{jax.tree.structure(kept)}, the parameters are {jax.tree.structure(params)}"
         )
     return seen
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.gates import GATES, KINDS, GateMap, GatePart, find_gates
+from lstm_optax.gates import GATES, KINDS, GateMap, GatePart
+from lstm_optax.gates.finding import gate_finder
 
 Key = str | tuple[str, str]
 Rules = Mapping[Any, optax.GradientTransformationExtraArgs]
@@ -42,8 +43,8 @@ def by_gate(
         arguments, such as `functools.partial(find_gates, layout="keras")`.
 
     Raises:
-      ValueError: a key is none of these, two keys name the same block, or `others` is missing; at
-        `init`: there is no LSTM, or as `find_gates`.
+      ValueError: a key is none of these, two keys name the same block, `others` is missing, or
+        `gates` is no function; at `init`: there is no LSTM, or as `find_gates`.
 
     Reference: none; the transformation's own, on a part of the parameters.
     """
@@ -52,7 +53,7 @@ def by_gate(
     by_key = tx if isinstance(tx, Mapping) else {EVERY_BLOCK: tx}
     rules: Rules = {key: optax.with_extra_args_support(one) for key, one in by_key.items()}
     rest_tx = optax.with_extra_args_support(others or tx)  # pyright: ignore[reportArgumentType]
-    find = gates or find_gates
+    find = gate_finder(gates)
 
     def init(params):
         cut = _Cut.of(find(params), rules, params)

@@ -73,7 +73,10 @@ def observe(state: optax.OptState, validation_loss: Scalar) -> optax.OptState:
 
     Args:
       state: of an optimizer; without a `triggered_average` in it it stays as it is.
-      validation_loss: lower is better.
+      validation_loss: lower is better; of states that `jax.vmap` made, one for each or for all.
+
+    Raises:
+      ValueError: a loss of another shape, or a state that holds something else than arrays.
     """
 
     def fed(node: Any) -> Any:
@@ -85,11 +88,19 @@ def observe(state: optax.OptState, validation_loss: Scalar) -> optax.OptState:
 
 
 def _told(state: TriggeredAverageState, validation_loss: Scalar) -> TriggeredAverageState:
-    loss = jnp.asarray(validation_loss, state.best.dtype)
-    n, oldest = state.recent.size, state.recent[0]
+    if not jax.tree_util.all_leaves(state[:4]):
+        raise ValueError(
+            f"the state holds a {type(state.triggered).__name__}; expected arrays: of an "
+            "nnx.Optimizer, give nnx.as_pure(optimizer.opt_state)"
+        )
+    loss, shape = jnp.asarray(validation_loss, state.best.dtype), jnp.shape(state.triggered)
+    if loss.shape not in ((), shape):
+        raise ValueError(f"the validation loss has shape {loss.shape}; expected {shape}")
+    loss = jnp.broadcast_to(loss, shape)
+    n, oldest = state.recent.shape[-1], state.recent[..., 0]
     return state._replace(
         triggered=state.triggered | ((state.results > n) & (loss > state.best)),
         results=increment(state.results),
-        recent=jnp.append(state.recent[1:], loss),
+        recent=jnp.concatenate([state.recent[..., 1:], loss[..., None]], axis=-1),
         best=jnp.where(state.results <= n, oldest, jnp.fmin(state.best, oldest)),
     )

@@ -13,6 +13,7 @@ from flax import nnx
 from lstm_optax import (
     OPTIMIZERS,
     Batch,
+    CotangentClip,
     GuardState,
     LSTMParams,
     TextError,
@@ -206,6 +207,12 @@ def test_a_model_is_regularised_as_configured():
     assert (model.embedding_dropout.rate, model.lstm.weight_dropout.rate) == (0.2, 0.3)
     plain = language.make_model(config(dropout=0.1), vocabulary=11)
     assert plain.dropout.broadcast_dims == () and plain.lstm.weight_dropout.rate == 0
+
+
+def test_a_bound_on_the_gates_is_that_of_the_layers():
+    assert language.make_model(config(), vocabulary=11).lstm.cotangent_clip is None
+    model = language.make_model(config(clip_gates=10.0), vocabulary=11)
+    assert model.lstm.cotangent_clip == CotangentClip(gates=10.0)
 
 
 def test_the_terms_on_activations_are_in_the_loss_to_train_with(corpus, key):

@@ -7,10 +7,19 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax.contrib
 import pytest
 
-from lstm_optax import OPTIMIZERS, OptionError, SampleConfig, TrainConfig
-from lstm_optax.experiments.options import DECAYING_OPTIMIZERS
+from lstm_optax import (
+    OPTIMIZERS,
+    AverageState,
+    LSTMParams,
+    OptionError,
+    SampleConfig,
+    TrainConfig,
+    find_states,
+)
+from lstm_optax.experiments.options import DECAYING_OPTIMIZERS, RESCALING_OPTIMIZERS
 
 HUGE = 10**400  # too large for a float
 
@@ -26,6 +35,8 @@ BAD = [
     ("warmup", -1, "--warmup is -1, but must be from 0 to 399"),
     ("warmup", 400, "--warmup is 400, but must be from 0 to 399"),
     ("clip", -1.0, "--clip is -1.0, but must be 0 or more"),
+    ("clip_gates", -10.0, "--clip-gates is -10.0, but must be 0 or more"),
+    ("clip_gates", math.inf, "--clip-gates is inf, but must be 0 or more and finite"),
     ("guard", -1, "--guard is -1, but must be 0 or more"),
     ("clip", math.inf, "--clip is inf, but must be 0 or more and finite"),
     ("weight_decay", -0.1, "--weight-decay is -0.1, but must be 0 or more"),
@@ -75,7 +86,7 @@ def test_a_count_below_one_is_named(name, value):
     [
         dict(steps=1, warmup=0),
         dict(steps=2, warmup=1),
-        dict(clip=0.0),
+        dict(clip=0.0, clip_gates=0.0),
         dict(dropout=0.999),
         dict(dropout=0.1, locked_dropout=True),
         dict(weight_dropout=0.999, embedding_dropout=0.999, ar=0.0, tar=1e3, vary_window=True),
@@ -124,6 +135,18 @@ def test_what_cannot_be_sampled_is_named(values, message):
 
 def test_a_prompt_of_the_vocabulary_can_be():
     SampleConfig(prompt="cat", temperature=0.0, length=1).check(vocabulary="act")
+
+
+def test_every_average_sees_the_steps_that_windows_of_random_length_scale():
+    """An optimizer that averages must scale its own rate, or be refused."""
+    params = LSTMParams(jnp.ones((1, 8)), jnp.ones((2, 8)), jnp.ones(8))
+    averages = (AverageState, optax.contrib.ScheduleFreeState)
+    averaging = {
+        name
+        for name, factory in OPTIMIZERS.items()
+        if any(find_states(factory(0.1).init(params), kind) for kind in averages)
+    }
+    assert averaging == {*RESCALING_OPTIMIZERS, "optax.contrib.schedule_free_adamw"}
 
 
 def test_windows_of_random_length_are_refused_where_an_average_would_not_see_them():

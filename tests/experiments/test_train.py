@@ -211,9 +211,10 @@ def test_an_interrupted_run_goes_on_as_if_it_were_unbroken(
 
 @pytest.fixture(scope="module")
 def regularised(config) -> TrainConfig:
-    """All that regularises, at once."""
+    """All that regularises, and the clip of the gates, at once."""
     rates = dict(dropout=0.2, embedding_dropout=0.1, weight_dropout=0.3, ar=2.0, tar=1.0)
-    return replace(config, locked_dropout=True, vary_window=True, guard=2, **rates)
+    options = dict(locked_dropout=True, vary_window=True, guard=2, clip_gates=10.0)
+    return replace(config, **options, **rates)
 
 
 def test_a_regularised_run_goes_on_as_if_it_were_unbroken(regularised, tmp_path):
@@ -223,6 +224,7 @@ def test_a_regularised_run_goes_on_as_if_it_were_unbroken(regularised, tmp_path)
     (plan,) = watch.of("plan")
     rates = "locked dropout 0.2, embedding dropout 0.1, weight dropout 0.3, AR 2, TAR 1"
     assert plan["model"].startswith(f"LSTM, 1 × 8 units, embedding 4, {rates}, ")
+    assert ", clip of the gates ±10, guard" in plan["optimizer"]
     assert plan["training"].startswith("20 steps of 2 × about 8 characters, ")
     for number, stop in enumerate((8, NEVER)):
         observer = Watch(stop).observer()

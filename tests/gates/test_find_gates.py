@@ -47,6 +47,23 @@ def test_blocks_cover_every_entry_once(name):
     assert all(np.all(count == 1) for count in of_path.values())
 
 
+FUSED = [name for name in LAYOUTS if name not in ("cuDNN", "Flax Linen", "Flax NNX, LSTMCell")]
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_gates_lie_in_the_order_of_their_library(name):
+    """i, f, g, o everywhere but in Haiku, which also adds 1 to f itself."""
+    order = ("input", "cell", "forget", "output") if name == "Haiku" else GATES
+    shapes = jax.tree_util.tree_flatten_with_path(LAYOUTS[name].params())[0]
+    shapes = {path: leaf.shape for path, leaf in shapes}
+    for block in found_in(name).blocks:
+        axis = shapes[block.path].index(4 * H)
+        start = order.index(block.gate) * H
+        assert block.index[axis] == slice(start, start + H)
+        adds = name == "Haiku" and (block.kind, block.gate) == ("bias", "forget")
+        assert block.added == (1.0 if adds else 0.0)
+
+
 @every_layout
 def test_only_shapes_are_read(name):
     params, expected = LAYOUTS[name].params(), found_in(name)

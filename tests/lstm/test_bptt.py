@@ -412,6 +412,9 @@ def test_what_cannot_be_is_named(kind):
     for bad, message in [
         (kind(h=-1.0), r"cotangent_clip.h: "),
         (kind(c=float("nan")), r"cotangent_clip.c: "),
+        (kind(h=[-1.0, 1.0]), r"cotangent_clip.h: .*\[-1.0, 1.0\].* number"),
+        (kind(gates=(1.0, 2.0, 3.0)), r"cotangent_clip.gates: .*\(1.0, 2.0, 3.0\).* number"),
+        (kind(c="1"), "cotangent_clip.c: .*'1'.* number"),
         (5.0, "cotangent_clip is 5.0; expected a CotangentClip or a CotangentNormClip"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -424,5 +427,7 @@ def test_what_cannot_be_is_named(kind):
         clip_cotangent(x, 2, 1)
     with pytest.raises(ValueError, match="cotangent_clip.gates: the bounds are 2.0 and 1.0"):
         lstm_sequence(params, x, cotangent_clip=CotangentClip(gates=(2.0, 1.0)))
+    with pytest.raises(ValueError, match=r"cotangent_clip.h: max_norm is \(1.0, 2.0\), but must"):
+        lstm_sequence(params, x, cotangent_clip=CotangentNormClip(h=(1.0, 2.0)))
     with pytest.raises(ValueError, match="max_norm is -1, but must be 0 or more"):
         clip_cotangent_norm(x, -1)

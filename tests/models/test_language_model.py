@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lstm_optax import LSTM, LanguageModel, token_losses
+from lstm_optax import LSTM, CotangentClip, LanguageModel, token_losses
 
 TOKENS = np.array([[1, 2], [3, 4], [0, 1]])
 
@@ -155,6 +155,17 @@ def test_lengths_freeze_the_carry():
     _, carry = model(TOKENS, seq_lengths=np.array([3, 1]))
     _, alone = model(TOKENS[:1, 1:])
     np.testing.assert_allclose(carry[0].c[1:], alone[0].c, rtol=1e-6)
+
+
+def test_the_gradient_inside_the_lstm_is_clipped():
+    """With the gates' bounds at 0 nothing below the output layer learns; the logits are as ever."""
+    model, clipped = make(), make(cotangent_clip=CotangentClip(gates=0.0))
+    np.testing.assert_array_equal(model(TOKENS)[0], clipped(TOKENS)[0])
+    gradient = nnx.grad(lambda m: jnp.sum(m(TOKENS)[0] ** 2))(clipped)
+    assert np.any(gradient.output.kernel[...])
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves((gradient.lstm, gradient.embedding)))
+    with pytest.raises(ValueError, match="cotangent_clip is 10.0; expected a CotangentClip"):
+        make(cotangent_clip=10.0)
 
 
 def test_without_regularisation_nothing_is_drawn():

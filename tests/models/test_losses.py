@@ -53,6 +53,13 @@ def test_what_does_not_count_has_no_gradient():
         np.testing.assert_array_equal(np.any(gradient != 0, -1), counted())
 
 
+@pytest.mark.parametrize("term", [activation_regularizer, temporal_activation_regularizer])
+@pytest.mark.parametrize("shape", [(B, T), (T, 1), (T,)])
+def test_a_mask_of_another_shape_is_named(term, shape):
+    with pytest.raises(ValueError, match=r"counted has shape \(.*\); expected \(5, 3\): time by"):
+        term(outputs(), np.ones(shape, bool))
+
+
 def test_nothing_to_count_is_zero():
     none = np.zeros((T, B), bool)
     assert activation_regularizer(outputs(), none) == 0

@@ -64,6 +64,15 @@ def test_dropout_passes_to_the_layer():
         lo.SequenceModel(2, 0, rngs=nnx.Rngs(0))
 
 
+def test_a_probe_and_resets_pass_to_the_layer():
+    model, resets = make(num_layers=2), np.arange(T)[:, None] == np.full(B, 3)
+    flows = lo.probe(
+        lambda flows: jnp.sum(model(inputs(), resets=resets, probe=flows)[0]), T, B, layers=2
+    )
+    for flow in flows:
+        assert np.all(flow.h[3:] > 0) and not np.any(flow.h[:3])  # nothing crosses a reset
+
+
 def test_it_learns_an_exclusive_or():
     """No linear answer gets below ln 2."""
     task = lo.delayed_xor(2)

@@ -200,3 +200,23 @@ def test_a_refused_gradient_is_told_though_it_is_finite():
     after, metrics = lo.run_steps(step, state, (x * 1e11, y), np.int32(1))
     assert metrics.refused and np.isfinite(metrics.grad_norm)
     assert float(metrics.largest["gain"]) > 1e19 and int(after.sums.steps) == 0
+
+
+def test_clips_and_guards_of_each_gate_are_watched():
+    """Their states inside `by_gate` have an entry for each gate; one of them is enough."""
+    lstm = lo.LSTMParams(jnp.ones((1, 8)), jnp.ones((2, 8)), jnp.zeros(8))
+    optimizer = lo.by_gate(lo.guard(optax.chain(lo.clip_by_global_norm(1.0), lo.sgd(0.1))))
+
+    def loss(params, carry, batch, key):
+        return jnp.sum(params.kernel_hh * batch), carry
+
+    step = lo.make_step(loss, optimizer)
+    state = lo.init_state(lstm, optimizer, jnp.zeros(1), jax.random.key(0))
+    gradients = np.zeros((3, 2, 8), np.float32)
+    gradients[1, :, 4:6] = 9.0  # the cell's
+    gradients[2, :, 2:4] = np.inf  # the forget gate's
+    for gradient, clipped, refused in zip(gradients, (0, 1, 0), (0, 0, 1), strict=True):
+        before = int(state.sums.clipped)
+        state, metrics = lo.run_steps(step, state, gradient[None], np.int32(1))
+        assert (metrics.clipped, metrics.refused) == (clipped, refused)
+        assert int(state.sums.clipped) == before + clipped

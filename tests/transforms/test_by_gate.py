@@ -1,6 +1,5 @@
 """A transformation for each gate: equal to splitting by hand, whatever the layout."""
 
-import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -124,39 +123,6 @@ def test_every_layout_moves_alike(name):
         np.testing.assert_allclose(update, g * min(1, 1 / np.linalg.norm(g)), rtol=1e-5)
 
 
-def test_the_most_specific_key_decides():
-    marks = {
-        "forget": optax.scale(2.0),
-        "kernel_hh": optax.scale(3.0),
-        ("kernel_hh", "forget"): optax.scale(5.0),
-        ("bias", "output"): optax.scale(7.0),
-    }
-    params = jax.tree.map(jnp.ones_like, params_of())
-    tx = by_gate(marks, others=optax.scale(-1.0))
-    updates, _ = first(tx, params, params)
-    expected = {
-        "kernel_ih": {"forget": 2.0},
-        "kernel_hh": dict.fromkeys(GATES, 3.0) | {"forget": 5.0},
-        "bias": {"forget": 2.0, "output": 7.0},
-    }
-    for kind, gates in split(updates)["lstm"].items():
-        for gate, block in gates.items():
-            np.testing.assert_array_equal(block, expected[kind].get(gate, -1.0))
-    assert all(np.all(leaf == -1) for leaf in jax.tree.leaves(updates["head"]))
-
-
-def test_others_see_the_rest_as_one_tree():
-    """A norm of the others is that of all that no key names, with no block twice."""
-    params, gradient = params_of(), jax.tree.map(lambda g: g[0], gradients_of(3))
-    tx = by_gate({"forget": optax.set_to_zero()}, others=lo.clip_by_global_norm(jnp.inf))
-    updates, state = first(tx, gradient, params)
-    left = split(gradient, ("input", "cell", "output"))
-    norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(left)))
-    np.testing.assert_allclose(state.others.norm, norm, rtol=1e-6)
-    chex.assert_trees_all_equal(split(updates, ("input", "cell", "output")), left)
-    assert not np.any(split(updates)["lstm"]["bias"]["forget"])
-
-
 def test_all_layouts_of_the_keys_of_one_leaf():
     """Different rules for the gates of packed leaves: Haiku's order, cuDNN's vector."""
     for name in ("Haiku", "cuDNN", "PyTorch, LSTM", "Flax Linen"):
@@ -171,13 +137,6 @@ def test_all_layouts_of_the_keys_of_one_leaf():
             np.testing.assert_allclose(update, factor * p, rtol=1e-6)
 
 
-def test_one_transformation_reaches_every_parameter_once():
-    params = jax.tree.map(jnp.ones_like, params_of())
-    tx = by_gate(lo.sgd(0.5))
-    updates, _ = first(tx, params, params)
-    chex.assert_trees_all_equal(updates, jax.tree.map(lambda p: -0.5 * p, params))
-
-
 def test_moments_are_reshapes_of_the_parameters():
     params = params_of()
     state = by_gate(lo.adam(0.1)).init(params)
@@ -185,15 +144,6 @@ def test_moments_are_reshapes_of_the_parameters():
     assert moments.mu.shape == (H, 4, H)
     assert lo.find_states(state.others, lo.EmaState)[0].mu["head"]["kernel"].shape == (H, 2)
     assert state.blocks["head"]["kernel"] == optax.MaskedNode()
-
-
-def test_a_state_made_of_the_parameters_starts_as_they_do():
-    """Each gate's state comes from its own block."""
-    params = params_of()
-    keep = optax.GradientTransformation(lambda p: p, lambda u, s, p=None: (s, s))
-    tx = by_gate(keep)
-    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params))
-    chex.assert_trees_all_equal(updates, params)
 
 
 @pytest.mark.parametrize("rows", [False, True])
@@ -283,36 +233,3 @@ def test_weight_decay_that_spares_biases():
         "lstm": jax.tree.map(lambda p: 0.1 * p, params["lstm"])._replace(bias=zeros["lstm"].bias)
     }
     chex.assert_trees_all_close(updates, expected)
-
-
-BAD = [
-    ({"forgets": 1}, "'forgets' names no blocks; keys are a gate (input, forget, cell, output), a"),
-    ({("forget", "bias"): 1}, "('forget', 'bias') names no blocks"),
-    ({("bias",): 1}, "('bias',) names no blocks"),
-    ({3: 1}, "3 names no blocks"),
-    (
-        {"bias": 1, "forget": 1},
-        "'bias' and 'forget' both name the bias of the forget gate: say which by a key ('bias', ",
-    ),
-    ({"forget": 1}, "a dictionary of transformations needs others= for all that it does not name"),
-]
-
-
-@pytest.mark.parametrize("keys, message", BAD, ids=str)
-def test_keys_that_cannot_be(keys, message):
-    rules = {key: optax.identity() for key in keys}
-    with pytest.raises(ValueError, match=re.escape(message)):
-        by_gate(rules)
-
-
-@pytest.mark.parametrize("make", [lambda: by_gate(lo.sgd(0.1)), lambda: lo.gate_muon(0.1)])
-@pytest.mark.parametrize("params", [{}, {"w": jnp.ones((3, 2))}, jnp.ones(3), None])
-def test_a_tree_without_an_lstm_is_said_to_be_one(make, params):
-    with pytest.raises(ValueError, match="there is no LSTM in these parameters"):
-        make().init(params)
-
-
-@pytest.mark.parametrize("number", [{"momentum": 1.0}, {"rms": -0.1}])
-def test_numbers_of_gate_muon_out_of_range(number):
-    with pytest.raises(ValueError, match=f"{next(iter(number))} is"):
-        lo.gate_muon(0.1, **number)
