@@ -90,12 +90,19 @@ def case_of(kind):
     return nnx_case(kind) if kind in NNX else linen_case(kind)
 
 
-kinds = pytest.mark.parametrize(
-    "kind", [*NNX, *LINEN], ids=lambda k: f"{k.__module__}.{k.__name__}"
-)
+def by_kind(*plain):
+    """All kinds of cells, those but the plain ones in the slow tests."""
+    return pytest.mark.parametrize(
+        "kind",
+        [
+            pytest.param(kind, marks=() if kind in plain else pytest.mark.slow)
+            for kind in (*NNX, *LINEN)
+        ],
+        ids=["nnx.OptimizedLSTMCell", "nnx.LSTMCell", "linen.OptimizedLSTMCell", "linen.LSTMCell"],
+    )
 
 
-@kinds
+@by_kind(NNX[0], LINEN[0])
 def test_outputs_and_gradients_are_flax_s(kind, x64):
     """With lengths; by the parameters in Flax's own tree, the inputs and the carry."""
     tree, their_loss = case_of(kind)
@@ -107,7 +114,7 @@ def test_outputs_and_gradients_are_flax_s(kind, x64):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(theirs))
 
 
-@kinds
+@by_kind()
 def test_training_here_gives_the_next_weights_of_training_there(kind, x64):
     """The parameters are trained in this library's shapes, and go back into Flax's."""
     tree, their_loss = case_of(kind)
@@ -129,7 +136,7 @@ def test_training_here_gives_the_next_weights_of_training_there(kind, x64):
     chex.assert_trees_all_close(lstm_params_to_flax(ours, tree), theirs, rtol=1e-11)
 
 
-@kinds
+@by_kind(*NNX, *LINEN)
 def test_there_and_back_is_the_same_to_the_bit(kind):
     tree, _ = case_of(kind)
     params = lstm_params_from_flax(tree)
@@ -182,6 +189,7 @@ def stack():
         return [nnx.Bidirectional(*map(nnx.RNN, pair), time_major=True) for pair in cells]
 
 
+@pytest.mark.slow
 def test_a_bidirectional_stack_is_flax_s(stack, x64):
     """Values, final states and the gradients in Flax's modules, with lengths."""
     x, _ = inputs()
@@ -209,7 +217,7 @@ def test_a_bidirectional_stack_is_flax_s(stack, x64):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(found[0]))
 
 
-def test_the_layer_is_called_as_the_rnn_was(stack):
+def test_the_layer_is_called_as_the_rnn_was(stack, x64):
     """Batch-major, if it was; in the dtype of the cells; options are given as usual."""
     cell = nnx_cell(nnx.OptimizedLSTMCell, dtype=jnp.bfloat16)
     lstm = LSTM.from_flax(nnx.RNN(cell))
@@ -217,7 +225,10 @@ def test_the_layer_is_called_as_the_rnn_was(stack):
     assert LSTM.from_flax(cell).time_major
     lstm = LSTM.from_flax([nnx.RNN(cell)], time_major=True, dtype=jnp.float32, dropout=0.5)
     assert lstm.time_major and lstm.dtype == jnp.float32 and lstm.dropout.rate == 0.5
-    assert LSTM.from_flax(stack).directions == ("forward", "backward")
+    both = LSTM.from_flax(stack)
+    assert both.directions == ("forward", "backward") and both.time_major
+    in_order = [rnn.cell for layer in stack for rnn in (layer.forward_rnn, layer.backward_rnn)]
+    chex.assert_trees_all_equal(both.params(), tuple(map(lstm_params_from_flax, in_order)))
     assert LSTM.from_flax([cell, cell], bidirectional=True).directions == ("forward", "backward")
     tree = nnx.to_pure_dict(nnx.state(cell, nnx.Param))
     chex.assert_trees_all_equal(LSTM.from_flax(tree).params(), LSTM.from_flax(cell).params())
@@ -273,8 +284,8 @@ FUSED["dense_h"] = {"kernel": np.ones((H, 16)), "bias": np.ones(16)}
         ),
         (lambda: nnx_cell(nnx.LSTMCell, activation_fn=nnx.relu), "activation_fn .* has tanh alone"),
         (lambda: linen.LSTMCell(H), "this is a LSTMCell; expected arrays"),
-        (lambda: {}, "hi/kernel is missing; there are no names"),
-        (lambda: {"cell": APART}, r"hi/kernel is missing; there are \['cell/hf/bias'"),
+        (lambda: {}, "[hi]i/kernel is missing; there are no names"),
+        (lambda: {"cell": APART}, r"[hi]i/kernel is missing; there are \['cell/hf/bias'"),
         (lambda: without(APART, "ig"), "ig/kernel is missing"),
         (lambda: APART | {"if": {"kernel": np.ones((F, 3))}}, r"if/kernel has shape .* \(2, 4\)"),
         (lambda: APART | {"hg": {"kernel": np.ones((H, H))}}, "hg/bias is missing"),
