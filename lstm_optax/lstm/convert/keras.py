@@ -48,8 +48,9 @@ def lstm_params_from_keras(weights: Sequence[Any]) -> tuple[LSTMParams, ...]:
 def lstm_params_to_keras(params: Sequence[LSTMParams]) -> list[Any]:
     """Return parameters as `set_weights` of Keras takes them: the inverse, to the bit.
 
-    For each layer and direction kernel, recurrent_kernel and bias; the arrays stay what they are.
-    For a layer without biases leave out every third.
+    For each layer and direction kernel, recurrent_kernel and bias; for a layer without biases leave
+    out every third. The arrays stay what they are: give `set_weights` copies in NumPy, as Keras'
+    JAX backend frees the arrays that it was given when it trains.
 
     Args:
       params: one LSTMParams for each layer and direction, in the order of the carry.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
@@ -99,6 +100,6 @@ class Conversions:
         params = lstm_params_from_keras(weights)
         return cls.from_params(params, bidirectional=bidirectional, **options)
 
-    def to_keras(self) -> list[Array]:
-        """Return the weights in the order of `set_weights`, see `lstm_params_to_keras`."""
-        return lstm_params_to_keras(self.params())
+    def to_keras(self) -> list[np.ndarray]:
+        """Return NumPy copies in the order of `set_weights`, see `lstm_params_to_keras`."""
+        return [np.array(array) for array in lstm_params_to_keras(self.params())]
