@@ -46,7 +46,7 @@ def drawn(tree):
 
 
 def nnx_cell(kind, features=F, seed=0, **options):
-    cell = kind(features, H, param_dtype=draw(1).dtype, **options, rngs=nnx.Rngs(seed))
+    cell = kind(features, H, param_dtype=jnp.result_type(float), **options, rngs=nnx.Rngs(seed))
     return drawn(cell)
 
 
@@ -75,7 +75,7 @@ def nnx_case(kind):
 
 
 def linen_case(kind):
-    rnn = linen.RNN(kind(H, param_dtype=draw(1).dtype), time_major=True, return_carry=True)
+    rnn = linen.RNN(kind(H, param_dtype=jnp.result_type(float)), time_major=True, return_carry=True)
     tree = drawn(rnn.init(jax.random.key(0), inputs()[0])["params"]["cell"])
 
     def loss(tree, x, carry):
@@ -163,6 +163,16 @@ def test_modules_are_taken_as_they_are(kind):
         assert type(new) is type(module) and new is not module
         chex.assert_trees_all_equal(lstm_params_from_flax(new), doubled)
         chex.assert_trees_all_equal(lstm_params_from_flax(module), params)
+
+
+def test_a_cell_may_have_randomness_of_its_own():
+    """It stays in the new cell."""
+    with pytest.warns(UserWarning, match="keep_rngs"):
+        cell = nnx.OptimizedLSTMCell(F, H, keep_rngs=True, rngs=nnx.Rngs(0))
+    params = jax.tree.map(lambda p: 2 * p, lstm_params_from_flax(cell))
+    new = lstm_params_to_flax(params, cell)
+    chex.assert_trees_all_equal(lstm_params_from_flax(new), params)
+    assert new.rngs.key[...] == cell.rngs.key[...]
 
 
 def test_linen_parameters_in_boxes_keep_them():

@@ -23,8 +23,8 @@ def named_arrays(tree: Any) -> dict[str, Any]:
 
 
 def with_arrays(tree: Any, values: Mapping[str, Any]) -> Any:
-    """Return a tree like this one, with the values in the place of its arrays, by their names."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: values[_name(path)], tree)
+    """Return a tree like this one, with the values in the place of its arrays of these names."""
+    return jax.tree_util.tree_map_with_path(lambda path, x: values.get(_name(path), x), tree)
 
 
 def _name(path: tuple) -> str:

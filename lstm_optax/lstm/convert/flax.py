@@ -74,19 +74,7 @@ def lstm_params_to_flax(params: LSTMParams, cell: Any) -> Any:
         return rnn
     found = _arrays(inner_cell(cell))
     _check(found, *sizes_of(params))
-    values = {"dense_i/kernel": params.kernel_ih, "dense_h/kernel": params.kernel_hh}
-    values["dense_h/bias"] = params.bias
-    if not _is_fused(found):
-        ours = {"i": {"kernel": params.kernel_ih}}
-        ours["h"] = {"kernel": params.kernel_hh, "bias": params.bias}
-        values = {
-            f"{kind}{gate}{end}/{own}": block
-            for kind, arrays in ours.items()
-            for own, array in arrays.items()
-            for gate, block in zip("ifgo", jnp.split(array, 4, axis=-1), strict=True)
-            for end in ("", "_")  # NNX says if_, as `if` is a word of Python
-        }
-    return with_arrays(cell, values)
+    return with_arrays(cell, _fused(params) if _is_fused(found) else _apart(params))
 
 
 def inner_cell(cell: Any) -> Any:
@@ -125,7 +113,23 @@ def make_flax_cell(params: LSTMParams, dtype: Any) -> nnx.OptimizedLSTMCell:
 
 
 def _arrays(cell: Any) -> dict[str, Any]:
-    return {name.replace("if_/", "if/"): value for name, value in named_arrays(cell).items()}
+    tree = nnx.state(cell, nnx.Param) if isinstance(cell, nnx.Module) else cell
+    return {name.replace("if_/", "if/"): value for name, value in named_arrays(tree).items()}
+
+
+def _fused(params: LSTMParams) -> dict[str, Any]:
+    names = "dense_i/kernel", "dense_h/kernel", "dense_h/bias"
+    return dict(zip(names, params, strict=True))
+
+
+def _apart(params: LSTMParams) -> dict[str, Any]:
+    kernels_ih, kernels_hh, biases = (jnp.split(array, 4, axis=-1) for array in params)
+    values = {}
+    for i, gate in enumerate("ifgo"):
+        values[f"i{gate}/kernel"] = kernels_ih[i]
+        values[f"h{gate}/kernel"] = kernels_hh[i]
+        values[f"h{gate}/bias"] = biases[i]
+    return values | {"if_/kernel": values["if/kernel"]}  # NNX's name: `if` is a word of Python
 
 
 def _is_fused(found: Mapping[str, Any]) -> bool:
