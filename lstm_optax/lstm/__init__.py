@@ -7,7 +7,11 @@ from lstm_optax.lstm.bptt import (
     clip_cotangent_norm,
 )
 from lstm_optax.lstm.cell import LSTMParams, LSTMState, lstm_cell
-from lstm_optax.lstm.convert import lstm_params_from_torch
+from lstm_optax.lstm.convert.equinox import lstm_params_from_equinox, lstm_params_to_equinox
+from lstm_optax.lstm.convert.flax import lstm_params_from_flax, lstm_params_to_flax
+from lstm_optax.lstm.convert.haiku import lstm_params_from_haiku, lstm_params_to_haiku
+from lstm_optax.lstm.convert.keras import lstm_params_from_keras, lstm_params_to_keras
+from lstm_optax.lstm.convert.torch import lstm_params_from_torch, lstm_params_to_torch
 from lstm_optax.lstm.flow import GradientFlow, probe
 from lstm_optax.lstm.initializers import init_chrono, init_forget_bias, init_orthogonal
 from lstm_optax.lstm.layer import LSTM
@@ -30,7 +34,16 @@ __all__ = [
     "init_forget_bias",
     "init_orthogonal",
     "lstm_cell",
+    "lstm_params_from_equinox",
+    "lstm_params_from_flax",
+    "lstm_params_from_haiku",
+    "lstm_params_from_keras",
     "lstm_params_from_torch",
+    "lstm_params_to_equinox",
+    "lstm_params_to_flax",
+    "lstm_params_to_haiku",
+    "lstm_params_to_keras",
+    "lstm_params_to_torch",
     "lstm_sequence",
     "probe",
     "vanishing_penalty",

@@ -1,6 +1,6 @@
 """The LSTM as a Flax NNX module: stacked, in one direction or both, with dropout between layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import jax
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.lstm.bptt import check_cotangent_clip
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
-from lstm_optax.lstm.convert import lstm_params_from_torch, torch_is_bidirectional
+from lstm_optax.lstm.convert.methods import Conversions
 from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.reference import Clip, Gradient
 from lstm_optax.lstm.sequence import check_gradient, find_backend, lstm_sequence, zero_state
@@ -20,7 +20,7 @@ Carry = tuple[LSTMState, ...]
 """One state for each layer and direction: layer 0 forward, layer 0 backward, layer 1 forward, …"""
 
 
-class LSTM(nnx.Module):
+class LSTM(Conversions, nnx.Module):
     """A stack of LSTM layers.
 
     Args:
@@ -135,23 +135,6 @@ class LSTM(nnx.Module):
                     )
                 setattr(weights, name, nnx.Param(value))
         return lstm
-
-    @classmethod
-    def from_torch(cls, weights: Mapping[str, Any], *, prefix: str = "", **options: Any) -> Self:
-        """Return a stack with the weights of a `torch.nn.LSTM`; also under `jit` and `grad`.
-
-        Layers, directions and sizes are those of the weights; the two biases become their sum.
-
-        Args:
-          weights, prefix: as `lstm_params_from_torch` takes them.
-          options: `dropout`, `weight_dropout`, `dtype`, `backend`, …, as above.
-
-        Raises:
-          ValueError: as `lstm_params_from_torch`.
-        """
-        params = lstm_params_from_torch(weights, prefix=prefix)
-        bidirectional = torch_is_bidirectional(weights, prefix=prefix)
-        return cls.from_params(params, bidirectional=bidirectional, **options)
 
     def params(self) -> tuple[LSTMParams, ...]:
         """Return the parameters of each layer and direction, in the order of the carry."""

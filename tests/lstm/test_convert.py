@@ -10,7 +10,7 @@ import oracle
 import pytest
 from flax import nnx
 
-from lstm_optax import LSTM, LSTMParams, lstm_params_from_torch
+from lstm_optax import LSTM, LSTMParams, lstm_params_from_torch, lstm_params_to_torch
 
 T, B, F, H = 5, 3, 2, 4
 
@@ -119,6 +119,26 @@ def test_params_go_in_and_out():
     chex.assert_trees_all_equal(again(x), lstm(x))
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_there_and_back_is_the_same_to_the_bit(bidirectional):
+    """In PyTorch's order, with all of the bias in the first of the two."""
+    lstm = LSTM(F, H, num_layers=2, bidirectional=bidirectional, rngs=nnx.Rngs(0))
+    weights = lstm.to_torch(prefix="lstm.")
+    assert list(weights) == list(torch_named(2, bidirectional, prefix="lstm."))
+    again = LSTM.from_torch(weights, prefix="lstm.")
+    chex.assert_trees_all_equal(again.params(), lstm.params())
+    assert again.directions == lstm.directions
+    assert not any(np.any(w) for name, w in weights.items() if "bias_hh" in name)
+    named = jax.tree.map(np.float32, torch_named(2, bidirectional))
+    back = lstm_params_to_torch(lstm_params_from_torch(named), bidirectional=bidirectional)
+    for name, w in named.items():
+        if name.startswith("weight"):
+            chex.assert_trees_all_equal(back[name], w)
+        else:
+            total = named[name.replace("hh", "ih")] + named[name.replace("ih", "hh")]
+            chex.assert_trees_all_equal(back[name], total if "ih" in name else 0 * w)
+
+
 def without(weights, *names):
     return {name: value for name, value in weights.items() if name not in names}
 
@@ -167,3 +187,18 @@ PARAMS = LSTM(F, H, rngs=nnx.Rngs(0)).params()
 def test_params_that_are_no_stack_are_named(params, options, message):
     with pytest.raises(ValueError, match=message):
         LSTM.from_params(params, **options)
+
+
+@pytest.mark.parametrize(
+    "params, bidirectional, message",
+    [
+        ((), False, "0 LSTMParams came"),
+        (PARAMS, True, "1 LSTMParams came; expected 2 for each layer"),
+        (PARAMS[0], False, "one LSTMParams came; expected a tuple"),
+        (PARAMS * 2, False, r"kernels of params\[1\] .*; expected 4 features and 4 hidden units"),
+        ((LSTMParams(*PARAMS[0][:2], np.ones(4)),), False, r"bias has shape \(4,\)"),
+    ],
+)
+def test_params_that_are_no_stack_of_pytorch_are_named(params, bidirectional, message):
+    with pytest.raises(ValueError, match=message):
+        lstm_params_to_torch(params, bidirectional=bidirectional)

@@ -1,13 +1,15 @@
-"""The weights of other libraries' LSTMs as this library's parameters."""
+"""The weights of `torch.nn.LSTM` as parameters, and back; PyTorch is not imported."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from lstm_optax.files import as_numpy
 from lstm_optax.lstm.cell import LSTMParams
+from lstm_optax.lstm.convert.arrays import check_shapes, check_stack, get
 
 _TORCH_NAME = re.compile(r"(weight|bias)_(ih|hh)_l(0|[1-9]\d*)(_reverse)?")
 
@@ -40,8 +42,8 @@ def lstm_params_from_torch(
         if name.startswith(prefix)
     }
     layers, suffixes, has_bias = _torch_layout(found, prefix)
-    hidden = _hidden(_get(found, "weight_hh_l0", prefix), prefix)
-    features = _get(found, "weight_ih_l0", prefix).shape[-1:]
+    hidden = _hidden(get(found, "weight_hh_l0", prefix), prefix)
+    features = get(found, "weight_ih_l0", prefix).shape[-1:]
     params = []
     for layer in range(layers):
         for suffix in suffixes:
@@ -50,11 +52,52 @@ def lstm_params_from_torch(
             shapes[f"weight_hh_{at}"] = (4 * hidden, hidden)
             if has_bias:
                 shapes |= {f"bias_ih_{at}": (4 * hidden,), f"bias_hh_{at}": (4 * hidden,)}
-            ih, hh, *biases = _checked(found, shapes, prefix)
+            check_shapes(found, shapes, prefix)
+            ih, hh, *biases = (found[name] for name in shapes)
             bias = biases[0] + biases[1] if biases else jnp.zeros(4 * hidden, ih.dtype)
             params.append(LSTMParams(ih.T, hh.T, bias))
         features = (hidden * len(suffixes),)
     return tuple(params)
+
+
+def lstm_params_to_torch(
+    params: Sequence[LSTMParams], *, bidirectional: bool = False, prefix: str = ""
+) -> dict[str, Array]:
+    """Return parameters by the names of a `torch.nn.LSTM`, in PyTorch's order.
+
+        weight_ih = kernel_ihᵀ,  weight_hh = kernel_hhᵀ,  bias_ih = bias,  bias_hh = 0
+
+    The inverse of `lstm_params_from_torch`, to the bit, but that the second bias is zero: the sum
+    of two does not say what they were. For an LSTM with `bias=False` leave the biases out. PyTorch
+    takes `{name: torch.tensor(numpy.asarray(w)) for name, w in weights.items()}`.
+
+    Args:
+      params: one LSTMParams for each layer and direction, in the order of the carry.
+      bidirectional: whether every second one is of a backward direction.
+      prefix: what to put before the names, such as "lstm.".
+
+    Raises:
+      ValueError: it is no sequence of LSTMParams, their shapes are those of no stack, or the
+        second of two directions is missing.
+    """
+    check_stack(params)
+    suffixes = ("", "_reverse") if bidirectional else ("",)
+    if not params or len(params) % len(suffixes):
+        raise ValueError(f"{len(params)} LSTMParams came; expected {len(suffixes)} for each layer")
+    weights, hidden = {}, params[0].kernel_hh.shape[0]
+    for i, cell in enumerate(params):
+        layer, direction = divmod(i, len(suffixes))
+        at = f"l{layer}{suffixes[direction]}"
+        features = hidden * len(suffixes) if layer else params[0].kernel_ih.shape[0]
+        ih, hh, bias = (jnp.asarray(array) for array in cell)
+        if (ih.shape, hh.shape) != ((features, 4 * hidden), (hidden, 4 * hidden)):
+            raise ValueError(
+                f"the kernels of params[{i}] have shapes {ih.shape} and {hh.shape}; expected "
+                f"{features} features and {hidden} hidden units, for a stack of PyTorch"
+            )
+        weights |= {f"{prefix}weight_ih_{at}": ih.T, f"{prefix}weight_hh_{at}": hh.T}
+        weights |= {f"{prefix}bias_ih_{at}": bias, f"{prefix}bias_hh_{at}": jnp.zeros_like(bias)}
+    return weights
 
 
 def torch_is_bidirectional(weights: Mapping[str, Any], *, prefix: str = "") -> bool:
@@ -88,17 +131,3 @@ def _hidden(weight_hh: Any, prefix: str) -> int:
     if len(shape) != 2 or shape[0] != 4 * shape[1]:
         raise ValueError(f"{prefix}weight_hh_l0 has shape {shape}; expected (4 hidden, hidden)")
     return shape[1]
-
-
-def _get(found: Mapping[str, Any], name: str, prefix: str) -> Any:
-    if name not in found:
-        raise ValueError(f"{prefix}{name} is missing; there are {sorted(found) or 'no names'}")
-    return found[name]
-
-
-def _checked(found: Mapping[str, Any], shapes: dict[str, tuple], prefix: str) -> Iterator[Any]:
-    for name, expected in shapes.items():
-        value = _get(found, name, prefix)
-        if value.shape != expected:
-            raise ValueError(f"{prefix}{name} has shape {value.shape}; expected {expected}")
-        yield value

@@ -1,0 +1,86 @@
+"""What all conversions share: arrays by their names, and the checks of their names and shapes."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from lstm_optax.lstm.cell import LSTMParams
+
+
+def named_arrays(tree: Any) -> dict[str, Any]:
+    """Return the arrays of a tree by their names, such as "dense_i/kernel".
+
+    Raises:
+      ValueError: a leaf is no array.
+    """
+    found = {_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(tree)}
+    for name, value in found.items():
+        if not hasattr(value, "shape"):
+            raise ValueError(f"{name or 'this'} is a {type(value).__name__}; expected arrays")
+    return found
+
+
+def with_arrays(tree: Any, values: Mapping[str, Any]) -> Any:
+    """Return a tree like this one, with the values in the place of its arrays of these names."""
+    return jax.tree_util.tree_map_with_path(lambda path, x: values.get(_name(path), x), tree)
+
+
+def _name(path: tuple) -> str:
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    return name.removesuffix("/value")  # of a variable of Flax, or of the box around its array
+
+
+def get(found: Mapping[str, Any], name: str, prefix: str = "") -> Any:
+    """Return the array of that name; ValueError says which there are."""
+    if name not in found:
+        raise ValueError(f"{prefix}{name} is missing; there are {sorted(found) or 'no names'}")
+    return found[name]
+
+
+def size(found: Mapping[str, Any], name: str, axis: int) -> int:
+    """Return the size of an axis of a kernel; ValueError where it is missing or no matrix."""
+    shape = np.shape(get(found, name))
+    if len(shape) != 2:
+        raise ValueError(f"{name} has shape {shape}; expected two axes")
+    return shape[axis]
+
+
+def check_shapes(
+    found: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], prefix: str = ""
+) -> None:
+    """Raise ValueError unless all of these names are there, with these shapes."""
+    for name, expected in shapes.items():
+        shape = np.shape(get(found, name, prefix))
+        if shape != expected:
+            raise ValueError(f"{prefix}{name} has shape {shape}; expected {expected}")
+
+
+def check_names(found: Mapping[str, Any], names: Iterable[str], what: str) -> None:
+    """Raise ValueError where there are other names than these."""
+    if others := sorted(set(found) - set(names)):
+        raise ValueError(f"{what} has no {', '.join(map(repr, others))}; it has {sorted(names)}")
+
+
+def sizes_of(params: Any, name: str = "params") -> tuple[int, int]:
+    """Return the features and the hidden units of parameters.
+
+    Raises:
+      ValueError: it is no LSTMParams, or its shapes do not fit.
+    """
+    if not isinstance(params, LSTMParams):
+        raise ValueError(f"{name} is a {type(params).__name__}; expected an LSTMParams")
+    found = params._asdict()
+    features, hidden = size(found, "kernel_ih", 0), size(found, "kernel_hh", 0)
+    shapes = dict(kernel_ih=(features, 4 * hidden), kernel_hh=(hidden, 4 * hidden))
+    check_shapes(found, shapes | dict(bias=(4 * hidden,)))
+    return features, hidden
+
+
+def check_stack(params: Any) -> None:
+    """Raise ValueError unless this is a sequence of LSTMParams, each with shapes that fit."""
+    if isinstance(params, LSTMParams):
+        raise ValueError("one LSTMParams came; expected a tuple, one for each layer and direction")
+    for i, cell in enumerate(params):
+        sizes_of(cell, f"params[{i}]")

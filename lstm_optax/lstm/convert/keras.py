@@ -1,0 +1,62 @@
+"""The weights of Keras' LSTM layers as parameters, and back; Keras is not imported."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lstm_optax.lstm.cell import LSTMParams
+from lstm_optax.lstm.convert.arrays import check_shapes, check_stack, size
+
+
+def lstm_params_from_keras(weights: Sequence[Any]) -> tuple[LSTMParams, ...]:
+    """Return the weights of Keras' LSTM layers as parameters, one for each layer and direction.
+
+        kernel_ih = kernel,  kernel_hh = recurrent_kernel,  bias = bias, or 0 without
+
+    Keras' order i, f, c, o of the gates is the same as i, f, g, o. The arrays stay what they are,
+    so that this may be compiled and differentiated.
+
+    Args:
+      weights: as `get_weights()` of a `keras.layers.LSTM` gives them, or of a `Bidirectional` of
+        one, or of several layers one behind the other: kernel, recurrent_kernel, and bias if the
+        layer has one, forward before backward.
+
+    Raises:
+      ValueError: a shape does not fit, or an array is missing.
+
+    Reference: `keras.layers.LSTM`, Keras 3.15.
+    """
+    found = {f"weights[{i}]": value for i, value in enumerate(weights)}
+    if not found:
+        raise ValueError("no weights came; expected kernel, recurrent_kernel and bias of a layer")
+    names, params = list(found), []
+    while names:
+        kernel, recurrent, bias = (*names, "recurrent_kernel", "bias")[:3]
+        hidden, features = size(found, recurrent, 0), size(found, kernel, 0)
+        shapes = {kernel: (features, 4 * hidden), recurrent: (hidden, 4 * hidden)}
+        check_shapes(found, shapes)
+        names = names[2:]
+        array: Any = np.zeros(4 * hidden, found[kernel].dtype)
+        if bias in found and np.ndim(found[bias]) != 2:
+            check_shapes(found, {bias: (4 * hidden,)})
+            array, names = found[bias], names[1:]
+        params.append(LSTMParams(found[kernel], found[recurrent], array))
+    return tuple(params)
+
+
+def lstm_params_to_keras(params: Sequence[LSTMParams]) -> list[Any]:
+    """Return parameters as `set_weights` of Keras takes them: the inverse, to the bit.
+
+    For each layer and direction kernel, recurrent_kernel and bias; for a layer without biases leave
+    out every third. The arrays stay what they are: give `set_weights` copies in NumPy, as Keras'
+    JAX backend frees the arrays that it was given when it trains.
+
+    Args:
+      params: one LSTMParams for each layer and direction, in the order of the carry.
+
+    Raises:
+      ValueError: it is no sequence of LSTMParams, or shapes do not fit.
+    """
+    check_stack(params)
+    return [array for cell in params for array in cell]

@@ -1,0 +1,105 @@
+"""The conversions as methods of the layer."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from lstm_optax.lstm.cell import LSTMParams
+from lstm_optax.lstm.convert.flax import lstm_params_from_flax, make_flax_cell
+from lstm_optax.lstm.convert.flax_stack import flax_stack
+from lstm_optax.lstm.convert.keras import lstm_params_from_keras, lstm_params_to_keras
+from lstm_optax.lstm.convert.torch import (
+    lstm_params_from_torch,
+    lstm_params_to_torch,
+    torch_is_bidirectional,
+)
+
+
+class Conversions:
+    """What turns other libraries' LSTMs into a layer, and a layer into theirs.
+
+    Parameters alone go out: dropout, bounds on the gradient and backend stay behind.
+    """
+
+    if TYPE_CHECKING:  # what the layer has
+        directions: tuple[str, ...]
+        dtype: Any
+
+        @classmethod
+        def from_params(
+            cls, params: Sequence[LSTMParams], *, bidirectional: bool = False, **options: Any
+        ) -> Self: ...
+
+        def params(self) -> tuple[LSTMParams, ...]: ...
+
+    @classmethod
+    def from_flax(cls, cells: Any, *, bidirectional: bool = False, **options: Any) -> Self:
+        """Return a stack with the parameters of Flax's cells; also under `jit` and `grad`.
+
+        `dtype` is that of the cells and `time_major` that of the `RNN` or `Bidirectional` around
+        them, unless given: the layer is called with the same inputs.
+
+        Args:
+          cells: an LSTM cell as `lstm_params_from_flax` takes it, an `nnx.RNN` of one, or an
+            `nnx.Bidirectional` of two of these; for a stack, a list of them, first layer first.
+          bidirectional: whether every second one of a list is of a backward direction; an
+            `nnx.Bidirectional` says so itself.
+          options: `dropout`, `weight_dropout`, `dtype`, `backend`, …, of the layer.
+
+        Raises:
+          ValueError: as `lstm_params_from_flax` and `from_params`; a forward `RNN` with
+            reverse=True, another `merge_fn` than concatenation, or layers that differ in
+            `time_major` or `dtype`.
+        """
+        cells, theirs = flax_stack(cells, bidirectional)
+        return cls.from_params([lstm_params_from_flax(cell) for cell in cells], **theirs | options)
+
+    def to_flax(self) -> tuple[nnx.OptimizedLSTMCell, ...]:
+        """Return a cell of Flax for each layer and direction, in the order of the carry."""
+        return tuple(make_flax_cell(params, self.dtype) for params in self.params())
+
+    @classmethod
+    def from_torch(cls, weights: Mapping[str, Any], *, prefix: str = "", **options: Any) -> Self:
+        """Return a stack with the weights of a `torch.nn.LSTM`; also under `jit` and `grad`.
+
+        Layers, directions and sizes are those of the weights; the two biases become their sum.
+
+        Args:
+          weights, prefix: as `lstm_params_from_torch` takes them.
+          options: `dropout`, `weight_dropout`, `dtype`, `backend`, …, of the layer.
+
+        Raises:
+          ValueError: as `lstm_params_from_torch`.
+        """
+        params = lstm_params_from_torch(weights, prefix=prefix)
+        bidirectional = torch_is_bidirectional(weights, prefix=prefix)
+        return cls.from_params(params, bidirectional=bidirectional, **options)
+
+    def to_torch(self, *, prefix: str = "") -> dict[str, Array]:
+        """Return the weights by the names of a `torch.nn.LSTM`, see `lstm_params_to_torch`."""
+        bidirectional = len(self.directions) == 2
+        return lstm_params_to_torch(self.params(), bidirectional=bidirectional, prefix=prefix)
+
+    @classmethod
+    def from_keras(
+        cls, weights: Sequence[Any], *, bidirectional: bool = False, **options: Any
+    ) -> Self:
+        """Return a stack with the weights of Keras' LSTM layers; also under `jit` and `grad`.
+
+        Args:
+          weights: as `lstm_params_from_keras` takes them: those of the first layer first.
+          bidirectional: whether they are of `keras.layers.Bidirectional`.
+          options: `dropout`, `weight_dropout`, `dtype`, `backend`, …, of the layer.
+
+        Raises:
+          ValueError: as `lstm_params_from_keras` and `from_params`.
+        """
+        params = lstm_params_from_keras(weights)
+        return cls.from_params(params, bidirectional=bidirectional, **options)
+
+    def to_keras(self) -> list[np.ndarray]:
+        """Return NumPy copies in the order of `set_weights`, see `lstm_params_to_keras`."""
+        return [np.array(array) for array in lstm_params_to_keras(self.params())]
