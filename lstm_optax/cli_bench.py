@@ -47,11 +47,12 @@ class Bench:
     def run(self, console: Console) -> int:
         """Measure, print the tables, draw and write; return the exit status."""
         self._check()
-        interrupted = False
-        if not self.show:
-            interrupted = self._measure(console)
-        records = read_bench(self.out)
-        self._report(console, records)
+        try:
+            interrupted = False if self.show else self._measure(console)
+            self._report(console, read_bench(self.out))
+        except OSError as error:
+            place, why = error.filename or "a file", error.strerror or error
+            raise OptionError(f"{place} cannot be written: {why}; name another file") from error
         if interrupted:
             again = shlex.join(["lstm-optax", *_with(sys.argv[1:], "--resume")])
             console.print(f"interrupted; what was measured is in {self.out}. Go on with:")
@@ -104,8 +105,8 @@ class Bench:
         self.config.check(WORKLOADS)
         if self.show and self.resume:
             raise OptionError("--show measures nothing, --resume goes on: take one of them")
-        if self.show or self.out.is_dir():
-            read_bench(self.out)
+        if self.show or self.out.exists():
+            read_bench(self.out)  # nothing is appended to a file of another kind
         files = {"out": self.out, "plot": self.plot, "page": self.page}
         for flag, path in files.items():
             if path is not None and not path.parent.is_dir():

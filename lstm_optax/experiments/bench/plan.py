@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
+from typing import Annotated
+
+import tyro
 
 from lstm_optax.experiments.bench.workloads import QUICK, WORKLOADS, Row
 from lstm_optax.experiments.options import OptionError
@@ -71,18 +74,18 @@ CONTENDERS: Mapping[str, Contender] = MappingProxyType(
 class BenchConfig:
     """What to measure, and how often."""
 
-    rows: tuple[str, ...] = ()
-    """Names of rows; all if none is given, with `quick` a few."""
+    rows: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME …]")] = ()
+    """Rows to measure, by name; all by default, with --quick two."""
 
-    against: tuple[str, ...] = ()
-    """Whom to compare with; all that are installed if none is given. `backend.NAME` is another
-    backend of the LSTM layer of this library."""
+    against: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME …]")] = ()
+    """Whom to compare with: flax-nnx, flax-linen, equinox, haiku, keras, torch, optax; by default
+    all that are installed. backend.NAME is another backend of this library's own layer."""
 
     rounds: int = 20
     """Rounds in which each contender takes its turn, at least 1; a slow row ends after fewer."""
 
-    quick: bool = False
-    """A few rows, fewer measures, and few rounds."""
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Two rows, fewer measures and rounds: within two minutes."""
 
     seed: int = 0
     """Seed of the data and of the order in each round, 0 or more."""

@@ -1,5 +1,6 @@
 """The benchmark itself: row after row, measure after measure, all contenders in turn."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -133,16 +134,18 @@ class _Race:
             self.on_progress(self.name, measure, f"compiling {name}", 0)
             try:
                 program = self._make(name, measure)
-            except Unavailable as reason:
-                results[name] = {"contender": name, "status": str(reason)}
+                values = program.values(program.call())
+            except (Unavailable, MemoryError, RuntimeError) as reason:
+                results[name] = {"contender": name, "status": _status(reason)}
                 continue
-            values = program.values(program.call())
             reference = values if name == OURS else reference
             compared = name not in (OURS, FLOOR) and self.row.alike
             error = deviation(values, reference) if compared else None
             results[name] = self._facts(name, program, error)
             if results[name]["status"] == "measured":
                 programs[name] = program
+        if OURS not in programs:  # with nothing to compare with
+            return list(results.values())
         samples = self._time(programs, measure, self.config.rounds, SECONDS[self.config.quick])
         for name, taken in samples.items():
             results[name] |= _numbers(taken, samples)
@@ -187,12 +190,17 @@ class _Race:
         return facts
 
 
+def _status(error: Exception) -> str:
+    """Why a contender cannot serve; an error of another kind is raised again."""
+    if isinstance(error, Unavailable):
+        return str(error)
+    if isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|out of memory", str(error)):
+        return "out of memory"
+    raise error
+
+
 def _numbers(taken: np.ndarray, samples: Samples) -> Record:
     """Quartiles of the seconds per step, and of the ratios within each round."""
-    ours, floor = samples[OURS], samples[FLOOR]
-    return {
-        "rounds": len(taken),
-        "seconds": quartiles(taken),
-        "ratio": quartiles(taken / ours),
-        "floor": quartiles(floor / taken),
-    }
+    numbers = {"rounds": len(taken), "seconds": quartiles(taken)}
+    numbers |= {"ratio": quartiles(taken / samples[OURS])}
+    return numbers | ({"floor": quartiles(samples[FLOOR] / taken)} if FLOOR in samples else {})
