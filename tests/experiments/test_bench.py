@@ -6,6 +6,7 @@ Nothing here looks at a time.
 import contextlib
 import importlib.util
 import json
+from dataclasses import replace
 from types import MappingProxyType
 
 import jax
@@ -94,17 +95,27 @@ def test_another_backend_computes_what_ours_does():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("measure", ["step", "steps", "double", "forward"])
+@pytest.mark.parametrize(
+    "measure, row", [("step", "reset"), ("steps", "layer"), ("forward", "stack")]
+)
 @pytest.mark.parametrize("name", [n for n in CONTENDERS if "layer" in CONTENDERS[n].kinds])
-def test_every_library_computes_what_ours_does(name, measure):
+def test_every_library_computes_what_ours_does(name, measure, row):
     need(name)
     options = dict(unroll=2) if name in adapters.SCANS else {}
-    assert_same(layer_program, name, TOY["layer"], measure, **options)
-    if name == "keras":
+    if name == "keras" and TOY[row].resets:
         with pytest.raises(Unavailable, match="has no resets"):
-            layer_program(name, TOY["stack"], measure, STEPS, 0)
-    else:
-        assert_same(layer_program, name, TOY["stack"], measure, **options)
+            layer_program(name, TOY[row], measure, STEPS, 0)
+        row = "layer"
+    assert_same(layer_program, name, TOY[row], measure, **options)
+
+
+@pytest.mark.slow
+def test_the_double_measure_is_of_twice_the_time():
+    need("torch")
+    row = replace(TOY["stack"], time=2 * TOY["stack"].time)
+    twice = values_of(layer_program, "lstm_optax", row, "step")
+    for name in ("lstm_optax", "torch"):
+        assert deviation(values_of(layer_program, name, TOY["stack"], "double"), twice) < CLOSE
 
 
 def test_resets_change_what_is_computed():
@@ -291,19 +302,22 @@ def test_who_computes_something_else_is_not_timed(cached, monkeypatch):
 def test_a_full_run_tries_unrolling_and_serves_whom_it_finds(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "SHORTEST", 0.0)
     out = tmp_path / "bench.jsonl"
-    config = BenchConfig(rows=("stack", "train"), rounds=1)
+    there = dict(CONTENDERS) | {"nobody": Contender("none", "no_such_module", "no-such")}
+    for module in (plan, running):
+        monkeypatch.setattr(module, "CONTENDERS", there)
+    against = ("flax-nnx", "torch", "nobody")
+    config = BenchConfig(rows=("layer", "train"), against=against, rounds=1)
     before = jax.config.jax_enable_compilation_cache
     records = benchmark(config, out, workloads=TOY)
     assert jax.config.jax_enable_compilation_cache == before
     results = [r for r in records if r["record"] == "result"]
-    measures = {"stack": ["step", "steps", "double", "forward"], "train": ["step", "steps", "used"]}
+    measures = {"layer": ["step", "steps", "double", "forward"], "train": ["step", "steps", "used"]}
     for row, expected in measures.items():
-        there = [r["measure"] for r in results if r["row"] == row]
-        assert list(dict.fromkeys(there)) == expected
+        taken = [r["measure"] for r in results if r["row"] == row]
+        assert list(dict.fromkeys(taken)) == expected
     for result in results:
         name = result["contender"]
-        served = CONTENDERS[name].installed() if name in CONTENDERS else True
-        served &= not (name == "keras" and result["row"] == "stack")
+        served = there[name].installed() if name in there else True
         assert (result["status"] == "measured") == served, result
         if name in adapters.SCANS and served:
             assert set(result["tried"]) == {"1", "4"} and result["unroll"] in (1, 4)

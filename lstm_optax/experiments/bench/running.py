@@ -133,8 +133,7 @@ class _Race:
         for name in (OURS, *self.config.chosen_contenders(self.row), FLOOR):
             self.on_progress(self.name, measure, f"compiling {name}", 0)
             try:
-                program = self._make(name, measure)
-                values = program.values(program.call())
+                program, values = self._make(name, measure)
             except (Unavailable, MemoryError, RuntimeError) as reason:
                 results[name] = {"contender": name, "status": _status(reason)}
                 continue
@@ -151,16 +150,22 @@ class _Race:
             results[name] |= _numbers(taken, samples)
         return list(results.values())
 
-    def _make(self, name: str, measure: str) -> Program:
+    def _make(self, name: str, measure: str) -> tuple[Program, Values]:
+        """The program of a contender, and what its first call computes; later ones go on."""
         if name in CONTENDERS and not CONTENDERS[name].installed():
             raise Unavailable("not installed")
-        make, arguments = MAKERS[self.row.kind], (name, self.row, measure, STEPS, self.config.seed)
+
+        def make(**options: int) -> tuple[Program, Values]:
+            maker, seed = MAKERS[self.row.kind], self.config.seed
+            program = maker(name, self.row, measure, STEPS, seed, **options)
+            return program, program.values(program.call())
+
         if name not in SCANS or self.row.kind == "optimizer":
-            return make(*arguments)
+            return make()
         if name in self.unrolls or self.config.quick:
-            return make(*arguments, unroll=self.unrolls.get(name, UNROLLS[0]))
-        made = {unroll: make(*arguments, unroll=unroll) for unroll in UNROLLS}
-        named = {str(unroll): program for unroll, program in made.items()}
+            return make(unroll=self.unrolls.get(name, UNROLLS[0]))
+        made = {unroll: make(unroll=unroll) for unroll in UNROLLS}
+        named = {str(unroll): program for unroll, (program, _) in made.items()}
         samples = self._time(named, measure, TRIAL_ROUNDS, SECONDS[True])
         self.tried[name] = {unroll: float(np.median(taken)) for unroll, taken in samples.items()}
         self.unrolls[name] = min(made, key=lambda unroll: self.tried[name][str(unroll)])
