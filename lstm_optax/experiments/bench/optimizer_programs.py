@@ -48,11 +48,14 @@ def _update(optimizer: optax.GradientTransformation, params: Any, grads: Any) ->
 
     def call():
         held[0] = jax.block_until_ready(compiled(held[0], grads))
-        return held[0][0]
+        return held[0]
 
-    def values(after: Any):
+    def values(result: Any):
+        after, state = result
         moved = [np.asarray(a, np.float64) - p for a, p in zip(after, params, strict=True)]
-        return {str(i): change for i, change in enumerate(moved)}
+        mu = optax.tree_utils.tree_get(state, "mu")  # Adam's step alone would not show the clip
+        moments = [np.asarray(m, np.float64) for m in jax.tree.leaves(mu)]
+        return {str(i): change for i, change in enumerate([*moved, *moments])}
 
     return Program(call, values, compile_seconds=seconds, temp_bytes=memory)
 

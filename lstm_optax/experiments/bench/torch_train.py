@@ -69,7 +69,9 @@ def torch_update(
 
     def values(_: Any):
         after = [leaf.detach().cpu().numpy().astype(np.float64) for leaf in leaves]
-        return {str(i): a - p for i, (a, p) in enumerate(zip(after, params, strict=True))}
+        moved = [a - p for a, p in zip(after, params, strict=True)]
+        moments = [optimizer.state[leaf]["exp_avg"].cpu().numpy() for leaf in leaves]
+        return {str(i): change for i, change in enumerate([*moved, *moments])}
 
     return Program(call, values)
 
