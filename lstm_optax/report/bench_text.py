@@ -96,8 +96,10 @@ def _machine(run: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     settings = ", ".join(f"{name}={value}" for name, value in run["settings"].items())
     kind = "a quick run, provisional" if run["quick"] else "a full run"
+    busy = run["load"] > 0.3 * run["cores"]
+    warning = " **The machine was busy: these numbers are provisional, and no evidence.**"
     return (
         f"Run of {run['time']}, {kind}: {device}, {run['cores']} cores, load {run['load']} before, "
         f"at most {run['rounds']} rounds, seed {run['seed']}; {versions}; "
-        f"flags: {settings or 'none'}."
+        f"flags: {settings or 'none'}.{warning if busy else ''}"
     )

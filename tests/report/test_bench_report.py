@@ -140,7 +140,9 @@ def test_the_page_says_what_was_measured_and_what_was_not():
     assert "haiku: not installed." in text and "torch in large: has no resets." in text
     assert text.endswith("## GPU\n\nNot measured.\n")
     assert "A Processor, 2 cores, load 0.1 before, at most 20 rounds, seed 0; jax 1.2.3" in text
-    assert "--some=flag" in text and "a full run" in text
+    assert "--some=flag" in text and "a full run" in text and "busy" not in text
+    busy = [record | {"load": 1.0} for record in RECORDS]
+    assert "**The machine was busy: these numbers are provisional" in bench_markdown(busy)
     both = bench_markdown(RECORDS + run_of("2", scale=0.1, platform="gpu"))
     assert "Not measured." not in both and "| small | 10×3, 4-5 | 0.400 |" in both
 
