@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from os import PathLike
 
@@ -79,7 +80,8 @@ def _draw(axes: Axes, measure: str, rows: Sequence[BenchRow], names: Sequence[st
             spread = np.abs(quartiles[:, ::2] - middle[:, None]).T
             axes.barh(where, middle - 1, left=1, height=0.9, color=color, label=name)
             axes.errorbar(middle, where, xerr=spread, fmt="none", ecolor="#333333", linewidth=1)
-    axes.set_title(MEASURES[measure].format(steps=rows[0].run["steps"]), fontsize=11, loc="left")
+    title = textwrap.fill(MEASURES[measure].format(steps=rows[0].run["steps"]), 44)
+    axes.set_title(title, fontsize=11, loc="left")
     axes.set_xscale("log")
     axes.set_yticks(ticks, [row.name for row in rows], fontsize=11)
     axes.invert_yaxis()
