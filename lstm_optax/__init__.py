@@ -154,6 +154,9 @@ _ROOMS = {
         "SpikeResponse",
         "explain",
     ),
+    "lstm_optax.experiments.bench.plan": ("BenchConfig",),
+    "lstm_optax.experiments.bench.records": ("read_bench",),
+    "lstm_optax.experiments.bench.running": ("benchmark",),
     "lstm_optax.experiments.measure": ("explain_optimizers",),
     "lstm_optax.experiments.options": ("OptionError", "SampleConfig", "TrainConfig"),
     "lstm_optax.experiments.sample": ("sample_text",),
@@ -164,10 +167,17 @@ _ROOMS = {
         "train_language_model",
     ),
     "lstm_optax.report": (
+        "BenchScreen",
         "TrainScreen",
+        "bench_figure",
+        "bench_markdown",
+        "bench_means",
+        "bench_tables",
+        "draw_bench",
         "draw_gradients",
         "draw_losses",
         "draw_responses",
+        "fill_bench_page",
         "gradient_figure",
         "loss_figure",
         "loss_table",
@@ -183,6 +193,9 @@ __all__ = sorted(_ROOM_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from lstm_optax.data import *
+    from lstm_optax.experiments.bench.plan import *
+    from lstm_optax.experiments.bench.records import *
+    from lstm_optax.experiments.bench.running import *
     from lstm_optax.experiments.measure import *
     from lstm_optax.experiments.options import *
     from lstm_optax.experiments.sample import *

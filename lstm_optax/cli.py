@@ -1,4 +1,4 @@
-"""The command line: train a model, sample from it, explain optimizers."""
+"""The command line: train a model, sample from it, explain optimizers, time the layer."""
 
 import errno
 import io
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from lstm_optax.cli_bench import Bench
 from lstm_optax.cli_explain import Explain
 from lstm_optax.experiments.options import OptionError, SampleConfig, TrainConfig
 from lstm_optax.experiments.run_folder import RunFolder
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = _parse(argv)
         if isinstance(command, Train):
             return _train(command)
-        if isinstance(command, Explain):
+        if isinstance(command, Explain | Bench):
             return command.run(Console(highlight=False, emoji=False))
         return _sample(command, errors)
     except KeyboardInterrupt:
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parse(argv: list[str]) -> Train | Sample | Explain:
+def _parse(argv: list[str]) -> Train | Sample | Explain | Bench:
     """Parse the flags; with --resume, a flag that is not given is as the run has it."""
     stored = Train()
     if argv[:1] == ["train"] and "--resume" in argv:
@@ -95,7 +96,8 @@ def _parse(argv: list[str]) -> Train | Sample | Explain:
     commands = Annotated[
         Annotated[Train, tyro.conf.subcommand("train", default=stored)]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
-        | Annotated[Explain, tyro.conf.subcommand("explain")],
+        | Annotated[Explain, tyro.conf.subcommand("explain")]
+        | Annotated[Bench, tyro.conf.subcommand("bench")],
         tyro.conf.OmitSubcommandPrefixes,
     ]
     return tyro.cli(commands, args=argv, prog="lstm-optax")  # pyright: ignore

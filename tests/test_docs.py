@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import lstm_optax
-from lstm_optax import Checkpoints
+from lstm_optax import Checkpoints, bench_markdown, read_bench
 from lstm_optax.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +92,7 @@ def test_every_public_name_has_one_entry_in_the_reference():
 
 def test_getting_started_names_every_flag_and_no_other(capsys):
     flags = set()
-    for command in ("train", "sample", "explain"):
+    for command in ("train", "sample", "explain", "bench"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         flags |= set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
@@ -100,6 +100,13 @@ def test_getting_started_names_every_flag_and_no_other(capsys):
     assert set(re.findall(r"--[a-z][a-z-]+", text)) == {
         f for f in flags if not f.startswith("--no-")
     } | {"--help"}
+
+
+def test_the_page_on_speed_shows_what_its_records_say():
+    text = (DOCS / "speed.md").read_text(encoding="utf-8")
+    assert bench_markdown(read_bench(DOCS / "records" / "bench.jsonl")) in text, (
+        "write it anew: lstm-optax bench --show --out docs/records/bench.jsonl --page docs/speed.md"
+    )
 
 
 def test_the_changelog_begins_with_this_version():

@@ -28,8 +28,9 @@ ARROWS = {  # a room may import what stands behind its arrow, and what that may 
     "models": {"lstm"},
     "training": {"transforms"},
     "experiments": {"names", "data", "optimizers", "presets", "models", "training", "response"},
+    "cli_bench": {"experiments", "report"},
     "cli_explain": {"experiments", "report"},
-    "cli": {"cli_explain", "experiments", "report"},
+    "cli": {"cli_bench", "cli_explain", "experiments", "report"},
     "__main__": {"cli"},
     "__init__": {"*"},
 }

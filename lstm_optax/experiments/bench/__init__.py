@@ -1,0 +1,1 @@
+"""The benchmark: workloads as rows, contenders that compute the same, interleaved timing."""
