@@ -124,6 +124,7 @@ _ROOMS = {
         "topics_text",
     ),
     "lstm_optax.training": (
+        "BatchSharding",
         "CheckpointError",
         "Checkpoints",
         "FitResult",
