@@ -58,8 +58,8 @@ def make_sharding(devices: list[Any]) -> "BatchSharding | None":
 def describe_devices(devices: list[Any], batch: int) -> str:
     """Return what a run shows of its devices."""
     first, *others = devices
-    count = len(devices)
-    return f"{count} × {first.platform}, {batch // count} rows each" if others else str(first)
+    share = f"each with {batch // len(devices)} of {batch} rows"
+    return f"{len(devices)} × {first.platform}, {share}" if others else str(first)
 
 
 def _most(batch: int, limit: int) -> int:
