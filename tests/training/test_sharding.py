@@ -1,5 +1,10 @@
 """A batch over several devices: the numbers of one, to rounding; and resumed, to the bit."""
 
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import chex
 import compiled
 import jax
@@ -144,3 +149,41 @@ def test_the_devices_meet_once_a_step_and_not_in_the_loops_over_time():
     loops = compiled.innermost_loops(text)
     assert len(loops) == 2 and not any("all-reduce" in loop for loop in loops)
     assert "all-reduce" in text
+
+
+PROCESS = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 1)
+jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+import numpy as np
+import toy
+import lstm_optax as lo
+sharding = lo.BatchSharding()
+carry = np.zeros(toy.ROWS, np.float32)
+evaluate = lo.make_evaluate(toy.measure, carry, [toy.batches(99)], sharding=sharding)
+options = dict(steps=12, eval_every=4, steps_per_dispatch=3, evaluate=evaluate)
+result = lo.fit(toy.STEP, toy.start()[1], toy.batches, sharding=sharding, **options)
+print(*(record[name] for record in result.history for name in ("train_loss", "val_loss")))
+"""
+
+
+@pytest.mark.slow
+def test_the_same_program_runs_in_two_processes(unbroken):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, address, str(rank)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent,
+        )
+        for rank in range(2)
+    ]
+    printed = [process.communicate(timeout=100)[0].split("\n")[-2] for process in processes]
+    names = ("train_loss", "val_loss")
+    expected = [record[name] for record in unbroken.history for name in names]
+    for line in printed:
+        assert [float(number) for number in line.split()] == pytest.approx(expected, rel=1e-5)
