@@ -12,7 +12,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from lstm_optax import Checkpoints, Observer, OptionError, TrainConfig, train_language_model
+from lstm_optax import (
+    BatchSharding,
+    Checkpoints,
+    Observer,
+    OptionError,
+    TrainConfig,
+    train_language_model,
+)
 from lstm_optax.experiments import devices as module
 from lstm_optax.experiments.devices import describe_devices, find_devices, make_sharding
 from lstm_optax.experiments.run_folder import RunFolder
@@ -108,9 +115,22 @@ def config(tmp_path_factory) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def unbroken(config, tmp_path_factory) -> RunFolder:
-    run = RunFolder(tmp_path_factory.mktemp("runs") / "unbroken")
-    train_language_model(config, run.path)
+def split() -> list:
+    """The shapes of what the run has split."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def unbroken(config, split, tmp_path_factory) -> RunFolder:
+    run, batches = RunFolder(tmp_path_factory.mktemp("runs") / "unbroken"), BatchSharding.batches
+
+    def watched(self, stacked):
+        split.append(stacked.inputs.shape)
+        return batches(self, stacked)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchSharding, "batches", watched)
+        train_language_model(config, run.path)
     return run
 
 
@@ -140,12 +160,14 @@ def assert_close(run: RunFolder, other: RunFolder) -> None:
     chex.assert_trees_all_close(arrays(run), arrays(other), rtol=1e-3, atol=1e-4)
 
 
-def test_two_devices_compute_what_one_does(config, unbroken, tmp_path):
+def test_two_devices_compute_what_one_does(config, unbroken, split, tmp_path):
     one = RunFolder(tmp_path / "one")
     train_language_model(replace(config, devices=1), one.path)
     assert_close(unbroken, one)
     stored, facts = unbroken.read_config()
     assert stored == config and facts["device"] == "2 × cpu, each with 1 of 2 rows"
+    validation, *dispatches = split
+    assert validation[1:] == (8, 2) and dispatches == [(8, 18, 2)] * 6
 
 
 def test_a_resumed_run_takes_the_devices_it_had_and_equals_the_unbroken_to_the_bit(
