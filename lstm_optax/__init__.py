@@ -133,6 +133,7 @@ _ROOMS = {
         "topics_text",
     ),
     "lstm_optax.training": (
+        "BatchSharding",
         "CheckpointError",
         "Checkpoints",
         "FitResult",

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from lstm_optax.cli_bench import Bench
 from lstm_optax.cli_explain import Explain
+from lstm_optax.experiments.devices import prepare_devices
 from lstm_optax.experiments.options import OptionError, SampleConfig, TrainConfig
 from lstm_optax.experiments.run_folder import RunFolder
 
@@ -107,6 +108,7 @@ def _train(command: Train) -> int:
     config = command.config
     run = RunFolder(command.run) if command.run else RunFolder.new()
     _check(command, run)
+    prepare_devices(config)
     console = Console(highlight=False, emoji=False)
 
     from lstm_optax.experiments.train import Diverged, Observer, train_language_model

@@ -259,6 +259,7 @@ BAD_TRAIN = [
     ("--dropout 1", "--dropout is 1.0, but must be from 0 to below 1"),
     ("--warmup 20", "--warmup is 20, but must be from 0 to 19"),
     ("--weight-decay .1", "--weight-decay: nadam has none; these have: nadamw"),
+    ("--devices 3", "--devices 3 does not divide --batch 2; these do: 1, 2"),
     ("--tied", "--tied needs --embedding equal to --hidden, but they are 4 and 8"),
     ("--resume", "there is no run in runs/: name its folder with --run DIR"),
     ("--resume --run text.txt", "text.txt holds no run: there is no config.json"),

@@ -130,6 +130,10 @@ class TrainConfig:
     dtype: Dtype = "float32"
     """Dtype of the products; parameters and state are float32."""
 
+    devices: int = 0
+    """Devices that share the rows of a batch, a number that divides --batch; 0 for as many as there
+    are accelerators, or else cores, with 8 rows or more for each."""
+
     def check(self) -> None:
         """Raise OptionError for the first value that cannot be."""
         try:
@@ -152,6 +156,7 @@ class TrainConfig:
             _check(name, getattr(self, name), "0 or more", lambda x: x >= 0)
         _check("seed", self.seed, "from 0 to 2³² − 1", lambda x: 0 <= x < 2**32)
         _check_choice("dtype", self.dtype, get_args(Dtype))
+        _check("devices", self.devices, "0 or more", lambda x: x >= 0)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -173,6 +178,12 @@ class TrainConfig:
             raise OptionError(
                 f"--tied needs --embedding equal to --hidden, but they are {self.embedding} "
                 f"and {self.hidden}"
+            )
+        if self.devices and self.batch % self.devices:
+            some = [n for n in range(1, min(self.batch, 1000) + 1) if self.batch % n == 0]
+            raise OptionError(
+                f"--devices {self.devices} does not divide --batch {self.batch}; these do: "
+                f"{', '.join(map(str, some))}"
             )
 
 

@@ -86,7 +86,8 @@ class RunFolder:
     def read_config(self) -> tuple[TrainConfig, dict[str, Any]]:
         """Return the configuration and the facts; OptionError if they are not as written.
 
-        An option that is newer than the run has its default, which is what the run did.
+        An option that is newer than the run has its default, which is what the run did; but a run
+        that does not say on how many devices it was had one.
         """
         if not self.config.exists():
             raise OptionError(f"{self.path} holds no run: there is no {self.config.name}")
@@ -99,7 +100,7 @@ class RunFolder:
             if unknown := sorted(set(values) - known):
                 raise ValueError(f"this version does not know its settings {unknown}")
             text = Path(values["text"]) if values["text"] else None
-            return TrainConfig(**(values | {"text": text})), facts
+            return TrainConfig(**({"devices": 1} | values | {"text": text})), facts
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OptionError(
                 f"{self.config} is damaged ({error}): put it back, or train anew with --overwrite"
@@ -108,12 +109,15 @@ class RunFolder:
     def check_resume(self, config: TrainConfig) -> None:
         """Raise OptionError if `config` is not what the run can go on with.
 
-        The name of the text may differ, since its content is compared; more steps are possible
-        under a constant schedule.
+        The name of the text may differ, since its content is compared, and the devices, which
+        change no more than rounding; more steps are possible under a constant schedule.
         """
         self._check_path()
         stored, _ = self.read_config()
-        changed = {n: v for n, v in vars(stored).items() if v != getattr(config, n) and n != "text"}
+        free = ("text", "devices")
+        changed = {
+            n: v for n, v in vars(stored).items() if v != getattr(config, n) and n not in free
+        }
         if set(changed) == {"steps"}:
             if config.schedule != "constant":
                 raise OptionError(

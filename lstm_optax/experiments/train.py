@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from lstm_optax.experiments.devices import describe_devices, find_devices, make_sharding
 from lstm_optax.experiments.diagnosis import make_diagnose
 from lstm_optax.experiments.language import (
     Corpus,
@@ -91,6 +92,10 @@ def train_language_model(
     run = RunFolder(folder)
     if resume:
         run.check_resume(config)
+        config = _with_devices(config, run, observer.warn)
+    devices = find_devices(config)
+    config = replace(config, devices=len(devices))
+    sharding = make_sharding(devices)
     vary_seed = config.seed if config.vary_window else None
     corpus = load_corpus(config.text, config.batch, config.window, vary_seed=vary_seed)
     if resume and run.read_config()[1]["text"]["sha256"] != corpus.sha256:
@@ -102,6 +107,7 @@ def train_language_model(
     optimizer = make_optimizer(config, schedule)
     model = make_model(config, len(corpus.vocabulary))
     state = make_state(config, model, optimizer)
+    state = sharding.state(state) if sharding else state
     checkpoints = Checkpoints(run.checkpoints)
     history = []
     if resume:
@@ -111,8 +117,9 @@ def train_language_model(
             run.write_gradients(run.read_gradients(int(state.step)))
     else:
         run.create(overwrite=overwrite)
-    run.write_config(config, _facts(corpus))
-    observer.plan(_plan(config, corpus, run, state))
+    device = describe_devices(devices, config.batch)
+    run.write_config(config, _facts(corpus, device))
+    observer.plan(_plan(config, corpus, run, state, device))
     if int(state.step) < config.steps:
         observer.begin(int(state.step))
 
@@ -144,9 +151,10 @@ def train_language_model(
             state,
             corpus.train,
             steps=config.steps,
-            evaluate=make_evaluate(measure, carry, list(corpus.validation)),
+            evaluate=make_evaluate(measure, carry, list(corpus.validation), sharding=sharding),
             eval_every=config.eval_every,
             patience=config.patience,
+            sharding=sharding,
             history=history,
             on_progress=observer.progress,
             on_record=keep,
@@ -161,6 +169,15 @@ def train_language_model(
     if reason == "gave_up":
         raise Diverged(_advice(detail, _rate(schedule, step, state), config, checkpoints))
     return TrainResult(history, corpus.floors, best, reason, step)
+
+
+def _with_devices(config: TrainConfig, run: RunFolder, warn: Callable[[str], None]) -> TrainConfig:
+    """Return the configuration with the number of devices that the run had, or is to have now."""
+    before = run.read_config()[0].devices
+    now = config.devices or before
+    if now != before:
+        warn(f"the run had {before} devices and goes on with {now}: equal to rounding alone")
+    return replace(config, devices=now)
 
 
 def _restore(
@@ -183,7 +200,7 @@ def _restore(
     return state, history
 
 
-def _facts(corpus: Corpus) -> dict[str, Any]:
+def _facts(corpus: Corpus, device: str) -> dict[str, Any]:
     packages = ("lstm_optax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "text": {
@@ -193,13 +210,13 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
             "vocabulary": "".join(corpus.vocabulary.characters),
         },
         "floors": corpus.floors,
-        "device": str(jax.devices()[0]),
+        "device": device,
         "versions": {package: version(package) for package in packages},
     }
 
 
 def _plan(
-    config: TrainConfig, corpus: Corpus, run: RunFolder, state: TrainState
+    config: TrainConfig, corpus: Corpus, run: RunFolder, state: TrainState, device: str
 ) -> list[tuple[str, str]]:
     count, step = sum(leaf.size for leaf in jax.tree.leaves(state.params)), int(state.step)
     epochs = corpus.train.start(config.steps) / len(corpus.train.inputs)
@@ -229,7 +246,7 @@ def _plan(
         ("model", ", ".join(model)),
         ("optimizer", ", ".join(optimizer)),
         ("training", training),
-        ("device", str(jax.devices()[0])),
+        ("device", device),
         ("run folder", str(run.path)),
     ]
     return pairs + ([("resumed", f"after step {step:,} of {config.steps:,}")] if step else [])

@@ -88,6 +88,7 @@ def lstm_sequence(
         steps = steps._replace(probe=jax.tree.map(lambda s: s.astype(state_dtype), probe))
     if steps.alive is not None:  # so that not even a NaN in the padding reaches a gradient
         x = jnp.where(steps.alive[:, :, None], x, 0)
+    params, x, state, steps = _varying_alike((params, x, state, steps))
     with jax.named_scope(f"lstm_{backend}"):
         outputs, state = run(params, x, state, steps, reverse, cotangent_clip, gradient)
     return outputs.astype(dtype), state
@@ -126,6 +127,22 @@ def _steps(time: int, seq_lengths, resets, reverse: bool) -> Steps:
         if fresh is not None:  # a reset in the padding says nothing
             fresh = fresh & (t + reverse < seq_lengths[None, :])
     return Steps(fresh, alive, detach=None, probe=None)
+
+
+def _varying_alike(inputs):
+    """Inside `shard_map`, where each device has its own rows: all inputs as of one device.
+
+    The gradients by what the devices share are then summed once, after the loop, and not in it.
+    """
+    over = frozenset().union(
+        *(jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(inputs))
+    )
+
+    def cast(leaf):
+        axes = tuple(over - jax.typeof(leaf).manual_axis_type.varying)
+        return jax.lax.pcast(leaf, axes, to="varying") if axes else leaf
+
+    return jax.tree.map(cast, inputs) if over else inputs
 
 
 def _check_shapes(params: LSTMParams, x, carry, seq_lengths, resets) -> int:

@@ -3,10 +3,12 @@
 from lstm_optax.training.checkpoint import CheckpointError, Checkpoints
 from lstm_optax.training.evaluation import make_evaluate
 from lstm_optax.training.loop import FitResult, NonFiniteError, best_record, fit
+from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState, init_state
 from lstm_optax.training.step import make_step, run_steps
 
 __all__ = [
+    "BatchSharding",
     "CheckpointError",
     "Checkpoints",
     "FitResult",

@@ -7,11 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from lstm_optax.training.sharding import BatchSharding
+
 Measure = Callable[[Any, Any, Any], tuple[tuple[jax.Array, jax.Array], Any]]
 """(params, carry, batch) → ((summed loss, number of targets), new carry)."""
 
 
-def make_evaluate(measure: Measure, carry: Any, batches: Sequence[Any]) -> Callable[[Any], float]:
+def make_evaluate(
+    measure: Measure, carry: Any, batches: Sequence[Any], *, sharding: BatchSharding | None = None
+) -> Callable[[Any], float]:
     """Return the function params → mean loss over all targets of all batches.
 
     Args:
@@ -19,10 +23,19 @@ def make_evaluate(measure: Measure, carry: Any, batches: Sequence[Any]) -> Calla
         dropout.
       carry: the carry before the first batch.
       batches: the windows of the data set in order, all of one shape.
+      sharding: how devices share the rows of each batch; None for one device.
+
+    Raises:
+      ValueError: rows that the devices do not divide.
     """
-    stacked = jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *batches))
+    stacked = jax.tree.map(lambda *xs: np.stack(xs), *batches)
+    if sharding:
+        stacked, carry = sharding.batches(stacked), sharding.carry(carry)
+    else:
+        stacked = jax.device_put(stacked)
 
     def evaluate(params: Any) -> float:
+        params = sharding.whole(params) if sharding else params
         total, count = _sum_over(measure, params, carry, stacked)
         return float(total) / int(count)
 

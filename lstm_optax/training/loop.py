@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lstm_optax.training.metrics import StepMetrics, means, zero_sums
+from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
 from lstm_optax.training.step import Step, may_go_on, run_steps
 from lstm_optax.transforms import eval_params, observe
@@ -63,6 +64,7 @@ def fit(
     eval_every: int = 100,
     patience: int | None = None,
     steps_per_dispatch: int = 8,
+    sharding: BatchSharding | None = None,
     history: Sequence[Record] = (),
     on_progress: Callable[[int, float], None] = lambda step, loss: None,
     on_record: Callable[[list[Record], TrainState], None] = lambda history, state: None,
@@ -86,6 +88,7 @@ def fit(
       eval_every: steps from record to record, at least 1.
       patience: end after so many evaluations without a new lowest loss; None for never.
       steps_per_dispatch: most steps in one dispatch, at least 1.
+      sharding: how devices share the rows of each batch; None for one device.
       history: the records of an earlier part of the run.
       on_progress: called with step and loss after each dispatch; the loss of a refused step may be
         NaN.
@@ -95,7 +98,8 @@ def fit(
     Raises:
       NonFiniteError: a step's loss or gradient was not finite, and no `guard` in the optimizer
         refused it; nothing after it was computed.
-      ValueError: a count below 1, or a parameter of which the optimizer keeps two averages.
+      ValueError: a count below 1, a parameter of which the optimizer keeps two averages, or rows
+        that the devices do not divide.
     """
     counts = dict(eval_every=eval_every, steps_per_dispatch=steps_per_dispatch)
     for name, value in (counts | {"patience": patience}).items():
@@ -103,6 +107,7 @@ def fit(
             raise ValueError(f"{name} is {value}, but must be at least 1")
     if evaluate:  # two averages of one parameter are an error now, not at the first record
         jax.eval_shape(eval_params, state.opt_state, state.params)
+    state = sharding.state(state) if sharding else state
     history = list(history)
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     now, position = int(state.step), int(state.position)
@@ -112,6 +117,7 @@ def fit(
             return FitResult(state, history, reason)
         end = min(_next(now, steps_per_dispatch), _next(now, eval_every), steps)
         stacked = _stack(batches, position, end - now, steps_per_dispatch)
+        stacked = sharding.batches(stacked) if sharding else stacked
         state, metrics = run_steps(step, state, stacked, np.int32(end - now))
         metrics = jax.device_get(metrics)
         if not may_go_on(metrics):
@@ -127,6 +133,7 @@ def fit(
             record["val_loss"], record["averaging"], state = _validated(evaluate, state)
             record["seconds"] = time.perf_counter() - began
             state = state._replace(sums=zero_sums())
+            state = sharding.state(state) if sharding else state  # what is new in it, too
             history.append(record)
             on_record(history, state)
 

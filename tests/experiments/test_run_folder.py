@@ -90,6 +90,14 @@ def test_a_run_older_than_an_option_did_what_its_default_does(run):
     assert run.read_config() == (TrainConfig(), FACTS)
 
 
+def test_a_run_older_than_devices_had_one(run):
+    content = json.loads(run.config.read_text())
+    del content["config"]["devices"], content["sha256"]
+    digest = run_folder._digest(content)
+    run.config.write_text(json.dumps(content | {"sha256": digest}))
+    assert run.read_config() == (TrainConfig(devices=1), FACTS)
+
+
 def test_without_configuration_there_is_no_run(tmp_path):
     with pytest.raises(OptionError, match="holds no run: there is no config.json"):
         RunFolder(tmp_path).read_config()

@@ -153,7 +153,7 @@ def test_a_record_for_every_interval(watched, config):
 
 def test_the_folder_says_what_was_trained(unbroken, config):
     stored, facts = unbroken.read_config()
-    assert stored == config
+    assert stored == replace(config, devices=1)  # fewer rows than are worth a second one
     assert facts["text"]["characters"] == len(TEXT)
     assert facts["text"]["vocabulary"] == "".join(sorted(set(TEXT)))
     assert facts["versions"].keys() >= {"lstm_optax", "jax", "jaxlib", "optax", "flax"}

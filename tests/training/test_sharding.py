@@ -1,0 +1,189 @@
+"""A batch over several devices: the numbers of one, to rounding; and resumed, to the bit."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import compiled
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from flax import nnx
+
+import lstm_optax as lo
+from lstm_optax.training.step import run_steps
+
+CARRY = np.zeros(toy.ROWS, np.float32)
+DEVICES = jax.devices()[: toy.ROWS]
+SHARDING = lo.BatchSharding(devices=DEVICES)
+
+
+def run(sharding=SHARDING, state=None, **options):
+    evaluate = lo.make_evaluate(toy.measure, CARRY, [toy.batches(99)], sharding=sharding)
+    options = dict(steps=12, eval_every=4, steps_per_dispatch=3, evaluate=evaluate) | options
+    return lo.fit(toy.STEP, state or toy.start()[1], toy.batches, sharding=sharding, **options)
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    """A run on two devices that nothing disturbed."""
+    return run()
+
+
+def numbers(history):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
+
+
+def spread(tree):
+    """The devices of each leaf, and whether each has all of it."""
+    return {(len(x.sharding.device_set), x.is_fully_replicated) for x in jax.tree.leaves(tree)}
+
+
+def test_the_rows_are_split_and_the_numbers_are_those_of_one_device(unbroken):
+    one = run(sharding=None)
+    assert spread(one.state) == {(1, True)}
+    assert spread(unbroken.state.carry) == {(2, False)}
+    assert spread(unbroken.state._replace(carry=())) == {(2, True)}
+    for a, b in zip(numbers(unbroken.history), numbers(one.history), strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+    state, other = jax.device_get((unbroken.state, one.state))
+    chex.assert_trees_all_close(state, other, rtol=1e-5, atol=1e-6)
+
+
+def test_one_program_for_all_dispatches():
+    """Those that follow a record and a checkpoint, too."""
+    step, before = lo.make_step(toy.loss, toy.OPTIMIZER), run_steps._cache_size()
+    options = dict(steps=12, eval_every=4, steps_per_dispatch=3, sharding=SHARDING)
+    lo.fit(step, toy.start()[1], toy.batches, **options)
+    assert run_steps._cache_size() == before + 1
+
+
+@pytest.mark.parametrize("dispatches", [1, 2, 4])
+def test_resumed_from_a_checkpoint_equals_unbroken_to_the_bit(unbroken, tmp_path, dispatches):
+    asked = iter([False] * dispatches + [True])
+    first = run(should_stop=lambda: next(asked))
+    checkpoints = lo.Checkpoints(tmp_path)
+    checkpoints.save(int(first.state.step), first.state)
+    step, state, _ = checkpoints.restore(SHARDING.state(toy.start()[1]))
+    assert step < 12 and spread(state.carry) == {(2, False)}
+    second = run(state=state, history=first.history)
+    chex.assert_trees_all_equal(second.state, unbroken.state)
+    assert numbers(second.history) == numbers(unbroken.history)
+
+
+@pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
+def test_a_checkpoint_of_other_devices_is_restored(unbroken, tmp_path, before, after):
+    shardings = {1: lo.BatchSharding(devices=DEVICES[:1]), 2: SHARDING}
+    checkpoints = lo.Checkpoints(tmp_path)
+    first = run(shardings[before], steps=8)
+    checkpoints.save(8, first.state)
+    _, state, _ = checkpoints.restore(shardings[after].state(toy.start()[1]))
+    chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(first.state))
+    second = run(shardings[after], state, history=first.history)
+    assert len(second.state.carry.sharding.device_set) == after
+    chex.assert_trees_all_close(
+        jax.device_get(second.state), jax.device_get(unbroken.state), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_parameters_from_another_device_are_evaluated():
+    batches = [toy.batches(99), toy.batches(98)]
+    evaluate = lo.make_evaluate(toy.measure, CARRY, batches, sharding=SHARDING)
+    params = jax.device_put(toy.start()[1].params, jax.devices()[-1])
+    expected = lo.make_evaluate(toy.measure, CARRY, batches)(toy.start()[1].params)
+    assert evaluate(params) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_axes_are_those_of_vmap():
+    batch = {"x": np.ones((3, 4)), "more": (np.ones(4), np.ones((2, 4, 2))), "n": 5, "no": None}
+    sharding = lo.BatchSharding({"x": 1, "more": (0, 1), "n": None, "no": 0}, devices=DEVICES)
+    placed = sharding.batches(jax.tree.map(lambda x: np.stack([x] * 3), batch))
+    assert placed["no"] is None
+    shards = jax.tree.map(lambda x: x.addressable_shards[0].data.shape, placed)
+    assert shards["x"] == (3, 3, 2) and shards["more"] == ((3, 2), (3, 2, 2, 2))
+    assert shards["n"] == (3,)
+    for axes in (0, (0, None)):
+        carry = lo.BatchSharding(carry_axes=axes, devices=DEVICES).carry((CARRY, CARRY))
+        assert spread(carry[0]) == {(2, False)}
+        assert spread(carry[1]) == {(2, axes != 0)}
+
+
+@pytest.mark.parametrize(
+    "place, message",
+    [
+        (lambda s: s.carry(np.ones((3, 2))), r"the carry has 3 rows, in axis 0 of \(3, 2\), which"),
+        (lambda s: s.carry((np.ones(2), np.ones(5))), r"carry\[1\] has 5 .* these do: 1, 5$"),
+        (
+            lambda s: s.batches({"x": np.ones((8, 4, 6 - 3))}),
+            r"a batch\['x'\] has 3 rows, in axis 1",
+        ),
+        (
+            lambda s: s.batches(np.ones((8, 4))),
+            r"shape \(4,\), and no axis 1 .*in_axes of jax.vmap",
+        ),
+        (lambda s: lo.BatchSharding(devices=[]), "devices is empty; expected at least one"),
+    ],
+)
+def test_what_cannot_be_split_is_named(place, message):
+    with pytest.raises(ValueError, match=message):
+        place(SHARDING)
+
+
+def test_the_devices_meet_once_a_step_and_not_in_the_loops_over_time():
+    """The compiled dispatch: gradients are summed in the loop over steps alone."""
+    model = lo.LSTM(3, 4, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(model)
+
+    def loss(params, carry, batch, key):
+        outputs, carry = nnx.merge(graphdef, params)(batch, carry)
+        return jnp.mean(outputs**2), carry
+
+    state = lo.init_state(params, toy.OPTIMIZER, model.initial_carry(2), jax.random.key(0))
+    step, batches = lo.make_step(loss, toy.OPTIMIZER), np.ones((4, 5, 2, 3), np.float32)
+    placed = SHARDING.state(state), SHARDING.batches(batches)
+    text = run_steps.lower(step, *placed, np.int32(4)).compile().as_text()
+    loops = compiled.innermost_loops(text)
+    assert len(loops) == 2 and not any("all-reduce" in loop for loop in loops)
+    assert "all-reduce" in text
+
+
+PROCESS = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 1)
+jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+import numpy as np
+import toy
+import lstm_optax as lo
+sharding = lo.BatchSharding()
+carry = np.zeros(toy.ROWS, np.float32)
+evaluate = lo.make_evaluate(toy.measure, carry, [toy.batches(99)], sharding=sharding)
+options = dict(steps=12, eval_every=4, steps_per_dispatch=3, evaluate=evaluate)
+result = lo.fit(toy.STEP, toy.start()[1], toy.batches, sharding=sharding, **options)
+print(*(record[name] for record in result.history for name in ("train_loss", "val_loss")))
+"""
+
+
+@pytest.mark.slow
+def test_the_same_program_runs_in_two_processes(unbroken):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, address, str(rank)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent,
+        )
+        for rank in range(2)
+    ]
+    printed = [process.communicate(timeout=100)[0].split("\n")[-2] for process in processes]
+    names = ("train_loss", "val_loss")
+    expected = [record[name] for record in unbroken.history for name in names]
+    for line in printed:
+        assert [float(number) for number in line.split()] == pytest.approx(expected, rel=1e-5)
