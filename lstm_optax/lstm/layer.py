@@ -199,6 +199,10 @@ class LSTM(nnx.Module):
         """
         if x.ndim != 3:
             raise ValueError(f"x has shape {x.shape}; expected three axes: time, batch, features")
+        if resets is not None and jnp.shape(resets) != x.shape[:2]:
+            raise ValueError(
+                f"resets has shape {jnp.shape(resets)}; expected {x.shape[:2]}, laid out as x"
+            )
         if not self.time_major:
             x = jnp.swapaxes(x, 0, 1)
             resets = None if resets is None else jnp.swapaxes(resets, 0, 1)
