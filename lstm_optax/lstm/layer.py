@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -199,9 +200,9 @@ class LSTM(nnx.Module):
         """
         if x.ndim != 3:
             raise ValueError(f"x has shape {x.shape}; expected three axes: time, batch, features")
-        if resets is not None and jnp.shape(resets) != x.shape[:2]:
+        if resets is not None and np.shape(resets) != x.shape[:2]:
             raise ValueError(
-                f"resets has shape {jnp.shape(resets)}; expected {x.shape[:2]}, laid out as x"
+                f"resets has shape {np.shape(resets)}; expected {x.shape[:2]}, laid out as x"
             )
         if not self.time_major:
             x = jnp.swapaxes(x, 0, 1)

@@ -148,9 +148,9 @@ def _check_shapes(params: LSTMParams, x, carry, seq_lengths, resets) -> int:
         _check("carry.h", carry.h.shape, (batch, hidden), "batch by hidden")
         _check("carry.c", carry.c.shape, (batch, hidden), "batch by hidden")
     if seq_lengths is not None:
-        _check("seq_lengths", jnp.shape(seq_lengths), (batch,), "batch")
+        _check("seq_lengths", np.shape(seq_lengths), (batch,), "batch")
     if resets is not None:
-        _check("resets", jnp.shape(resets), (time, batch), "time by batch")
+        _check("resets", np.shape(resets), (time, batch), "time by batch")
     return hidden
 
 

@@ -173,28 +173,3 @@ def _equations(jaxpr):
         for value in equation.params.values():
             if hasattr(value, "jaxpr") and equation.primitive.name != "scan":
                 yield from _equations(value.jaxpr if hasattr(value.jaxpr, "eqns") else value)
-
-
-@pytest.mark.parametrize("shape_of", [(0, B, F, H), (T, 0, F, H)])
-def test_nothing_to_read_gives_nothing(shape_of):
-    params, x, carry = draw(shape_of)
-    outputs, last = lstm_sequence(params, x, carry)
-    assert outputs.shape == (*shape_of[:2], H)
-    chex.assert_trees_all_close(last, carry, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (dict(x=np.ones((T, B))), r"x has shape \(5, 3\); expected \[time, batch, features\]"),
-        (dict(x=np.ones((T, B, F + 1))), r"kernel_ih has shape \(2, 16\); expected \(3, 16\)"),
-        (dict(carry=LSTMState(np.ones((B, 1)), np.ones((B, H)))), r"carry.h has shape \(3, 1\)"),
-        (dict(seq_lengths=np.ones(B + 1, int)), r"seq_lengths has shape \(4,\); expected \(3,\)"),
-        (dict(resets=np.ones((B, T), bool)), r"resets has shape \(3, 5\); expected \(5, 3\)"),
-        (dict(backend="cuda"), r"unknown LSTM backend 'cuda'; there are 'auto', 'fused'"),
-    ],
-)
-def test_what_does_not_fit_is_named(change, message):
-    params, x, carry = draw()
-    with pytest.raises(ValueError, match=message):
-        lstm_sequence(**(dict(params=params, x=x, carry=carry) | change))
