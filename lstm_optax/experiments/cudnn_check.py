@@ -156,13 +156,13 @@ def _results(case: Case, backend: str, seed: int, dtype: Any) -> dict[str, list[
     )
 
 
-def _draw(case: Case, seed: int):
+def _draw(case: Case, seed: int) -> tuple[Any, ...]:
     """Parameters, inputs, carry, the weights of the loss and lengths, float32 or None."""
     rng = np.random.default_rng(seed)
     directions = 2 if case.bidirectional else 1
     width, count = directions * case.hidden, directions * case.num_layers
 
-    def normal(*shape, scale=1.0):
+    def normal(*shape: int, scale: float = 1.0) -> Any:
         return np.float32(scale * rng.normal(size=shape))
 
     def states():
@@ -177,10 +177,8 @@ def _draw(case: Case, seed: int):
         params.append(LSTMParams(kernel_ih, kernel_hh, normal(4 * case.hidden)))
     x = normal(case.time, case.batch, case.features)
     weights = (normal(case.time, case.batch, width), states())
-    lengths = None
-    if case.ragged:  # from 0 to all, both of which are there
-        lengths = np.linspace(0, case.time, case.batch).round().astype(np.int32)
-    return tuple(params), x, states(), weights, lengths
+    lengths = np.linspace(0, case.time, case.batch).round().astype(np.int32)  # 0 and all of them
+    return tuple(params), x, states(), weights, lengths if case.ragged else None
 
 
 if __name__ == "__main__":

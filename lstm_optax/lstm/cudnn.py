@@ -1,5 +1,7 @@
 """The cuDNN backend: NVIDIA's own LSTM through `jax.experimental.rnn`, one call for a sequence."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -57,7 +59,7 @@ def missing() -> str | None:
         jax.devices("cuda")
     except RuntimeError:
         return "JAX sees no NVIDIA GPU here"
-    if not hasattr(rnn.gpu_rnn, "compute_rnn_workspace_reserve_space_sizes"):
+    if not hasattr(getattr(rnn, "gpu_rnn", None), "compute_rnn_workspace_reserve_space_sizes"):
         return "JAX's CUDA plugin came without cuDNN's LSTM"
     return None
 
@@ -89,8 +91,9 @@ def _call(
     from jax.experimental import rnn
 
     hidden, dtype = state.h.shape[-1], params.kernel_ih.dtype
+    lstm: Any = rnn.lstm
     try:
-        outputs, h, c = rnn.lstm(
+        outputs, h, c = lstm(
             jnp.swapaxes(x.astype(dtype), 0, 1),
             state.h[None],
             state.c[None],
@@ -134,5 +137,5 @@ def _flipped(
 
 def _precision() -> jax.lax.Precision:
     """Exact unless TensorFloat-32 is asked for: JAX's own default here would be TensorFloat-32."""
-    asked = jax.config.jax_default_matmul_precision
+    asked = getattr(jax.config, "jax_default_matmul_precision", None)
     return jax.lax.Precision.HIGH if asked in TF32 else jax.lax.Precision.HIGHEST

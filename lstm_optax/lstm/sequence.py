@@ -7,6 +7,7 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.lstm.bptt import check_cotangent_clip
@@ -174,7 +175,7 @@ def _checked_lengths(time: int, seq_lengths):
     lengths = jnp.asarray(seq_lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(f"seq_lengths is {lengths.dtype}; expected integers, one for each row")
-    traced = isinstance(seq_lengths, jax.core.Tracer)
+    traced = isinstance(seq_lengths, Tracer)
     if lengths.size and not traced and getattr(seq_lengths, "is_fully_addressable", True):
         known = np.asarray(seq_lengths)
         least, most = known.min(), known.max()
