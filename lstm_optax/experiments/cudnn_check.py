@@ -137,8 +137,9 @@ def _results(case: Case, backend: str, seed: int, dtype: Any) -> dict[str, list[
     @jax.jit
     def run(params, x, carry):
         def loss(params, x, carry):
-            options = dict(bidirectional=case.bidirectional, backend=backend)
-            results = LSTM.from_params(params, **options)(x, carry, seq_lengths=lengths)
+            both = case.bidirectional
+            lstm = LSTM.from_params(params, bidirectional=both, backend=backend)
+            results = lstm(x, carry, seq_lengths=lengths)
             products = jax.tree.map(lambda w, r: jnp.sum(w * r), weights, results)
             return sum(jax.tree.leaves(products)), results
 

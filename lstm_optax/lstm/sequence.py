@@ -84,7 +84,7 @@ def lstm_sequence(
     seq_lengths = _checked_lengths(x.shape[0], seq_lengths)
     resets = None if resets is None else jnp.asarray(resets, bool)
     dtype = jnp.dtype(dtype or params.kernel_ih.dtype)
-    x = _check_dtypes(params, x, dtype)
+    _check_dtypes(params, x, dtype)
     state_dtype = jnp.promote_types(dtype, jnp.float32)
     params = LSTMParams(params.kernel_ih.astype(dtype), params.kernel_hh.astype(dtype), params.bias)
     state = zero_state(x.shape[1], hidden, state_dtype) if carry is None else carry
@@ -155,17 +155,13 @@ def _check_shapes(params: LSTMParams, x, carry, seq_lengths, resets) -> int:
     return hidden
 
 
-def _check_dtypes(params: LSTMParams, x, dtype):
-    """Return x in floats; a kernel of integers would round all that it is multiplied by."""
+def _check_dtypes(params: LSTMParams, x, dtype) -> None:
     dtypes = {name: value.dtype for name, value in params._asdict().items()} | {"dtype": dtype}
     for name, found in dtypes.items():
         if not jnp.issubdtype(found, jnp.floating):
             raise ValueError(f"{name} is {found}; expected floats, such as float32 or bfloat16")
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return x
-    if not (jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool):
+    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
         raise ValueError(f"x is {x.dtype}; expected floats, or integers as numbers")
-    return x.astype(dtype)
 
 
 def _checked_lengths(time: int, seq_lengths):

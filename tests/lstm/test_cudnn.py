@@ -39,7 +39,7 @@ def test_equals_the_reference(lengths, reverse, calls):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape_of=st.tuples(*[st.integers(1, 5)] * 4),
     lengths=st.booleans(),
