@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -182,6 +183,10 @@ class LSTM(Conversions, nnx.Module):
         """
         if x.ndim != 3:
             raise ValueError(f"x has shape {x.shape}; expected three axes: time, batch, features")
+        if resets is not None and np.shape(resets) != x.shape[:2]:
+            raise ValueError(
+                f"resets has shape {np.shape(resets)}; expected {x.shape[:2]}, laid out as x"
+            )
         if not self.time_major:
             x = jnp.swapaxes(x, 0, 1)
             resets = None if resets is None else jnp.swapaxes(resets, 0, 1)

@@ -6,15 +6,20 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.lstm.bptt import check_cotangent_clip
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
+from lstm_optax.lstm.cudnn import cudnn_sequence
 from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.fused import fused_sequence
 from lstm_optax.lstm.reference import Clip, Gradient, Steps, reference_sequence
 
-BACKENDS = MappingProxyType({"fused": fused_sequence, "reference": reference_sequence})
+BACKENDS = MappingProxyType(
+    {"fused": fused_sequence, "reference": reference_sequence, "cudnn": cudnn_sequence}
+)
 """The programs that compute a sequence, all to the same values; `auto` takes the first."""
 
 
@@ -37,10 +42,11 @@ def lstm_sequence(
 
     Args:
       params: kernels and bias, blocks in the order i, f, g, o.
-      x: inputs, time first.
+      x: inputs, time first; integers count as numbers.
       carry: the state before the sequence; zero if None.
       seq_lengths: how many steps of each row count, from 0 to time. After them (with `reverse`,
-        before them) the carry is frozen and the output is zero.
+        before them) the carry is frozen and the output is zero. Of traced ones, less than 0 count
+        as 0, more than time as time.
       resets: True, or not 0, where a new episode starts: the carry is zeroed before that step;
         with `reverse`, on the way out of the episode, that is before the step that precedes it in
         time.
@@ -58,13 +64,14 @@ def lstm_sequence(
       gradient: how the fused backend differentiates: "stored" keeps what its backward loop
         multiplies by, 7 numbers for each hidden unit, row and step; "remat" keeps 2, and computes
         the others anew; "autodiff" leaves it to JAX, slower, for forward mode (`jvp`, `jacfwd`,
-        `hessian`). The other backends have one way each.
+        `hessian`). The reference has one way, JAX's; cuDNN has its own, under "stored".
 
     Returns:
       The outputs, in `dtype`, and the state after the last step.
 
     Raises:
-      ValueError: shapes or bounds that do not fit, or an unknown backend or gradient.
+      ValueError: shapes, dtypes, lengths or bounds that do not fit, an unknown backend or gradient,
+        or a backend that cannot serve this call.
 
     Reference: Arpit et al., 2019, arXiv:1810.03023, for h-detach.
     """
@@ -74,8 +81,10 @@ def lstm_sequence(
     hidden = _check_shapes(params, x, carry, seq_lengths, resets)
     check_cotangent_clip(cotangent_clip)
     _check_flow(x.shape[0], x.shape[1], detach, probe)
+    seq_lengths = _checked_lengths(x.shape[0], seq_lengths)
     resets = None if resets is None else jnp.asarray(resets, bool)
     dtype = jnp.dtype(dtype or params.kernel_ih.dtype)
+    _check_dtypes(params, x, dtype)
     state_dtype = jnp.promote_types(dtype, jnp.float32)
     params = LSTMParams(params.kernel_ih.astype(dtype), params.kernel_hh.astype(dtype), params.bias)
     state = zero_state(x.shape[1], hidden, state_dtype) if carry is None else carry
@@ -157,10 +166,37 @@ def _check_shapes(params: LSTMParams, x, carry, seq_lengths, resets) -> int:
         _check("carry.h", carry.h.shape, (batch, hidden), "batch by hidden")
         _check("carry.c", carry.c.shape, (batch, hidden), "batch by hidden")
     if seq_lengths is not None:
-        _check("seq_lengths", seq_lengths.shape, (batch,), "batch")
+        _check("seq_lengths", np.shape(seq_lengths), (batch,), "batch")
     if resets is not None:
-        _check("resets", resets.shape, (time, batch), "time by batch")
+        _check("resets", np.shape(resets), (time, batch), "time by batch")
     return hidden
+
+
+def _check_dtypes(params: LSTMParams, x, dtype) -> None:
+    dtypes = {name: value.dtype for name, value in params._asdict().items()} | {"dtype": dtype}
+    for name, found in dtypes.items():
+        if not jnp.issubdtype(found, jnp.floating):
+            raise ValueError(f"{name} is {found}; expected floats, such as float32 or bfloat16")
+    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        raise ValueError(f"x is {x.dtype}; expected floats, or integers as numbers")
+
+
+def _checked_lengths(time: int, seq_lengths):
+    """Return the lengths as an array; values are looked at where they are known."""
+    if seq_lengths is None:
+        return None
+    lengths = jnp.asarray(seq_lengths)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(f"seq_lengths is {lengths.dtype}; expected integers, one for each row")
+    traced = isinstance(seq_lengths, Tracer)
+    if lengths.size and not traced and getattr(seq_lengths, "is_fully_addressable", True):
+        known = np.asarray(seq_lengths)
+        least, most = known.min(), known.max()
+        if least < 0 or most > time:
+            raise ValueError(
+                f"seq_lengths lie between {least} and {most}; expected 0 to {time}, the steps of x"
+            )
+    return lengths
 
 
 def _check_flow(time: int, batch: int, detach, probe) -> None:

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from cudnn_stand_in import ANYWHERE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_optax import BACKENDS, LSTMParams, LSTMState, lstm_cell, lstm_sequence
+from lstm_optax import LSTMParams, LSTMState, lstm_cell, lstm_sequence
 
 T, B, F, H = 5, 3, 2, 4
 OPTIONS = [
@@ -51,7 +52,7 @@ def value_and_gradients(backend, params, x, carry, weights, options):
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(params, x, carry)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ANYWHERE)
 @pytest.mark.parametrize("lengths, resets, reverse", OPTIONS)
 def test_equals_the_oracle(backend, lengths, resets, reverse, x64):
     params, x, carry = draw()
@@ -84,7 +85,7 @@ def test_equals_the_oracle_for_random_shapes(shape_of, flags, seed):
     chex.assert_trees_all_close((outputs, last), (expected, LSTMState(h, c)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ANYWHERE)
 def test_no_gradient_flows_from_the_past_into_the_future(backend):
     """Output t knows nothing of inputs after t; nor of those before a reset, nor of the padding."""
     params, x, carry = draw()
@@ -143,7 +144,7 @@ def test_the_cell_is_one_step():
     chex.assert_trees_all_close(one, lstm_sequence(params, x[:1], carry)[1], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ANYWHERE)
 def test_the_products_run_in_their_dtype_and_the_state_in_float32(backend):
     params, x, carry = jax.tree.map(jnp.float32, draw())
     outputs, last = lstm_sequence(params, x, carry, dtype=jnp.bfloat16, backend=backend)
@@ -172,28 +173,3 @@ def _equations(jaxpr):
         for value in equation.params.values():
             if hasattr(value, "jaxpr") and equation.primitive.name != "scan":
                 yield from _equations(value.jaxpr if hasattr(value.jaxpr, "eqns") else value)
-
-
-@pytest.mark.parametrize("shape_of", [(0, B, F, H), (T, 0, F, H)])
-def test_nothing_to_read_gives_nothing(shape_of):
-    params, x, carry = draw(shape_of)
-    outputs, last = lstm_sequence(params, x, carry)
-    assert outputs.shape == (*shape_of[:2], H)
-    chex.assert_trees_all_close(last, carry, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (dict(x=np.ones((T, B))), r"x has shape \(5, 3\); expected \[time, batch, features\]"),
-        (dict(x=np.ones((T, B, F + 1))), r"kernel_ih has shape \(2, 16\); expected \(3, 16\)"),
-        (dict(carry=LSTMState(np.ones((B, 1)), np.ones((B, H)))), r"carry.h has shape \(3, 1\)"),
-        (dict(seq_lengths=np.ones(B + 1, int)), r"seq_lengths has shape \(4,\); expected \(3,\)"),
-        (dict(resets=np.ones((B, T), bool)), r"resets has shape \(3, 5\); expected \(5, 3\)"),
-        (dict(backend="cuda"), r"unknown LSTM backend 'cuda'; there are 'auto', 'fused'"),
-    ],
-)
-def test_what_does_not_fit_is_named(change, message):
-    params, x, carry = draw()
-    with pytest.raises(ValueError, match=message):
-        lstm_sequence(**(dict(params=params, x=x, carry=carry) | change))

@@ -1,0 +1,58 @@
+"""The check of a backend against the float64 reference, and with a GPU, that of cuDNN."""
+
+import json
+
+import cudnn_stand_in
+import jax.numpy as jnp
+import pytest
+
+from lstm_optax.experiments import cudnn_check
+from lstm_optax.experiments.cudnn_check import CASES, Case, as_row, main, measure
+from lstm_optax.lstm import cudnn
+
+SMALL = Case(6, 3, 2, 4, bidirectional=True, ragged=True)
+
+
+def worst(record):
+    return max(record["errors"].values())
+
+
+@pytest.mark.parametrize("backend", ["fused", "cudnn"])
+def test_float32_is_near_the_reference(backend, monkeypatch):
+    if backend == "cudnn":
+        cudnn_stand_in.install(monkeypatch)
+    record = measure(SMALL, backend)
+    assert worst(record) < 2e-6
+    assert as_row(record).startswith("| 6, 3, 2, 4 | 1, both ways | ragged | float32 |")
+
+
+def test_finds_gates_in_the_wrong_order(monkeypatch):
+    packed = cudnn._packed
+    cudnn_stand_in.install(monkeypatch)
+    swapped = lambda p: p._replace(bias=jnp.roll(p.bias, 4))  # noqa: E731
+    monkeypatch.setattr(cudnn, "_packed", lambda params: packed(swapped(params)))
+    assert min(measure(SMALL, "cudnn")["errors"].values()) > 1e-2
+
+
+def test_writes_records_and_a_table(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cudnn_check, "CASES", (SMALL,))
+    path = tmp_path / "new" / "records.jsonl"
+    assert main(["--backend", "fused", "--precision", "float32", "--out", str(path)]) == 0
+    (record,) = map(json.loads, path.read_text().splitlines())
+    assert record["case"] == SMALL._asdict() and worst(record) < 2e-6
+    assert {"versions", "device", "platform"} == set(record["made_by"])
+    assert capsys.readouterr().out.count("\n") == 3
+
+
+def test_says_why_it_cannot(monkeypatch, capsys):
+    monkeypatch.setattr(cudnn, "missing", lambda: "there is no GPU")
+    assert main([]) == 2
+    assert "backend='cudnn' cannot serve this call: there is no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_cudnn_itself_is_near_the_reference(case):
+    """Values and all gradients, for T up to 500, ragged lengths, both directions."""
+    if reason := cudnn.missing():
+        pytest.skip(reason)
+    assert worst(measure(case, "cudnn")) < 1e-4

@@ -1,0 +1,130 @@
+"""Bad input of `lstm_sequence` and `LSTM`: an error that says what to do, or a defined result."""
+
+import chex
+import cudnn_stand_in
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from test_sequence import B, F, H, T, draw
+
+from lstm_optax import BACKENDS, LSTM, LSTMState, lstm_sequence
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request, monkeypatch):
+    if request.param == "cudnn":
+        cudnn_stand_in.install(monkeypatch)
+    return request.param
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(x=np.ones((T, B))), r"x has shape \(5, 3\); expected \[time, batch, features\]"),
+        (dict(x=np.ones((T, B, F + 1))), r"kernel_ih has shape \(2, 16\); expected \(3, 16\)"),
+        (dict(x=np.ones((T, B, F), complex)), "x is complex64; expected floats"),
+        (dict(carry=LSTMState(np.ones((B, 1)), np.ones((B, H)))), r"carry.h has shape \(3, 1\)"),
+        (dict(seq_lengths=np.ones(B + 1, int)), r"seq_lengths has shape \(4,\); expected \(3,\)"),
+        (dict(seq_lengths=5), r"seq_lengths has shape \(\); expected \(3,\)"),
+        (dict(seq_lengths=[1, 6, 0]), "between 0 and 6; expected 0 to 5, the steps of x"),
+        (dict(seq_lengths=jnp.array([1, -2, 5])), "between -2 and 5; expected 0 to 5"),
+        (dict(seq_lengths=np.ones(B)), "seq_lengths is float32; expected integers"),
+        (dict(seq_lengths=np.ones(B, bool)), "seq_lengths is bool; expected integers"),
+        (dict(resets=np.ones((B, T), bool)), r"resets has shape \(3, 5\); expected \(5, 3\)"),
+        (dict(resets=[True] * T), r"resets has shape \(5,\); expected \(5, 3\)"),
+        (dict(dtype=jnp.int32), "dtype is int32; expected floats, such as float32"),
+        (dict(gradient="fast"), "unknown gradient 'fast' of an LSTM; there are 'stored'"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message, backend):
+    params, x, carry = draw()
+    with pytest.raises(ValueError, match=message):
+        lstm_sequence(**(dict(params=params, x=x, carry=carry, backend=backend) | change))
+
+
+@pytest.mark.parametrize("name", ["kernel_ih", "kernel_hh", "bias"])
+def test_parameters_of_integers_are_named(name, backend):
+    params, x, carry = draw()
+    params = params._replace(**{name: np.ones_like(getattr(params, name), int)})
+    with pytest.raises(ValueError, match=f"{name} is int32; expected floats"):
+        lstm_sequence(params, x, carry, backend=backend, dtype=jnp.float32)
+
+
+def test_an_unknown_backend_is_told_those_there_are():
+    message = "unknown LSTM backend 'cuda'; there are 'auto', 'fused', 'reference', 'cudnn'"
+    with pytest.raises(ValueError, match=message):
+        lstm_sequence(*draw(), backend="cuda")
+    with pytest.raises(ValueError, match=message):
+        LSTM(F, H, backend="cuda", rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("time_major", [True, False])
+def test_resets_of_a_layer_are_laid_out_as_its_inputs(time_major, backend):
+    lstm = LSTM(F, H, time_major=time_major, backend=backend, rngs=nnx.Rngs(0))
+    for shape in ((B + 1, T), (T,)):
+        with pytest.raises(ValueError, match=r"resets has shape .*; expected \(5, 3\), laid out"):
+            lstm(np.ones((T, B, F), np.float32), resets=np.ones(shape, bool))
+
+
+def test_traced_lengths_count_from_none_to_all(backend):
+    """Less than 0 is 0, more than there are is all."""
+    params, x, carry = draw()
+    run = jax.jit(lambda n: lstm_sequence(params, x, carry, seq_lengths=n, backend=backend))
+    chex.assert_trees_all_equal(run(np.array([-3, 2, T + 4])), run(np.array([0, 2, T])))
+
+
+def test_lengths_that_are_all_zero_give_the_carry(backend):
+    params, x, carry = draw()
+    outputs, last = lstm_sequence(params, x, carry, seq_lengths=np.zeros(B, int), backend=backend)
+    assert outputs.shape == (T, B, H) and not outputs.any()
+    chex.assert_trees_all_close(last, jax.tree.map(jnp.float32, carry), rtol=0)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int32, bool])
+def test_integers_count_as_numbers(kind, backend):
+    params, _, carry = draw()
+    x = np.random.default_rng(0).integers(0, 2, (T, B, F))
+
+    def results(x):
+        def loss(params):
+            outputs, last = lstm_sequence(params, x, carry, backend=backend)
+            return outputs.sum() + last.c.sum(), outputs
+
+        return jax.grad(loss, has_aux=True)(jax.tree.map(jnp.float32, params))
+
+    chex.assert_trees_all_equal(results(x.astype(kind)), results(x.astype(np.float32)))
+
+
+@pytest.mark.parametrize("shape_of", [(0, B, F, H), (T, 0, F, H)])
+def test_nothing_to_read_gives_nothing_and_passes_the_gradient(shape_of, backend):
+    params, x, carry = jax.tree.map(jnp.float32, draw(shape_of))
+
+    def loss(params, x, carry):
+        outputs, last = lstm_sequence(params, x, carry, backend=backend)
+        return outputs.sum() + 2 * last.h.sum() + 3 * last.c.sum(), (outputs, last)
+
+    gradient = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
+    if backend == "cudnn":
+        with pytest.raises(ValueError, match="empty sequence or batch.*Use backend='fused'"):
+            gradient(params, x, carry)
+        return
+    (by_params, by_x, by_carry), (outputs, last) = gradient(params, x, carry)
+    assert outputs.shape == (*shape_of[:2], H) and by_x.shape == x.shape
+    chex.assert_trees_all_equal(last, carry)
+    assert not any(leaf.any() for leaf in by_params)
+    assert (by_carry.h == 2).all() and (by_carry.c == 3).all()
+
+
+def test_float16_runs_with_its_state_in_float32_or_is_named(backend):
+    params, x, carry = draw()
+    run = lambda: lstm_sequence(params, x, carry, dtype=jnp.float16, backend=backend)  # noqa: E731
+    if backend == "cudnn":
+        with pytest.raises(ValueError, match="dtype is float16.*Use backend='fused'"):
+            run()
+        return
+    outputs, last = run()
+    assert outputs.dtype == jnp.float16 and last.c.dtype == jnp.float32
+    exact = lstm_sequence(params, x, carry, backend=backend)
+    chex.assert_trees_all_close((outputs.astype(jnp.float32), last), exact, rtol=0.02, atol=0.01)
