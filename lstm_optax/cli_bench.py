@@ -13,7 +13,8 @@ from rich.markup import escape
 from lstm_optax.experiments.bench.plan import BenchConfig
 from lstm_optax.experiments.bench.records import cores, load, read_bench
 from lstm_optax.experiments.bench.workloads import WORKLOADS
-from lstm_optax.experiments.options import OptionError
+from lstm_optax.experiments.devices import prepare_devices
+from lstm_optax.experiments.options import OptionError, TrainConfig
 
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 QUIET = 0.3  # load per core above which the numbers are those of a busy machine
@@ -68,6 +69,7 @@ class Bench:
                 "too, and the times will be theirs as well; measure on a quiet machine",
                 soft_wrap=not console.is_terminal,
             )
+        prepare_devices(TrainConfig())
         from lstm_optax.experiments.bench.running import benchmark
         from lstm_optax.report import BenchScreen
 

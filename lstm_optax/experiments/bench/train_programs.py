@@ -14,7 +14,9 @@ from lstm_optax.experiments.bench.plan import FLOOR, OURS
 from lstm_optax.experiments.bench.programs import Program, compile_ahead
 from lstm_optax.experiments.bench.torch_train import torch_train
 from lstm_optax.experiments.bench.workloads import TrainRow
+from lstm_optax.experiments.devices import find_devices, make_sharding
 from lstm_optax.experiments.language import make_losses
+from lstm_optax.experiments.options import TrainConfig
 from lstm_optax.models import LanguageModel
 from lstm_optax.optimizers import OPTIMIZERS
 from lstm_optax.training import init_state, make_step, run_steps
@@ -41,7 +43,7 @@ def train_program(
         rngs=nnx.Rngs(seed),
     )
     if name == OURS:
-        return _ours(row, model, batches)
+        return _ours(row, model, batches, as_used=measure == "used")
     weights = _weights(nnx.state(model, nnx.Param))
     if name == "torch":
         return torch_train(weights, batches, LEARNING_RATE, CLIP)
@@ -55,16 +57,23 @@ def _batch(row: TrainRow, seed: int) -> Batch:
     return Batch(tokens, targets, np.zeros(shape, bool))
 
 
-def _ours(row: TrainRow, model: LanguageModel, batches: list[Batch]) -> Program:
-    """All steps in one dispatch, by `make_step` and `run_steps`, as `fit` runs them."""
+def _ours(row: TrainRow, model: LanguageModel, batches: list[Batch], *, as_used: bool) -> Program:
+    """All steps in one dispatch, by `make_step` and `run_steps`, as `fit` runs them.
+
+    As it is used, the devices that `lstm-optax train` would take share the rows.
+    """
+    devices = find_devices(TrainConfig(batch=row.batch)) if as_used else jax.devices()[:1]
+    sharding = make_sharding(devices)
     graph, params = nnx.split(model)
     optimizer = optax.chain(clip_by_global_norm(CLIP), OPTIMIZERS["adam"](LEARNING_RATE))
     step = make_step(make_losses(graph)[0], optimizer)
     state = init_state(params, optimizer, model.lstm.initial_carry(row.batch), jax.random.key(0))
     count, before = np.int32(len(batches)), _weights(params)
+    state = sharding.state(state) if sharding else state
 
     def stacked():
-        return jax.tree.map(lambda *xs: np.stack(xs), *batches)
+        stack = jax.tree.map(lambda *xs: np.stack(xs), *batches)
+        return sharding.batches(stack) if sharding else stack
 
     arguments = (step, state, stacked(), count)
     compiled, seconds, memory = compile_ahead(run_steps, *arguments)
