@@ -4,6 +4,7 @@ import json
 
 import cudnn_stand_in
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from lstm_optax.experiments import cudnn_check
@@ -32,6 +33,23 @@ def test_finds_gates_in_the_wrong_order(monkeypatch):
     swapped = lambda p: p._replace(bias=jnp.roll(p.bias, 4))  # noqa: E731
     monkeypatch.setattr(cudnn, "_packed", lambda params: packed(swapped(params)))
     assert min(measure(SMALL, "cudnn")["errors"].values()) > 1e-2
+
+
+def test_each_name_is_an_array_of_its_own():
+    """So that an error in one is not read off another."""
+    results = cudnn_check._results(SMALL, "fused", 0, np.float32)
+    arrays = [results[name] for name in (*cudnn_check.VALUES, *cudnn_check.GRADIENTS)]
+    for i, one in enumerate(arrays):
+        assert not any(np.array_equal(one[0], other[0]) for other in arrays[i + 1 :])
+
+
+def test_what_is_not_finite_is_no_small_error(tmp_path):
+    errors = dict(measure(SMALL, "fused")["errors"])
+    errors["h0"] = cudnn_check._error([np.zeros(2), np.array([np.nan, 1.0])], [np.ones(2)] * 2)
+    record = dict(case=SMALL._asdict(), precision="float32", errors=errors)
+    assert as_row(record).split(" | ")[-2] == "nan"
+    cudnn_check._write(tmp_path / "records.jsonl", record)
+    assert json.loads((tmp_path / "records.jsonl").read_text())["errors"]["h0"] is None
 
 
 def test_writes_records_and_a_table(monkeypatch, tmp_path, capsys):
