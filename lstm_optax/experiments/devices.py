@@ -8,7 +8,7 @@ from lstm_optax.experiments.options import OptionError, TrainConfig
 if TYPE_CHECKING:
     from lstm_optax.training import BatchSharding
 
-LEAST_ROWS = 8  # of a device; with fewer, its products are no longer worth the sum at the end
+LEAST_ROWS = 8  # that a device is given by default; whether fewer are worth it was not measured
 
 
 def prepare_devices(config: TrainConfig) -> None:
@@ -35,10 +35,10 @@ def find_devices(config: TrainConfig) -> list[Any]:
     there = jax.devices()
     kind = there[0].platform
     if config.devices > len(there):
-        more = "; set no JAX_NUM_CPU_DEVICES, or a larger one" if kind == "cpu" else ""
+        on_cpu = f", or start with JAX_NUM_CPU_DEVICES={config.devices}" if kind == "cpu" else ""
         raise OptionError(
-            f"--devices is {config.devices}, but JAX has {len(there)} here ({kind}): take fewer, "
-            f"with --resume too, which is then equal to rounding alone{more}"
+            f"--devices is {config.devices}, but JAX has {len(there)} here ({kind}): take fewer "
+            f"(with --resume, the run is then equal to rounding alone){on_cpu}"
         )
     limit = min(len(there), _cores()) if kind == "cpu" else len(there)
     return there[: config.devices or _most(config.batch, limit)]

@@ -64,10 +64,15 @@ def test_as_many_as_said(machine):
     machine(2, 4)
     found = find_devices(TrainConfig(devices=4))
     assert len(found) == 4 and describe_devices(found, 32) == "4 × cpu, each with 8 of 32 rows"
-    with pytest.raises(OptionError, match=r"--devices is 8, but JAX has 4 here \(cpu\): .*JAX_NUM"):
+    with pytest.raises(
+        OptionError,
+        match=r"--devices is 8, but JAX has 4 here \(cpu\): .*, or start with JAX_NUM_CPU_D",
+    ):
         find_devices(TrainConfig(devices=8))
     machine(2, 2, "gpu")
-    with pytest.raises(OptionError, match=r"has 2 here \(gpu\): take fewer.* to rounding alone$"):
+    with pytest.raises(
+        OptionError, match=r"has 2 here \(gpu\): take fewer .* to rounding alone\)$"
+    ):
         find_devices(TrainConfig(devices=4))
 
 
