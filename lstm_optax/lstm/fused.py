@@ -48,8 +48,13 @@ def fused_sequence(
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _sequence(reverse, gradient, params, x, state, steps, clip):
     del gradient, clip
-    outputs, state, _ = _forward(reverse, None, params, x, state, steps)
-    return outputs, state
+
+    def run(hoist):
+        return lambda *inputs: _forward(reverse, None, *inputs, hoist=hoist)[:2]
+
+    # no gradient, nothing to keep: a CPU is faster without a buffer that grows with time
+    inputs = (params, x, state, steps)
+    return jax.lax.platform_dependent(*inputs, cpu=run(hoist=False), default=run(hoist=True))
 
 
 def _sequence_forward(reverse, gradient, params, x, state, steps, clip):
@@ -57,7 +62,9 @@ def _sequence_forward(reverse, gradient, params, x, state, steps, clip):
     return (outputs, last), (params, x, saved, steps, clip)
 
 
-def _forward(reverse: bool, keep: Gradient | None, params, x, state, steps: Steps):
+def _forward(
+    reverse: bool, keep: Gradient | None, params, x, state, steps: Steps, *, hoist: bool = True
+):
     """The loop; with "stored", Factors.z take the place of the pre-activations in their buffer."""
     params, hidden = _halved(params), state.h.shape[-1]
 
@@ -65,6 +72,7 @@ def _forward(reverse: bool, keep: Gradient | None, params, x, state, steps: Step
         (state, buffer), (t, fresh, alive) = carry, inputs
         state = before_step(state, fresh)
         z = jax.lax.dynamic_index_in_dim(buffer, t, keepdims=False)
+        z = z if hoist else _projected(params, z, state.c.dtype)
         new, factors = _gates(z + product(state.h, params.kernel_hh, state.c.dtype), state.c)
         if keep == "stored":
             for k, factor in enumerate(factors.z):
@@ -75,7 +83,7 @@ def _forward(reverse: bool, keep: Gradient | None, params, x, state, steps: Step
         return (state, buffer), (output, saved)
 
     inputs = (_times(x), steps.fresh, steps.alive)
-    start = (state, _projected(params, x, state.c.dtype))
+    start = (state, _projected(params, x, state.c.dtype) if hoist else x)
     (state, buffer), (outputs, saved) = jax.lax.scan(body, start, inputs, reverse=reverse)
     return outputs, state, (saved, buffer if keep == "stored" else None)
 
@@ -121,8 +129,8 @@ def _halved(params: LSTMParams) -> LSTMParams:
     )
 
 
-def _projected(params: LSTMParams, x, dtype) -> Float[Array, "time batch 4*hidden"]:
-    bias = jnp.expand_dims(params.bias.astype(dtype), (0, 1))
+def _projected(params: LSTMParams, x, dtype) -> Float[Array, "*steps batch 4*hidden"]:
+    bias = jnp.expand_dims(params.bias.astype(dtype), tuple(range(x.ndim - 1)))
     return product(x, params.kernel_ih, dtype) + bias
 
 

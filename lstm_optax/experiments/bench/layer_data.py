@@ -9,7 +9,7 @@ import numpy as np
 from lstm_optax.experiments.bench.workloads import LayerRow
 from lstm_optax.lstm import LSTMParams
 
-RATE = 0.01
+RATE = 1e-4
 """By which each of several steps moves what it is differentiated by, against the gradient.
 
 So no step is like the one before, and the compiler can take none of it out of the loop.
