@@ -122,7 +122,7 @@ def run(
     """
     config = replace(config, **QUICK) if config.quick else config
     config.check()
-    file = RecordFile(config.out, STUDY, config.settings())
+    file = RecordFile(config.out, STUDY, config.settings(), command)
     records = []
     for task, optimizer in product(config.tasks, config.optimizers):
         program = Program(task, optimizer, config)  # compiled once for all starts
@@ -134,7 +134,7 @@ def run(
                 result = _run_cell(
                     program, start, config, lambda at, n=name: progress(f"{n}: {at}")
                 )
-                record = file.add(cell, command, result)
+                record = file.add(cell, result)
                 tell(f"{name}: {describe(record)}")
             records.append(record)
     return records

@@ -32,23 +32,25 @@ class RecordFile:
       path: need not exist.
       study: the study's name.
       settings: all that decides its numbers, but for which cell it is.
+      command: what the records say that they were made by.
 
     Raises:
       OptionError: the file holds other things than records of this study at these settings.
     """
 
-    def __init__(self, path: Path, study: str, settings: Record):
+    def __init__(self, path: Path, study: str, settings: Record, command: str):
         self.path, self.study, self.settings = path, study, _plain(settings)
+        self.made_by = made_by(command)  # now: the code may be another when a cell is done
         self.records = [self._record_of(*line) for line in enumerate(self._lines(), 1)]
 
     def find(self, cell: Record) -> Record | None:
         """Return the record of a cell, None if it is not there."""
         return next((record for record in self.records if record["cell"] == cell), None)
 
-    def add(self, cell: Record, command: str, result: Record) -> Record:
+    def add(self, cell: Record, result: Record) -> Record:
         """Write the record of a cell, with what made it, and return it as it is read again."""
         record: Record = {"study": self.study, "cell": cell, "settings": self.settings}
-        self.records.append(_plain(record | result | {"made_by": made_by(command)}))
+        self.records.append(_plain(record | result | {"made_by": self.made_by}))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(self.path.name + ".partial")
         lines = [json.dumps(r, allow_nan=False) + "\n" for r in self.records]
