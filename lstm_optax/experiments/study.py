@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -130,7 +131,12 @@ def run_command(
             def tell(line: str) -> None:
                 console.print(escape(line), soft_wrap=True)
 
-            run(given, " ".join([prog, *argv]), tell, lambda line: status.update(escape(line)))
+            run(
+                given,
+                f"{prog} {shlex.join(argv)}".strip(),
+                tell,
+                lambda line: status.update(escape(line)),
+            )
     except (OptionError, OSError) as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         return 2
@@ -146,13 +152,20 @@ def _one_or_three(rate: float) -> float:
 
 
 def _commit() -> str | None:
-    """The commit of the code, marked -dirty where it is not as committed; None without Git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The commit of this code, marked -dirty where it is not as committed; None outside Git."""
+    here = Path(__file__)
+    ours = _git(here.parent, "ls-files", "--error-unmatch", here.name)  # no repository around it
+    return ours and _git(
+        here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"
+    )
+
+
+def _git(folder: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
     except OSError:
         return None
-    return done.stdout.strip() or None
+    return (done.stdout.strip() or None) if done.returncode == 0 else None
 
 
 def _plain(value: Any) -> Any:
