@@ -56,7 +56,7 @@ class AveragingStudyConfig:
     window: int = 64
     """Characters of each row in one step, at least 1."""
 
-    steps: int = 4000
+    steps: int = 3000
     """Training steps, a multiple of --eval-every."""
 
     eval_every: int = 100

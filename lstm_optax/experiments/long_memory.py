@@ -53,13 +53,13 @@ class LongMemoryConfig:
     length: int = 100
     """Steps of a sequence, at least 10."""
 
-    hidden: int = 32
+    hidden: int = 16
     """Hidden units, at least 1."""
 
     batch: int = 32
     """Sequences in a training step, at least 1."""
 
-    steps: int = 4000
+    steps: int = 3000
     """Training steps after which a run has failed, a multiple of --check-every."""
 
     check_every: int = 100

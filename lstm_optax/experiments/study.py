@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shlex
 import subprocess
 import sys
@@ -51,16 +50,20 @@ class RecordFile:
     def add(self, cell: Record, result: Record) -> Record:
         """Write the record of a cell, with what made it, and return it as it is read again."""
         record: Record = {"study": self.study, "cell": cell, "settings": self.settings}
-        self.records.append(_plain(record | result | {"made_by": self.made_by}))
+        record = _plain(record | result | {"made_by": self.made_by})
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(self.path.name + ".partial")
-        lines = [json.dumps(r, allow_nan=False) + "\n" for r in self.records]
-        partial.write_text("".join(lines), encoding="utf-8")
-        os.replace(partial, self.path)  # whole records, whenever the study is stopped
-        return self.records[-1]
+        with self.path.open("a", encoding="utf-8") as file:  # in one write: others may write too
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+        self.records.append(record)
+        return record
 
     def _lines(self) -> list[str]:
-        return self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        """The whole lines; one that was cut off as it was written is taken away."""
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            self.path.write_text(whole, encoding="utf-8")
+        return whole.splitlines()
 
     def _record_of(self, number: int, line: str) -> Record:
         remedy = f"name another file with --out, or take {self.path} away"
