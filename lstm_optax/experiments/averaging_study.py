@@ -50,7 +50,7 @@ class AveragingStudyConfig:
     hidden: int = 128
     """Hidden units, at least 1."""
 
-    batch: int = 32
+    batch: int = 16
     """Rows of text read side by side, at least 1."""
 
     window: int = 64

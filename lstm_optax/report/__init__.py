@@ -1,5 +1,6 @@
 """Pictures and tables of what was recorded; this room reads plain records and numbers only."""
 
+from lstm_optax.report.evidence import study_table
 from lstm_optax.report.gradient_plots import draw_gradients, gradient_figure
 from lstm_optax.report.plots import draw_losses, loss_figure
 from lstm_optax.report.progress import TrainScreen
@@ -19,4 +20,5 @@ __all__ = [
     "response_figure",
     "response_notes",
     "response_table",
+    "study_table",
 ]

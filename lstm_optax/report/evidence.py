@@ -17,6 +17,7 @@ _NAMES = {
     "temporal_order": "Temporal order",
     "forget_bias_0": "forget bias 0",
     "forget_bias_1": "forget bias 1",
+    "chrono": "chrono",
     "sgd": "SGD",
     "graves": "Graves' RMSprop",
     "nadam": "Nadam",
@@ -63,16 +64,11 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
 def _long_memory(records: Sequence[_Record]) -> str:
     """One table for each task: a row for each start and optimizer."""
     tables = []
-    for task in _values(records, "task"):
+    records = sorted(records, key=_order)
+    for task in dict.fromkeys(record["cell"]["task"] for record in records):
         mine = [record for record in records if record["cell"]["task"] == task]
-        head = ["start", "optimizer", "rate", "solved", "95 % interval", "at step", "mean score"]
-        rows = [
-            _success_row(record)
-            for start in sorted(_values(mine, "start"), reverse=True)
-            for record in mine
-            if record["cell"]["start"] == start
-        ]
-        first = mine[0]
+        head = ["start", "optimizer", "rate", "solved", "95 % interval", "at step", "median score"]
+        rows, first = [_success_row(record) for record in mine], mine[0]
         caption = (
             f"{_name(task)}: a score of {first['know_nothing']:.4f} knows nothing, one below "
             f"{first['solved_below']:.4f} is solved."
@@ -87,7 +83,7 @@ def _success_row(record: _Record) -> list[str]:
     lanes = record["lanes"]
     at = [lane["solved_at"] for lane in lanes if lane["solved"]]
     low, high = wilson_interval(len(at), len(lanes))
-    scores = [lane["score"] for lane in lanes]
+    score = median(math.inf if lane["score"] is None else lane["score"] for lane in lanes)
     return [
         _name(record["cell"]["start"]),
         _name(record["cell"]["optimizer"]),
@@ -95,7 +91,7 @@ def _success_row(record: _Record) -> list[str]:
         f"{len(at)} of {len(lanes)}",
         f"{low:.2f}–{high:.2f}",
         f"{median(at):,.0f} ({min(at):,}–{max(at):,})" if at else "–",
-        f"{fmean(scores):.4f}" if None not in scores else "not finite",
+        _number(score if math.isfinite(score) else None),
     ]
 
 
@@ -114,12 +110,12 @@ def _averaging_study(records: Sequence[_Record]) -> str:
     pairs = list(zip(constant["lanes"], cosine["lanes"], strict=True))
     ends = [(a["last"][-1], a["averaged"][-1], b["last"][-1]) for a, b in pairs]
     rows = [
-        [str(a["seed"]), *_compared(*end), f"{_step(a)}", _nats(end[2])]
+        [str(a["seed"]), *_compared(*end), f"{_step(a)}", _number(end[2])]
         for (a, _), end in zip(pairs, ends, strict=True)
     ]
     if all(loss is not None for end in ends for loss in end):
         means = [fmean(column) for column in zip(*ends, strict=True)]
-        rows.append(["mean", *_compared(*means), "", _nats(means[2])])
+        rows.append(["mean", *_compared(*means), "", _number(means[2])])
     better = sum(_is_lower(end[1], end[0]) for end in ends)
     best = sum(_is_lower(end[1], end[2]) for end in ends)
     sentence = (
@@ -139,7 +135,7 @@ def _rates_tried(parts: Mapping[tuple[str, str], _Record]) -> str:
         constant, cosine = tried["constant"].get(rate), tried["cosine"].get(rate)
         losses = [constant and constant["last"], constant and constant["averaged"]]
         losses.append(cosine and cosine["last"])
-        rows.append([f"{rate:g}", *("–" if x is None else _nats(x[-1]) for x in losses)])
+        rows.append([f"{rate:g}", *("–" if x is None else _number(x[-1]) for x in losses)])
     head = ["rate tried", "constant, last iterate", "constant, averaged", "cosine, last iterate"]
     edges = [course for course in tried if parts[course, "tuning"]["on_edge"]]
     note = f"\n\nOn the edge of those tried, so not tuned: {', '.join(edges)}." if edges else ""
@@ -147,9 +143,10 @@ def _rates_tried(parts: Mapping[tuple[str, str], _Record]) -> str:
 
 
 def _compared(last: float | None, averaged: float | None, *_: Any) -> list[str]:
-    both = last is not None and averaged is not None
-    difference = f"{averaged - last:+.4f}".replace("-", "−") if both else "–"
-    return [_nats(last), _nats(averaged), difference]
+    difference = "–"
+    if last is not None and averaged is not None:
+        difference = f"{averaged - last:+.4f}".replace("-", "−")
+    return [_number(last), _number(averaged), difference]
 
 
 def _is_lower(a: float | None, b: float | None) -> bool:
@@ -160,16 +157,18 @@ def _step(lane: _Record) -> str:
     return "never" if lane["averaging_from"] is None else f"{lane['averaging_from']:,}"
 
 
-def _nats(loss: float | None) -> str:
+def _number(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.4f}"
 
 
-def _values(records: Sequence[_Record], name: str) -> list[str]:
-    return list(dict.fromkeys(record["cell"][name] for record in records))
+def _order(record: _Record) -> list[int]:
+    """Return the place of a cell's record: by task, start and optimizer."""
+    names = list(_NAMES)
+    return [names.index(record["cell"][part]) for part in ("task", "start", "optimizer")]
 
 
 def _name(value: str) -> str:
-    return _NAMES.get(value, value)
+    return _NAMES[value]
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
