@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from lstm_optax.data import TextError
 from lstm_optax.experiments.options import OptionError
 
 Config = TypeVar("Config")
@@ -140,7 +141,7 @@ def run_command(
                 tell,
                 lambda line: status.update(escape(line)),
             )
-    except (OptionError, OSError) as error:
+    except (OptionError, TextError, OSError) as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
@@ -155,12 +156,13 @@ def _one_or_three(rate: float) -> float:
 
 
 def _commit() -> str | None:
-    """The commit of this code, marked -dirty where it is not as committed; None outside Git."""
+    """The commit of the package, marked -dirty where it is not as committed; None outside Git."""
     here = Path(__file__)
-    ours = _git(here.parent, "ls-files", "--error-unmatch", here.name)  # no repository around it
-    return ours and _git(
-        here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"
-    )
+    package = here.parents[1]
+    if not _git(package, "ls-files", str(here)):  # a repository around it that does not hold it
+        return None
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no", ".")
+    return f"{_git(package, 'rev-parse', 'HEAD')}{'-dirty' if changed else ''}"
 
 
 def _git(folder: Path, *words: str) -> str | None:

@@ -82,16 +82,24 @@ def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path
     def git(*words):
         subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
 
-    monkeypatch.setattr(study, "__file__", str(tmp_path / "study.py"))
-    (tmp_path / "study.py").write_text("1")
+    def commit(*words):
+        git("-c", "user.name=a", "-c", "user.email=a@b", "commit", *words)
+
+    code = tmp_path / "package" / "experiments" / "study.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("1")
+    (tmp_path / "records").write_text("1")
+    monkeypatch.setattr(study, "__file__", str(code))
     assert study._commit() is None
     git("init")
-    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "empty")
+    commit("--allow-empty", "-m", "empty")
     assert study._commit() is None
-    git("add", "study.py")
-    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "it")
+    git("add", ".")
+    commit("-m", "it")
     assert len(study._commit()) == 40
-    (tmp_path / "study.py").write_text("2")
+    (tmp_path / "records").write_text("2")
+    assert len(study._commit()) == 40, "records are no code"
+    code.write_text("2")
     assert study._commit().endswith("-dirty")
 
 
