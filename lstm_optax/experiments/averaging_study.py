@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 import tyro
 
@@ -22,7 +22,13 @@ from lstm_optax.experiments.study import (
 
 STUDY = "averaging_study"
 RATES = (3.0, 10.0, 30.0)
-Part = Literal["tuning", "seeds"]
+CELLS: tuple[tuple[Course, str], ...] = (
+    ("constant", "tuning"),
+    ("constant", "seeds_averaged"),  # at the rate that is best for the average
+    ("constant", "seeds"),  # at the rate that is best for the last iterate
+    ("cosine", "tuning"),
+    ("cosine", "seeds"),
+)
 
 
 @dataclass(frozen=True)
@@ -30,9 +36,10 @@ class AveragingStudyConfig:
     """Train a character model by SGD, and compare the average that NT-ASGD keeps with the iterate.
 
     The average replaces no parameter that trains, so one run gives both: the last iterate is plain
-    SGD's, behind the same clip. The rate is the one whose last iterate has the lowest
-    validation loss, on a seed of its own; so it is too for SGD under a cosine schedule, run beside
-    it. Four records: tuning and seeds, for the constant rate and for the cosine.
+    SGD's, behind the same clip. At a constant rate the seeds run at the rate that is best for
+    the last iterate and at the one that is best for the average; beside them SGD under a cosine
+    schedule, at the rate that is best for its last iterate. Best is the lowest validation
+    loss after the last step, on a seed of its own. Records that the file holds are not made again.
     """
 
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("docs/records/averaging_study.jsonl")
@@ -115,27 +122,28 @@ def run(
     settings |= {"rates": RATES, "text": corpus.name, "sha256": corpus.sha256}
     file = RecordFile(config.out, STUDY, settings, command)
     lanes = CharacterLanes(corpus, config)
-    records = []
-    for course in get_args(Course):
-        rate = None
-        for part in get_args(Part):
-            cell: Record = {"course": course, "part": part}
-            record = file.find(cell)
-            if record is None:
-                name = f"{course}, {part}"
+    records, tuning = [], {}
+    for course, part in CELLS:
+        cell: Record = {"course": course, "part": part}
+        name = f"{course}, {part}"
+        rate = _best(tuning[course], _RANKED[part]) if course in tuning else None
+        if part == "seeds_averaged" and rate == tuning[course]["rate"]:
+            continue  # the runs of the next cell
+        record = file.find(cell)
+        if record is None:
 
-                def at(line: str, name: str = name) -> None:
-                    progress(f"{name}: {line}")
+            def at(line: str, name: str = name) -> None:
+                progress(f"{name}: {line}")
 
-                made = (
-                    _tune(lanes, course, config, at)
-                    if rate is None
-                    else _run_seeds(lanes, course, rate, config, at)
-                )
-                record = file.add(cell, made)
-                tell(f"{name}: {describe(record)}")
-            rate = record["rate"]
-            records.append(record)
+            made = (
+                _tune(lanes, course, config, at)
+                if rate is None
+                else _run_seeds(lanes, course, rate, config, at)
+            )
+            record = file.add(cell, made)
+            tell(f"{name}: {describe(record)}")
+        tuning.setdefault(course, record)
+        records.append(record)
     return records
 
 
@@ -154,27 +162,35 @@ def _nats(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.4f}"
 
 
+_RANKED = {"seeds": "last", "seeds_averaged": "averaged"}
+
+
 def _tune(
     lanes: CharacterLanes, course: Course, config: AveragingStudyConfig, progress: Tell
 ) -> Record:
-    """Try the grid, and rates past its edge while the best last iterate lies there."""
+    """Try the grid, and rates past its edge while one that is best lies there."""
     tried = lanes.train(course, [(rate, 1000) for rate in RATES], tell=progress)
+    compared = ("last", "averaged") if course == "constant" else ("last",)
     for _ in range(config.extensions):
-        further = beyond([lane["rate"] for lane in tried], _best(tried))
-        if further is None:
+        rates = [lane["rate"] for lane in tried]
+        further = [beyond(rates, _best({"lanes": tried}, which)) for which in compared]
+        past = sorted({rate for rate in further if rate is not None})
+        if not past:
             break
-        tried += lanes.train(course, [(further, 1000)], tell=progress)
-    best = _best(tried)
+        tried += lanes.train(course, [(rate, 1000) for rate in past], tell=progress)
+    best = _best({"lanes": tried}, "last")
     on_edge = beyond([lane["rate"] for lane in tried], best) is not None
     return {"rate": best, "on_edge": on_edge, "lanes": tried}
 
 
-def _best(lanes: Sequence[Record]) -> float:
-    def last(lane: Record) -> float:
-        loss = lane["last"][-1]
+def _best(tuning: Record, which: str) -> float:
+    """Return the rate whose last iterate, or whose average, ended with the lowest loss."""
+
+    def end(lane: Record) -> float:
+        loss = lane[which][-1]
         return float("inf") if loss is None else loss
 
-    return min(lanes, key=last)["rate"]
+    return min(tuning["lanes"], key=end)["rate"]
 
 
 def _run_seeds(

@@ -42,11 +42,15 @@ class RecordFile:
     def __init__(self, path: Path, study: str, settings: Record, command: str):
         self.path, self.study, self.settings = path, study, _plain(settings)
         self.made_by = made_by(command)  # now: the code may be another when a cell is done
-        self.records = [self._record_of(*line) for line in enumerate(self._lines(), 1)]
+        self.read()
+
+    def read(self) -> list[Record]:
+        """Return the records that are there."""
+        return [self._record_of(*line) for line in enumerate(self._lines(), 1)]
 
     def find(self, cell: Record) -> Record | None:
-        """Return the record of a cell, None if it is not there."""
-        return next((record for record in self.records if record["cell"] == cell), None)
+        """Return the record of a cell, None if it is not there; others may write the file too."""
+        return next((record for record in self.read() if record["cell"] == cell), None)
 
     def add(self, cell: Record, result: Record) -> Record:
         """Write the record of a cell, with what made it, and return it as it is read again."""
@@ -55,7 +59,6 @@ class RecordFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:  # in one write: others may write too
             file.write(json.dumps(record, allow_nan=False) + "\n")
-        self.records.append(record)
         return record
 
     def _lines(self) -> list[str]:

@@ -35,8 +35,9 @@ def test_a_record_is_found_again_with_what_made_it(tmp_path):
 def test_two_runs_may_write_the_same_file(tmp_path):
     first, second = open_file(tmp_path / "r.jsonl"), open_file(tmp_path / "r.jsonl")
     first.add({"task": "a"}, {})
+    assert second.find({"task": "a"})
     second.add({"task": "b"}, {})
-    assert [r["cell"]["task"] for r in open_file(tmp_path / "r.jsonl").records] == ["a", "b"]
+    assert [r["cell"]["task"] for r in open_file(tmp_path / "r.jsonl").read()] == ["a", "b"]
 
 
 def test_a_line_that_was_cut_off_is_taken_away(tmp_path):
@@ -46,9 +47,9 @@ def test_a_line_that_was_cut_off_is_taken_away(tmp_path):
     whole = path.read_text()
     path.write_text(whole + whole[:40])
     file = open_file(path)
-    assert len(file.records) == 1 and path.read_text() == whole
+    assert len(file.read()) == 1 and path.read_text() == whole
     file.add({"task": "b"}, {})
-    assert len(open_file(path).records) == 2
+    assert len(open_file(path).read()) == 2
 
 
 @pytest.mark.parametrize(
