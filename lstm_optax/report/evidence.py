@@ -32,7 +32,8 @@ def study_table(records: Sequence[_Record]) -> str:
       records: of one study, `long_memory` or `averaging_study`, one for each cell.
 
     Raises:
-      ValueError: there is no record, or they are of several studies, or of one without a table.
+      ValueError: there is no record, or they are of several studies, of one without a table, or of one
+        that has hardly begun.
     """
     studies = sorted({record["study"] for record in records})
     if len(studies) != 1 or studies[0] not in _TABLES:
@@ -96,61 +97,87 @@ def _success_row(record: _Record) -> list[str]:
 
 
 def _averaging_study(records: Sequence[_Record]) -> str:
-    """A table of the seeds, a sentence on them, and a table of the rates that were tried."""
+    """A table of the seeds, what they say, and a table of the rates that were tried."""
     parts = {(r["cell"]["course"], r["cell"]["part"]): r for r in records}
-    constant, cosine = (parts[course, "seeds"] for course in ("constant", "cosine"))
-    head = [
-        "seed",
-        f"last iterate, rate {constant['rate']:g}",
-        "averaged, same run",
-        "difference",
-        "averaged from step",
-        f"cosine, rate {cosine['rate']:g}, last iterate",
-    ]
-    pairs = list(zip(constant["lanes"], cosine["lanes"], strict=True))
-    ends = [(a["last"][-1], a["averaged"][-1], b["last"][-1]) for a, b in pairs]
+    if not parts.keys() >= {("constant", "tuning"), ("constant", "seeds")}:
+        raise ValueError("the runs at a constant rate are not done: run the study to its end")
+    iterate = parts["constant", "seeds"]  # at the best rate of the last iterate
+    average = parts.get(("constant", "seeds_averaged"), iterate)  # at that of the average
+    cosine = parts.get(("cosine", "seeds"))
+    columns = {
+        f"rate {average['rate']:g}, averaged": _ends(average, "averaged"),
+        "last iterate of the same run": _ends(average, "last"),
+        f"rate {iterate['rate']:g}, last iterate": _ends(iterate, "last"),
+        "averaged, same run": _ends(iterate, "averaged"),
+    }
+    if average is iterate:
+        columns = dict(list(columns.items())[:2])
+    if cosine:
+        columns[f"cosine, rate {cosine['rate']:g}, last iterate"] = _ends(cosine, "last")
+    seeds = [str(lane["seed"]) for lane in average["lanes"]]
     rows = [
-        [str(a["seed"]), *_compared(*end), f"{_step(a)}", _number(end[2])]
-        for (a, _), end in zip(pairs, ends, strict=True)
+        [seed, _step(lane), *map(_number, losses)]
+        for seed, lane, *losses in zip(seeds, average["lanes"], *columns.values(), strict=True)
     ]
-    if all(loss is not None for end in ends for loss in end):
-        means = [fmean(column) for column in zip(*ends, strict=True)]
-        rows.append(["mean", *_compared(*means), "", _number(means[2])])
-    better = sum(_is_lower(end[1], end[0]) for end in ends)
-    best = sum(_is_lower(end[1], end[2]) for end in ends)
+    rows.append(["mean", "", *(_number(_mean(column)) for column in columns.values())])
+    said = [
+        f"than the {name} in {_lower(_ends(average, 'averaged'), others)} of {len(seeds)}"
+        for name, others in (
+            ("last iterate of the same run", _ends(average, "last")),
+            (f"last iterate at rate {iterate['rate']:g}", _ends(iterate, "last")),
+            *([("last iterate under the cosine", _ends(cosine, "last"))] if cosine else []),
+        )
+        if not (average is iterate and "at rate" in name)
+    ]
     sentence = (
-        f"The average is better than the last iterate of the same run in {better} of {len(ends)} "
-        f"seeds, and better than the last iterate under the cosine in {best} of {len(ends)}."
+        f"At rate {average['rate']:g} the average is better {', '.join(said)} seeds. "
+        f"At rate {iterate['rate']:g} the trigger fired in "
+        f"{sum(lane['averaging_from'] is not None for lane in iterate['lanes'])} of {len(seeds)}."
     )
-    return f"{_markdown(head, rows)}\n\n{sentence}\n\n{_rates_tried(parts)}"
+    table = _markdown(["seed", "averaged from step", *columns], rows)
+    return f"{table}\n\n{sentence}\n\n{_rates_tried(parts)}"
 
 
 def _rates_tried(parts: Mapping[tuple[str, str], _Record]) -> str:
-    tried = {
-        course: {lane["rate"]: lane for lane in parts[course, "tuning"]["lanes"]}
-        for course in ("constant", "cosine")
+    """The losses at the rates that were tried, and which best one lies on their edge."""
+    tuning = {course: parts[course, "tuning"] for course, part in parts if part == "tuning"}
+    compared = [("constant", "averaged"), *((course, "last") for course in tuning)]
+    kinds = {"averaged": "averaged", "last": "last iterate"}
+    ends = {
+        f"{course}, {kinds[which]}": {
+            lane["rate"]: lane[which][-1] for lane in tuning[course]["lanes"]
+        }
+        for course, which in compared
     }
-    rows = []
-    for rate in sorted(tried["constant"].keys() | tried["cosine"].keys()):
-        constant, cosine = tried["constant"].get(rate), tried["cosine"].get(rate)
-        losses = [constant and constant["last"], constant and constant["averaged"]]
-        losses.append(cosine and cosine["last"])
-        rows.append([f"{rate:g}", *("–" if x is None else _number(x[-1]) for x in losses)])
-    head = ["rate tried", "constant, last iterate", "constant, averaged", "cosine, last iterate"]
-    edges = [course for course in tried if parts[course, "tuning"]["on_edge"]]
-    note = f"\n\nOn the edge of those tried, so not tuned: {', '.join(edges)}." if edges else ""
-    return _markdown(head, rows) + note
+    rates = sorted({rate for losses in ends.values() for rate in losses})
+    rows = [
+        [f"{rate:g}", *(_number(x[rate]) if rate in x else "–" for x in ends.values())]
+        for rate in rates
+    ]
+    edges = [
+        name
+        for name, losses in ends.items()
+        if min(losses, key=lambda rate: _rank(losses[rate])) in (min(losses), max(losses))
+    ]
+    note = f"\n\nOn the edge of those tried, so not tuned: {'; '.join(edges)}." if edges else ""
+    return _markdown(["rate tried", *ends], rows) + note
 
 
-def _compared(last: float | None, averaged: float | None, *_: Any) -> list[str]:
-    difference = "–"
-    if last is not None and averaged is not None:
-        difference = f"{averaged - last:+.4f}".replace("-", "−")
-    return [_number(last), _number(averaged), difference]
+def _ends(record: _Record, which: str) -> list[float | None]:
+    return [lane[which][-1] for lane in record["lanes"]]
 
 
-def _is_lower(a: float | None, b: float | None) -> bool:
-    return a is not None and (b is None or a < b)
+def _mean(losses: Sequence[float | None]) -> float | None:
+    finite = [loss for loss in losses if loss is not None]
+    return fmean(finite) if len(finite) == len(losses) else None
+
+
+def _lower(losses: Sequence[float | None], others: Sequence[float | None]) -> int:
+    return sum(_rank(a) < _rank(b) for a, b in zip(losses, others, strict=True))
+
+
+def _rank(loss: float | None) -> float:
+    return math.inf if loss is None else loss
 
 
 def _step(lane: _Record) -> str:

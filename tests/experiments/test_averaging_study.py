@@ -100,26 +100,41 @@ def study(tmp_path, monkeypatch):
     return go
 
 
-def test_the_rate_is_that_of_the_best_last_iterate(study):
+def test_the_seeds_run_at_the_rates_that_are_best_for_the_iterate_and_for_the_average(study):
     def losses(course, rate, seed):
-        return abs(np.log(rate / (10 if course == "constant" else 100))), 1 / rate
+        if course == "cosine":
+            return abs(np.log(rate / 100)), 1.0
+        return abs(np.log(rate / 3)), abs(np.log(rate / 10))
 
     records, calls = study(losses)
-    assert [(r["cell"]["course"], r["cell"]["part"]) for r in records] == [
-        ("constant", "tuning"),
-        ("constant", "seeds"),
-        ("cosine", "tuning"),
-        ("cosine", "seeds"),
+    assert [(*r["cell"].values(), r["rate"]) for r in records] == [
+        ("constant", "tuning", 3),
+        ("constant", "seeds_averaged", 10),
+        ("constant", "seeds", 3),
+        ("cosine", "tuning", 100),
+        ("cosine", "seeds", 100),
     ]
-    assert [r["rate"] for r in records] == [10, 10, 100, 100]
-    assert [r.get("on_edge") for r in records] == [False, None, False, None]
-    seeds = [(100, 0), (100, 1)]
-    assert [pairs for course, pairs in calls if course == "cosine"] == [
-        [(3, 1000), (10, 1000), (30, 1000)],
+    assert [r.get("on_edge") for r in records] == [False, None, None, False, None]
+    grid = [(3, 1000), (10, 1000), (30, 1000)]
+    assert [pairs for _, pairs in calls] == [
+        *(grid, [(1, 1000)], [(10, 0), (10, 1)], [(3, 0), (3, 1)]),
+        *(grid, [(100, 1000)], [(300, 1000)], [(100, 0), (100, 1)]),
+    ]
+
+
+def test_a_rate_that_is_best_for_both_is_run_once(study):
+    records, calls = study(lambda course, rate, seed: 2 * (abs(np.log(rate / 10)),))
+    assert [r["cell"]["part"] for r in records] == 2 * ["tuning", "seeds"]
+    assert len(calls) == 4
+
+
+def test_the_grid_grows_for_the_average_too(study):
+    records, calls = study(lambda course, rate, seed: (abs(np.log(rate / 10)), 1 / rate))
+    assert [pairs for course, pairs in calls if course == "constant"][1:3] == [
         [(100, 1000)],
         [(300, 1000)],
-        seeds,
     ]
+    assert records[1]["rate"] == 300
 
 
 def test_a_best_rate_that_stays_on_the_edge_is_marked_and_a_loss_that_is_lost_is_not_best(study):
@@ -134,14 +149,14 @@ def test_it_goes_on_from_its_file(study, monkeypatch):
     first, calls = study(lambda course, rate, seed: (abs(rate - 10), 1.0))
     again, none = study(lambda *_: pytest.fail("it was run again"))
     assert first == again and calls and not none
-    assert first[1]["settings"]["sha256"] and "out" not in first[1]["settings"]
+    assert first[0]["settings"]["sha256"] and "out" not in first[1]["settings"]
 
 
 @pytest.mark.slow
 def test_the_quick_study_runs_whole(tmp_path, capsys):
     out = tmp_path / "records.jsonl"
     assert averaging_study.main(["--quick", "--out", str(out)]) == 0
-    assert len(out.read_text().splitlines()) == 4
+    assert len(out.read_text().splitlines()) in (4, 5)
     assert capsys.readouterr().out.startswith("constant, tuning: rate ")
 
 

@@ -91,54 +91,87 @@ def test_a_rate_on_the_edge_and_seeds_that_are_lost_are_told():
     assert note == "\\* The best rate lies on the edge of those tried: not tuned."
 
 
-def averaging(course, part, ends, on_edge=False):
+def averaging(course, part, ends):
     lanes = [
         dict(rate=rate, seed=seed, last=[3.0, last], averaged=[3.0, mean], averaging_from=begun)
         for rate, seed, last, mean, begun in ends
     ]
     record = {"study": "averaging_study", "cell": {"course": course, "part": part}}
-    return record | {"rate": lanes[0]["rate"], "lanes": lanes, "on_edge": on_edge}
+    return record | {"rate": lanes[0]["rate"], "lanes": lanes}
 
 
-def averaging_records(average, cosine=1.3, on_edge=False):
+def averaging_records(average=1.4, cosine=1.3, edge=2.0):
+    tried = [(10, 1000, 1.5, 1.4, 900), (3, 1000, 1.4, 1.45, None), (1, 1000, edge, 2.0, None)]
+    tried.append((30, 1000, 1.6, 1.7, None))
     return [
-        averaging("constant", "tuning", [(10, 1000, 1.5, 1.4, 900), (3, 1000, 1.6, 1.6, None)]),
-        averaging("constant", "seeds", [(10, 0, 1.5, average, 900), (10, 1, 1.52, 1.6, None)]),
-        averaging("cosine", "tuning", [(30, 1000, 1.3, 1.35, 700)], on_edge),
+        averaging("constant", "tuning", tried),
+        averaging("constant", "seeds", [(3, 0, 1.45, 1.45, None), (3, 1, 1.5, 1.49, 1000)]),
+        averaging(
+            "constant", "seeds_averaged", [(10, 0, 1.5, average, 900), (10, 1, 1.6, 1.5, 80)]
+        ),
+        averaging(
+            "cosine", "tuning", [(r, 1000, 1.3 + (r - 30) ** 2, 1, 1) for r in (10, 30, 100)]
+        ),
         averaging("cosine", "seeds", [(30, 0, cosine, 1.0, 1), (30, 1, 1.7, 1.0, 1)]),
     ]
 
 
 def test_the_average_beside_the_last_iterate_in_each_seed():
-    lines = study_table(averaging_records(1.4)).splitlines()
+    lines = study_table(averaging_records()).splitlines()
+    assert lines[0] == (
+        "| seed | averaged from step | rate 10, averaged | last iterate of the same run "
+        "| rate 3, last iterate | averaged, same run | cosine, rate 30, last iterate |"
+    )
     assert lines[2:5] == [
-        "| 0 | 1.5000 | 1.4000 | −0.1000 | 900 | 1.3000 |",
-        "| 1 | 1.5200 | 1.6000 | +0.0800 | never | 1.7000 |",
-        "| mean | 1.5100 | 1.5000 | −0.0100 |  | 1.5000 |",
+        "| 0 | 900 | 1.4000 | 1.5000 | 1.4500 | 1.4500 | 1.3000 |",
+        "| 1 | 80 | 1.5000 | 1.6000 | 1.5000 | 1.4900 | 1.7000 |",
+        "| mean |  | 1.4500 | 1.5500 | 1.4750 | 1.4700 | 1.5000 |",
     ]
     assert lines[6] == (
-        "The average is better than the last iterate of the same run in 1 of 2 seeds, and better "
-        "than the last iterate under the cosine in 1 of 2."
+        "At rate 10 the average is better than the last iterate of the same run in 2 of 2, than "
+        "the last iterate at rate 3 in 1 of 2, than the last iterate under the cosine in 1 of 2 "
+        "seeds. At rate 3 the trigger fired in 1 of 2."
     )
-    assert lines[10:] == [
-        "| 3 | 1.6000 | 1.6000 | – |",
-        "| 10 | 1.5000 | 1.4000 | – |",
-        "| 30 | – | – | 1.3000 |",
+    assert lines[8].split(" | ")[1:] == [
+        "constant, averaged",
+        "constant, last iterate",
+        "cosine, last iterate |",
     ]
+    assert lines[10:] == [
+        "| 1 | 2.0000 | 2.0000 | – |",
+        "| 3 | 1.4500 | 1.4000 | – |",
+        "| 10 | 1.4000 | 1.5000 | 401.3000 |",
+        "| 30 | 1.7000 | 1.6000 | 1.3000 |",
+        "| 100 | – | – | 4901.3000 |",
+    ]
+
+
+def test_a_rate_that_is_best_for_both_needs_one_run_and_the_cosine_may_lack():
+    records = [averaging_records()[0], averaging_records()[1]]
+    lines = study_table(records).splitlines()
+    assert lines[0] == (
+        "| seed | averaged from step | rate 3, averaged | last iterate of the same run |"
+    )
+    assert lines[6].startswith(
+        "At rate 3 the average is better than the last iterate of the same run in 1 of 2 seeds."
+    )
+    assert "cosine" not in "".join(lines)
 
 
 def test_a_loss_that_is_not_finite_has_no_mean_and_is_not_better():
-    table = study_table(averaging_records(None, on_edge=True))
-    assert "| 0 | 1.5000 | not finite | – | 900 | 1.3000 |" in table
-    assert "| mean" not in table and "in 0 of 2 seeds" in table
-    assert table.endswith("On the edge of those tried, so not tuned: cosine.")
+    table = study_table(averaging_records(average=None, edge=1.0))
+    assert "| 0 | 900 | not finite | 1.5000 |" in table
+    assert "| mean |  | not finite | 1.5500 |" in table and "same run in 1 of 2," in table
+    assert table.endswith("On the edge of those tried, so not tuned: constant, last iterate.")
 
 
 def test_other_records_have_no_table():
     with pytest.raises(ValueError, match="are of no study; expected those of one of long_memory,"):
         study_table([])
     with pytest.raises(ValueError, match="are of averaging_study, long_memory; expected"):
-        study_table([memory(), *averaging_records(1.0)])
+        study_table([memory(), *averaging_records()])
+    with pytest.raises(ValueError, match="the runs at a constant rate are not done"):
+        study_table(averaging_records()[:1])
 
 
 def test_the_command_prints_the_tables(capsys, tmp_path):
