@@ -32,8 +32,8 @@ def study_table(records: Sequence[_Record]) -> str:
       records: of one study, `long_memory` or `averaging_study`, one for each cell.
 
     Raises:
-      ValueError: there is no record, or they are of several studies, of one without a table, or of one
-        that has hardly begun.
+      ValueError: there is no record, or they are of several studies, of one without a table,
+        or of one that has hardly begun.
     """
     studies = sorted({record["study"] for record in records})
     if len(studies) != 1 or studies[0] not in _TABLES:
