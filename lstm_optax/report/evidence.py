@@ -22,7 +22,7 @@ _NAMES = {
     "graves": "Graves' RMSprop",
     "nadam": "Nadam",
 }
-_EDGE = "\\*"
+_EDGE, _NONE = "\\*", "†"
 
 
 def study_table(records: Sequence[_Record]) -> str:
@@ -77,6 +77,10 @@ def _long_memory(records: Sequence[_Record]) -> str:
         tables.append(f"{caption}\n\n{_markdown(head, rows)}")
     if any(record["on_edge"] for record in records):
         tables.append(f"{_EDGE} The best rate lies on the edge of those tried: not tuned.")
+    if any(not _tuned(record) for record in records):
+        tables.append(
+            f"{_NONE} No rate solved the task with a tuning seed: its choice means little."
+        )
     return "\n\n".join(tables)
 
 
@@ -88,12 +92,20 @@ def _success_row(record: _Record) -> list[str]:
     return [
         _name(record["cell"]["start"]),
         _name(record["cell"]["optimizer"]),
-        f"{record['rate']:g}{_EDGE if record['on_edge'] else ''}",
+        f"{record['rate']:g}{_mark(record)}",
         f"{len(at)} of {len(lanes)}",
         f"{low:.2f}–{high:.2f}",
         f"{median(at):,.0f} ({min(at):,}–{max(at):,})" if at else "–",
         _number(score if math.isfinite(score) else None),
     ]
+
+
+def _mark(record: _Record) -> str:
+    return (_EDGE if record["on_edge"] else "") + ("" if _tuned(record) else _NONE)
+
+
+def _tuned(record: _Record) -> bool:
+    return any(lane["solved"] for lane in record["tuning"])
 
 
 def _averaging_study(records: Sequence[_Record]) -> str:
@@ -130,7 +142,7 @@ def _averaging_study(records: Sequence[_Record]) -> str:
         if not (average is iterate and "at rate" in name)
     ]
     sentence = (
-        f"At rate {average['rate']:g} the average is better {', '.join(said)} seeds. "
+        f"At rate {average['rate']:g} the average is better {' and '.join(said)} seeds. "
         f"At rate {iterate['rate']:g} the trigger fired in "
         f"{sum(lane['averaging_from'] is not None for lane in iterate['lanes'])} of {len(seeds)}."
     )
