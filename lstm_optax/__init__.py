@@ -186,6 +186,7 @@ _ROOMS = {
         "response_figure",
         "response_notes",
         "response_table",
+        "study_table",
     ),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

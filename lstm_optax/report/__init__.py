@@ -4,6 +4,7 @@ from lstm_optax.report.bench_grids import bench_means
 from lstm_optax.report.bench_plots import bench_figure, draw_bench
 from lstm_optax.report.bench_screen import BenchScreen
 from lstm_optax.report.bench_text import bench_markdown, bench_tables, fill_bench_page
+from lstm_optax.report.evidence import study_table
 from lstm_optax.report.gradient_plots import draw_gradients, gradient_figure
 from lstm_optax.report.plots import draw_losses, loss_figure
 from lstm_optax.report.progress import TrainScreen
@@ -30,4 +31,5 @@ __all__ = [
     "response_figure",
     "response_notes",
     "response_table",
+    "study_table",
 ]

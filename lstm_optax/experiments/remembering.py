@@ -1,0 +1,198 @@
+"""Several LSTMs trained at once on a task that needs a memory, each with its rate and its seed."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from lstm_optax.data import Sequences, SequenceTask, adding, temporal_order
+from lstm_optax.lstm import init_chrono, init_forget_bias
+from lstm_optax.models import SequenceModel, sequence_losses
+from lstm_optax.optimizers import momentum_sgd, nadam
+from lstm_optax.presets import graves
+from lstm_optax.transforms import clip_by_global_norm
+
+TaskName = Literal["adding", "temporal_order"]
+Start = Literal["forget_bias_0", "forget_bias_1", "chrono"]
+Lane = dict[str, Any]  # rate, seed, solved, solved_at, score, steps
+
+TASKS = MappingProxyType({"adding": adding, "temporal_order": temporal_order})
+HELD_OUT_SEED = 999_999  # of the sequences that the score is measured with
+
+
+class TunedOptimizer(NamedTuple):
+    """An optimizer, the grid of its learning rate, and its other numbers as records have them."""
+
+    make: Callable[[Any], optax.GradientTransformation]
+    rates: tuple[float, ...]
+    hyper: dict[str, Any]
+
+
+def _tuned(make, rates: tuple[float, ...], **hyper: Any) -> TunedOptimizer:
+    clip = hyper.get("clip")
+    others = {name: value for name, value in hyper.items() if name not in ("rule", "clip")}
+
+    def optimizer(rate):
+        links = [clip_by_global_norm(clip)] if clip else []
+        return optax.chain(*links, make(rate, **others))
+
+    return TunedOptimizer(optimizer, rates, hyper | {"rates": rates})
+
+
+OPTIMIZERS = MappingProxyType(
+    {  # a momentum of .9 in all three: Graves' RMSprop and Nadam have it, so SGD has it too
+        "sgd": _tuned(
+            momentum_sgd, (0.1, 0.3, 1.0, 3.0), rule="momentum_sgd", clip=1.0, momentum=0.9
+        ),
+        "graves": _tuned(
+            graves.rmsprop,
+            (1e-3, 3e-3, 1e-2, 3e-2),
+            rule="presets.graves.rmsprop",
+            clip=None,
+            decay=0.95,
+            momentum=0.9,
+            eps=1e-4,
+        ),
+        "nadam": _tuned(
+            nadam, (1e-3, 3e-3, 1e-2, 3e-2), rule="nadam", clip=1.0, b1=0.9, b2=0.999, eps=1e-8
+        ),
+    }
+)
+
+
+class Sizes(Protocol):
+    """What a configuration says of sizes."""
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def check_every(self) -> int: ...
+    @property
+    def held_out(self) -> int: ...
+
+
+class Program:
+    """The training of several lanes at once: one compiled program for one number of lanes.
+
+    Args:
+      task: a name in TASKS.
+      optimizer: a name in OPTIMIZERS.
+      sizes: of the sequences, the model, the batches and the steps.
+    """
+
+    def __init__(self, task: TaskName, optimizer: str, sizes: Sizes):
+        self.task: SequenceTask = TASKS[task](sizes.length)
+        self.optimizer = OPTIMIZERS[optimizer]
+        self.sizes = sizes
+        held_out = jax.device_put(self.task(0, batch=sizes.held_out, seed=HELD_OUT_SEED))
+        graphdef, _ = nnx.split(_model(self.task, sizes.hidden, 0))
+
+        def loss(params: Any, batch: Any) -> jax.Array:
+            answers, _ = nnx.merge(graphdef, params)(batch.inputs)
+            total, count = sequence_losses(answers, batch.targets)
+            return total / count
+
+        def step(params: Any, state: Any, rate: jax.Array, batch: Any):
+            grads = jax.grad(loss)(params, batch)
+            updates, state = self.optimizer.make(rate).update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        @partial(jax.jit, donate_argnums=(0, 1))
+        def advance(params: Any, state: Any, rates: jax.Array, batches: Sequences):
+            def body(lanes, batch):
+                params, state = lanes
+                return jax.vmap(step)(params, state, rates, batch), None
+
+            (params, state), _ = jax.lax.scan(body, (params, state), batches)
+            return params, state, jax.vmap(loss, in_axes=(0, None))(params, held_out)
+
+        self._advance = advance
+
+    def train(
+        self,
+        start: Start,
+        pairs: Sequence[tuple[float, int]],
+        *,
+        steps: int | None = None,
+        alike: int | None = None,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> list[Lane]:
+        """Train a lane for each (rate, seed), until all have solved the task.
+
+        A seed decides the initial weights and the batches. A lane has solved the task at the first
+        look at which the held-out score is below `task.solved`; it trains on with the others.
+
+        Args:
+          start: of the biases.
+          pairs: rate and seed of each lane.
+          steps: after which it ends in any case; those of the sizes by default.
+          alike: end as soon as one group of so many lanes in a row has solved the task; by default
+            all lanes are one group.
+          tell: is told how far it is.
+        """
+        rates = jnp.asarray([rate for rate, _ in pairs], jnp.float32)
+        states = [self._initial(start, *pair) for pair in pairs]
+        params, state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        every, solved_at = self.sizes.check_every, np.full(len(pairs), -1)
+        step, scores = 0, np.full(len(pairs), math.nan)
+        while step < (steps or self.sizes.steps):
+            batches = self._batches(step, every, [seed for _, seed in pairs])
+            params, state, scores = self._advance(params, state, rates, batches)
+            step, scores = step + every, np.asarray(scores)
+            solved_at[(solved_at < 0) & (scores < self.task.solved)] = step
+            tell(f"step {step:,}, {(solved_at > 0).sum()} of {len(pairs)} solved")
+            lost = np.isnan(scores)  # a parameter that is NaN remains so
+            groups = (solved_at > 0).reshape(-1, alike or len(pairs))
+            if groups.all(axis=1).any() or ((solved_at > 0) | lost).all():
+                break
+        return [
+            {
+                "rate": rate,
+                "seed": seed,
+                "solved": bool(at > 0),
+                "solved_at": int(at) if at > 0 else None,
+                "score": float(score) if math.isfinite(score) else None,
+                "steps": step,
+            }
+            for (rate, seed), at, score in zip(pairs, solved_at, scores, strict=True)
+        ]
+
+    def _initial(self, start: Start, rate: float, seed: int) -> tuple[Any, Any]:
+        _, params = nnx.split(_model(self.task, self.sizes.hidden, seed))
+        if start == "chrono":
+            params = init_chrono(params, jax.random.key(seed), max_time=self.task.length)
+        else:
+            params = init_forget_bias(params, float(start[-1]))
+        return params, self.optimizer.make(rate).init(params)
+
+    def _batches(self, first: int, count: int, seeds: Sequence[int]) -> Sequences:
+        """The batches of the next steps, [steps, lanes, …]; lanes of one seed read the same."""
+
+        def stream(seed: int) -> list[Sequences]:
+            steps = range(first, first + count)
+            return [self.task(step, batch=self.sizes.batch, seed=seed) for step in steps]
+
+        streams = {seed: stream(seed) for seed in dict.fromkeys(seeds)}
+        lanes = [[streams[seed][i] for seed in seeds] for i in range(count)]
+        return Sequences(*(np.stack(leaves) for leaves in zip(*map(_stacked, lanes), strict=True)))
+
+
+def _stacked(lanes: list[Sequences]) -> Sequences:
+    return Sequences(*(np.stack(leaves) for leaves in zip(*lanes, strict=True)))
+
+
+def _model(task: SequenceTask, hidden: int, seed: int) -> SequenceModel:
+    return SequenceModel(task.features, task.outputs, hidden_features=hidden, rngs=nnx.Rngs(seed))
