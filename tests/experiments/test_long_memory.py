@@ -149,11 +149,11 @@ def test_the_starts_differ_in_the_biases_alone():
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 @pytest.mark.parametrize("task", list(remembering.TASKS))
-def test_every_pair_of_a_task_and_an_optimizer_lowers_its_loss(task, optimizer):
-    program = Program(task, optimizer, replace(SIZES, steps=200, check_every=200, held_out=64))
-    rate = OPTIMIZERS[optimizer].rates[1]
-    (lane,) = program.train("forget_bias_1", [(rate, 0)])
-    assert lane["score"] < program.task.know_nothing * 1.05
+def test_every_optimizer_learns_every_task_where_it_is_short(task, optimizer):
+    sizes = replace(SIZES, hidden=8, batch=16, steps=300, check_every=300, held_out=64)
+    program = Program(task, optimizer, sizes)
+    (lane,) = program.train("chrono", [(OPTIMIZERS[optimizer].rates[1], 0)])
+    assert lane["score"] < program.task.know_nothing / 5
 
 
 def test_the_quick_study_runs_and_goes_on_from_its_file(tmp_path, monkeypatch, capsys):
