@@ -1,10 +1,10 @@
 """Where the time of one gradient of an LSTM layer goes, instruction by instruction, on a CPU.
 
-    python tests/lstm/measure_parts.py TIME BATCH FEATURES HIDDEN [backend] [gradient]
+    python tests/lstm/measure_parts.py TIME BATCH FEATURES HIDDEN [OPTION=VALUE …]
 
-The compiled program is traced once by JAX's profiler; instructions of a loop are added up over
-its steps. Those that run side by side on two cores overlap, so that their sum may be above the
-whole.
+Options are those of the compiler, such as xla_cpu_prefer_vector_width=512. The compiled program is
+traced once by JAX's profiler; instructions of a loop are added up over its steps. Those that run
+side by side on two cores overlap, so that their sum may be above the whole.
 """
 
 import collections
@@ -22,7 +22,7 @@ import lstm_optax as lo
 TRACED = {"xla_cpu_enable_xprof_traceme": True}
 
 
-def compile_gradient(time_steps, batch, features, hidden, backend="auto", gradient="stored"):
+def compile_gradient(time_steps, batch, features, hidden, options):
     """The gradient by all arguments, and the arguments."""
     rng = np.random.default_rng(0)
     shapes = [(features, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)]
@@ -30,11 +30,11 @@ def compile_gradient(time_steps, batch, features, hidden, backend="auto", gradie
     x = jnp.asarray(rng.normal(size=(time_steps, batch, features)), jnp.float32)
 
     def loss(params, x):
-        outputs, _ = lo.lstm_sequence(params, x, backend=backend, gradient=gradient)
+        outputs, _ = lo.lstm_sequence(params, x)
         return jnp.sum(outputs**2)
 
     program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, x)
-    return program.compile(compiler_options=TRACED), (params, x)
+    return program.compile(compiler_options=TRACED | options), (params, x)
 
 
 def events(compiled, arguments):
@@ -58,8 +58,8 @@ def events(compiled, arguments):
 
 
 if __name__ == "__main__":
-    sizes, names = [int(n) for n in sys.argv[1:5]], sys.argv[5:]
-    whole, found = events(*compile_gradient(*sizes, *names))
+    sizes, options = [int(n) for n in sys.argv[1:5]], dict(o.split("=") for o in sys.argv[5:])
+    whole, found = events(*compile_gradient(*sizes, options))
     steps = sizes[0]
     loops = {name for name in found if name.startswith("while")}
     kept = {n: v for n, v in found.items() if "::" not in n and not n.startswith("end:")}
