@@ -124,6 +124,7 @@ def test_resets_change_what_is_computed():
     assert deviation(a, b) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm_optax", "flax-nnx"])
 def test_several_steps_are_as_many_as_a_python_loop_takes(name):
     data = jax.tree.map(jnp.asarray, make_data(TOY["layer"], 0))
@@ -149,6 +150,7 @@ def test_several_steps_are_as_many_as_a_python_loop_takes(name):
     assert deviation(values, expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_flax_and_optax_train_as_ours_does():
     """`used` is a Python loop of one step per call, ours one dispatch of as many steps."""
     assert_same(train_program, "flax-nnx", TOY["train"], "used", close=1e-3)

@@ -165,6 +165,7 @@ def assert_close(run: RunFolder, other: RunFolder) -> None:
     chex.assert_trees_all_close(arrays(run), arrays(other), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_devices_compute_what_one_does(config, unbroken, split, tmp_path):
     one = RunFolder(tmp_path / "one")
     train_language_model(replace(config, devices=1), one.path)
@@ -175,6 +176,7 @@ def test_two_devices_compute_what_one_does(config, unbroken, split, tmp_path):
     assert validation[1:] == (8, 2) and dispatches == [(8, 18, 2)] * 6
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_the_devices_it_had_and_equals_the_unbroken_to_the_bit(
     config, unbroken, tmp_path
 ):

@@ -50,6 +50,7 @@ def test_equals_the_reference_for_random_shapes(shape_of, lengths, reverse, seed
     check_against_the_reference(shape_of, lengths, reverse, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
 def test_rows_without_a_step_give_nothing_and_get_no_gradient(reverse, calls):
     """Neither they nor NaN in the padding reach a parameter; their carry passes unchanged."""
@@ -80,6 +81,7 @@ def test_rows_without_a_step_give_nothing_and_get_no_gradient(reverse, calls):
     assert not by_x[2:].any() and by_x[:2, 1].all()
 
 
+@pytest.mark.slow
 def test_a_stack_is_one_call_for_each_layer_and_direction_and_drops_as_ours(calls):
     x = np.random.default_rng(0).normal(size=(T, B, F)).astype(np.float32)
     lengths = np.array([5, 2, 0])

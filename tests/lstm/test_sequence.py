@@ -154,14 +154,19 @@ def test_the_products_run_in_their_dtype_and_the_state_in_float32(backend):
     chex.assert_trees_all_close(last, exact_last, rtol=0.05, atol=0.05)
     assert not np.allclose(last.h, exact_last.h, rtol=1e-5, atol=1e-6)
     jaxpr = str(jax.make_jaxpr(lambda x: lstm_sequence(params, x, dtype=jnp.bfloat16)[0])(x))
-    assert jaxpr.count("preferred_element_type=float32") == 2
+    products = jaxpr.count("dot_general")
+    assert jaxpr.count("preferred_element_type=float32") == products >= 2
 
 
 def test_the_input_product_stands_outside_the_loop():
     """One matrix product in the loop, one for all time steps before it."""
     params, x, _ = jax.tree.map(jnp.float32, draw())
     for backend, inside in (("fused", 1), ("reference", 2)):
-        jaxpr = jax.make_jaxpr(lambda x, b=backend: lstm_sequence(params, x, backend=b))(x)
+
+        def outputs(x, backend=backend):
+            return lstm_sequence(params, x, backend=backend)[0]
+
+        jaxpr = jax.make_jaxpr(lambda x, f=outputs: jax.vjp(f, x)[0])(x)
         loops = [e for e in jax.tree.leaves(list(_equations(jaxpr))) if e.primitive.name == "scan"]
         assert len(loops) == 1
         assert str(loops[0].params["jaxpr"]).count("dot_general") == inside

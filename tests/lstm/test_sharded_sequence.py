@@ -68,6 +68,7 @@ def test_under_jit(mesh, arguments, gradient, reverse, once):
     [("stored", True, False), ("stored", False, True), ("remat", False, False)]
     + [("autodiff", False, True), ("autodiff", True, False)],
 )
+@pytest.mark.slow
 def test_under_shard_map(mesh, arguments, gradient, zero, inside):
     """With the gradient taken in it or around it, and with a carry that is zero on all devices."""
     f = partial(loss, gradient=gradient, zero=zero)
