@@ -64,7 +64,14 @@ def run_page(page: Path) -> None:
             printed = output.getvalue()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[] if page.name == "README.md" else [pytest.mark.slow])
+        for page in PAGES
+    ],
+    ids=lambda page: page.name,
+)
 def test_python_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with jax.numpy_rank_promotion("allow"), jax.enable_x64(False):

@@ -116,6 +116,7 @@ def test_a_lane_that_is_lost_ends_nothing_but_itself(play):
     assert {lane["steps"] for lane in record["lanes"]} == {40}, "nothing is left to wait for"
 
 
+@pytest.mark.slow
 def test_a_lane_does_not_depend_on_the_others():
     program = Program("temporal_order", "nadam", replace(SIZES, steps=10))
     alone = program.train("chrono", [(1e-2, 5)])
@@ -156,6 +157,7 @@ def test_every_optimizer_learns_every_task_where_it_is_short(task, optimizer):
     assert lane["score"] < program.task.know_nothing / 5
 
 
+@pytest.mark.slow
 def test_the_quick_study_runs_and_goes_on_from_its_file(tmp_path, monkeypatch, capsys):
     out = ["--out", str(tmp_path / "records.jsonl"), "--quick"]
     assert long_memory.main([*ONE, *out]) == 0

@@ -217,6 +217,7 @@ def regularised(config) -> TrainConfig:
     return replace(config, **options, **rates)
 
 
+@pytest.mark.slow
 def test_a_regularised_run_goes_on_as_if_it_were_unbroken(regularised, tmp_path):
     whole, broken = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
     watch = Watch()

@@ -98,6 +98,7 @@ def test_other_weights_of_the_model_are_left_alone():
     assert len(LSTM.from_torch(weights, prefix="encoder.lstm.").layers) == 1
 
 
+@pytest.mark.slow
 def test_the_layer_is_an_ordinary_one():
     """With its options; trained as any other module, in one bias."""
     weights = torch_named(2, True)
