@@ -50,8 +50,8 @@ def probe(
 
     The loss gets one `GradientFlow` for each, and must hand them to the layer, as
     `LSTM(...)(x, probe=flows)`, or one of them as `lstm_sequence(..., probe=flow)`: what is not
-    handed on stays zero. They do not change the loss; the record is the derivative by them. To
-    have it beside the gradient by the parameters, in one pass, differentiate by both:
+    handed on stays zero. They change the loss by rounding at most; the record is the derivative by
+    them. To have it beside the gradient by the parameters, in one pass, differentiate by both:
     `jax.grad(loss, argnums=(0, 1))(params, flows)`, with `GradientFlow.zeros` for the flows.
 
     Cost: one gradient of the loss. Beside it, 14 numbers for each time step and row, and one pass

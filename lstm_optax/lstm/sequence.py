@@ -52,8 +52,8 @@ def lstm_sequence(
         time.
       reverse: run from the last step to the first; outputs stay at their own times.
       cotangent_clip: bounds on the gradient inside back-propagation through time: a `CotangentClip`
-        or `CotangentNormClip`. The outputs are the same with it, to the bit, as they are with the
-        next two.
+        or `CotangentNormClip`. The outputs are the same with it, to the bit, as they are with
+        `detach`; with `probe`, to rounding.
       detach: h-detach: True, or not 0, at the steps at which no gradient flows back through the
         product of h and kernel_hh; that through c, and that of the outputs, stays. Draw it anew for
         each training step, `jax.random.bernoulli(key, 0.25, (time,))`.

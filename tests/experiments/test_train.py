@@ -479,7 +479,8 @@ def test_a_run_that_is_replaced_leaves_nothing_behind(config, copy, unbroken):
 def test_awd_sgd_begins_to_average_and_goes_on_to_the_bit(config, tmp_path, monkeypatch):
     """Its records say when; here by the size of the parameters as loss, which rises."""
 
-    def size_for_loss(measure, carry, batches):
+    def size_for_loss(measure, carry, batches, sharding):
+        del measure, carry, batches, sharding
         return lambda params: float(optax.tree.norm(params))
 
     monkeypatch.setattr("lstm_optax.experiments.train.make_evaluate", size_for_loss)

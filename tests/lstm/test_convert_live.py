@@ -56,10 +56,12 @@ def need(x64):
 @pytest.fixture
 def keras(need):
     keras = need("keras")
-    before = keras.config.floatx()
+    before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")  # once read, it no longer follows floatx
     yield keras
-    keras.config.set_floatx(before)
+    keras.config.set_floatx(before[0])
+    keras.config.set_dtype_policy(before[1])
 
 
 def draw(*shape, seed=0):
