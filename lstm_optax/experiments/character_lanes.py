@@ -15,6 +15,7 @@ from lstm_optax.experiments.language import Corpus, make_losses
 from lstm_optax.models import LanguageModel
 from lstm_optax.optimizers import awd_sgd
 from lstm_optax.training import TrainState, init_state, make_step
+from lstm_optax.training.evaluation import sum_over
 from lstm_optax.transforms import eval_params, observe
 from lstm_optax.transforms.evaluation import is_averaging
 
@@ -58,12 +59,8 @@ class CharacterLanes:
         held_out = jax.device_put(jax.tree.map(lambda *x: np.stack(x), *corpus.validation))
 
         def validate(params: Any) -> jax.Array:
-            def body(carry, batch):
-                sums, carry = measure(params, carry, batch)
-                return carry, sums
-
-            totals, counts = jax.lax.scan(body, carry, held_out)[1]
-            return totals.sum() / counts.sum()
+            total, count = sum_over(measure, params, carry, held_out)
+            return total / count
 
         def lane(course: Course, state: TrainState, rate: jax.Array, batches: Any):
             step = make_step(loss, self._optimizer(course, rate))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lstm_optax.lstm.cell import LSTMParams, LSTMState, product
-from lstm_optax.lstm.hoisted import hoisted_sequence
+from lstm_optax.lstm.hoisted import hoisted_sequence, project
 from lstm_optax.lstm.reference import Clip, Gradient, Steps, after_step, before_step
 
 
@@ -72,7 +72,7 @@ def _forward(
         (state, buffer), (t, fresh, alive) = carry, inputs
         state = before_step(state, fresh)
         z = jax.lax.dynamic_index_in_dim(buffer, t, keepdims=False)
-        z = z if hoist else _projected(params, z, state.c.dtype)
+        z = z if hoist else project(params, z, state.c.dtype)
         new, factors = _gates(z + product(state.h, params.kernel_hh, state.c.dtype), state.c)
         if keep == "stored":
             for k, factor in enumerate(factors.z):
@@ -83,7 +83,7 @@ def _forward(
         return (state, buffer), (output, saved)
 
     inputs = (_times(x), steps.fresh, steps.alive)
-    start = (state, _projected(params, x, state.c.dtype) if hoist else x)
+    start = (state, project(params, x, state.c.dtype) if hoist else x)
     (state, buffer), (outputs, saved) = jax.lax.scan(body, start, inputs, reverse=reverse)
     return outputs, state, (saved, buffer if keep == "stored" else None)
 
@@ -129,11 +129,6 @@ def _halved(params: LSTMParams) -> LSTMParams:
     )
 
 
-def _projected(params: LSTMParams, x, dtype) -> Float[Array, "*steps batch 4*hidden"]:
-    bias = jnp.expand_dims(params.bias.astype(dtype), tuple(range(x.ndim - 1)))
-    return product(x, params.kernel_ih, dtype) + bias
-
-
 def _gates(z, c) -> tuple[LSTMState, Factors]:
     """The new state from the halved pre-activations, and its derivatives."""
     i, f, g, o = jnp.split(jnp.tanh(z), 4, axis=-1)
@@ -147,7 +142,7 @@ def _gates(z, c) -> tuple[LSTMState, Factors]:
 def _rematerialised(params: LSTMParams, x, read: LSTMState):
     """What "stored" would have kept, from the states that the steps read: one product for all."""
     params, dtype = _halved(params), read.c.dtype
-    z = _projected(params, x, dtype) + product(read.h, params.kernel_hh, dtype)
+    z = project(params, x, dtype) + product(read.h, params.kernel_hh, dtype)
     _, factors = _gates(z, read.c)
     return (read.h, factors.h, factors.c), jnp.concatenate(factors.z, axis=-1)
 

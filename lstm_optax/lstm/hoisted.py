@@ -8,6 +8,14 @@ from lstm_optax.lstm.cell import LSTMParams, LSTMState, apply_gates, product
 from lstm_optax.lstm.reference import Clip, Steps, after_step, before_step, detached, marking
 
 
+def project(
+    params: LSTMParams, x: Float[Array, "*steps batch features"], dtype: jnp.dtype
+) -> Float[Array, "*steps batch 4*hidden"]:
+    """Return x·kernel_ih + bias: what the inputs of all these steps add to the pre-activations."""
+    bias = jnp.expand_dims(params.bias.astype(dtype), tuple(range(x.ndim - 1)))
+    return product(x, params.kernel_ih, dtype) + bias
+
+
 def hoisted_sequence(
     params: LSTMParams,
     x: Float[Array, "time batch features"],
@@ -18,8 +26,6 @@ def hoisted_sequence(
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState]:
     """Multiply all inputs by kernel_ih at once, then scan the recurrence alone."""
     dtype = state.c.dtype
-    bias = jnp.expand_dims(params.bias.astype(dtype), (0, 1))
-    projected = product(x, params.kernel_ih, dtype) + bias
 
     def body(state, inputs):
         z, now = inputs
@@ -27,5 +33,5 @@ def hoisted_sequence(
         z = z + product(detached(state, now.detach).h, params.kernel_hh, dtype)
         return after_step(state, apply_gates(z, state.c, marking(clip, now.probe)), now.alive)
 
-    state, outputs = jax.lax.scan(body, state, (projected, steps), reverse=reverse)
+    state, outputs = jax.lax.scan(body, state, (project(params, x, dtype), steps), reverse=reverse)
     return outputs, state

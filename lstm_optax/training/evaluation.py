@@ -36,14 +36,16 @@ def make_evaluate(
 
     def evaluate(params: Any) -> float:
         params = sharding.whole(params) if sharding else params
-        total, count = _sum_over(measure, params, carry, stacked)
+        total, count = sum_over(measure, params, carry, stacked)
         return float(total) / int(count)
 
     return evaluate
 
 
 @partial(jax.jit, static_argnums=0)
-def _sum_over(measure: Measure, params: Any, carry: Any, stacked: Any):
+def sum_over(measure: Measure, params: Any, carry: Any, stacked: Any):
+    """Return the summed loss and the number of targets over batches stacked along a first axis."""
+
     def body(carry, batch):
         sums, carry = measure(params, carry, batch)
         return carry, sums
