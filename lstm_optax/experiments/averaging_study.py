@@ -17,6 +17,7 @@ from lstm_optax.experiments.study import (
     Tell,
     beyond,
     check_counts,
+    check_steps,
     run_command,
 )
 
@@ -87,12 +88,7 @@ class AveragingStudyConfig:
         check_counts(self, *sizes, "nonmonotone", "seeds")
         if not 0 < self.clip < float("inf"):
             raise OptionError(f"--clip is {self.clip}, but must be above 0 and finite")
-        if self.extensions < 0:
-            raise OptionError(f"--extensions is {self.extensions}, but must be 0 or more")
-        if self.steps % self.eval_every:
-            raise OptionError(
-                f"--steps is {self.steps}, but must be a multiple of --eval-every {self.eval_every}"
-            )
+        check_steps(self, "eval_every")
 
 
 QUICK = dict(embedding=4, hidden=8, batch=64, window=32, steps=8, eval_every=1, extensions=0)

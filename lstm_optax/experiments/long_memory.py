@@ -18,6 +18,7 @@ from lstm_optax.experiments.study import (
     Tell,
     beyond,
     check_counts,
+    check_steps,
     run_command,
 )
 
@@ -83,13 +84,7 @@ class LongMemoryConfig:
         check_counts(self, *sizes)
         if self.length < 10:
             raise OptionError(f"--length is {self.length}, but must be at least 10")
-        if self.extensions < 0:
-            raise OptionError(f"--extensions is {self.extensions}, but must be 0 or more")
-        if self.steps % self.check_every:
-            raise OptionError(
-                f"--steps is {self.steps}, but must be a multiple of --check-every "
-                f"{self.check_every}"
-            )
+        check_steps(self, "check_every")
 
     def settings(self) -> Record:
         """Return what decides the numbers of a cell, but for which cell it is."""

@@ -114,6 +114,18 @@ def check_counts(config: Any, *names: str) -> None:
             raise OptionError(f"{flag} is {getattr(config, name)}, but must be at least 1")
 
 
+def check_steps(config: Any, every: str) -> None:
+    """Raise OptionError for extensions below 0, or steps that are no multiple of `every`."""
+    if config.extensions < 0:
+        raise OptionError(f"--extensions is {config.extensions}, but must be 0 or more")
+    interval = getattr(config, every)
+    if config.steps % interval:
+        raise OptionError(
+            f"--steps is {config.steps}, but must be a multiple of --{every.replace('_', '-')} "
+            f"{interval}"
+        )
+
+
 def run_command(
     config: type[Config],
     run: Callable[[Config, str, Tell, Tell], list[Record]],
