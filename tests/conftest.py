@@ -1,6 +1,8 @@
 """Strict settings for every test: no rank promotion, no warnings, eight CPU devices, given keys."""
 
+import importlib
 import os
+import warnings
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin where workers fill the cores
@@ -35,6 +37,23 @@ def x64():
     """Double precision for the length of a test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def need():
+    """Import another library, or skip where it is not installed; ranks may be promoted in it."""
+
+    def find(name):
+        os.environ.setdefault("KERAS_BACKEND", "jax")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return importlib.import_module(name)
+            except ImportError:
+                pytest.skip(f"{name} is not installed: pip install 'lstm_optax[parity]'")
+
+    with jax.numpy_rank_promotion("allow"):
+        yield find
 
 
 @pytest.fixture(autouse=True)

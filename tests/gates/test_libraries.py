@@ -1,9 +1,5 @@
 """The gates found in the modules of other libraries are those that the libraries compute with."""
 
-import importlib
-import os
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,23 +12,6 @@ from lstm_optax import find_gates
 pytestmark = pytest.mark.slow
 
 X = np.random.default_rng(7).normal(size=(4, 2, N)).astype(np.float32)
-
-
-@pytest.fixture
-def need():
-    """Import a library, or skip where it is not installed."""
-
-    def find(name):
-        os.environ.setdefault("KERAS_BACKEND", "jax")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                return importlib.import_module(name)
-            except ImportError:
-                pytest.skip(f"{name} is not installed: pip install 'lstm_optax[parity]'")
-
-    with jax.numpy_rank_promotion("allow"):
-        yield find
 
 
 def is_recorded(name, params, **arguments):

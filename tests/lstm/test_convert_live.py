@@ -1,9 +1,5 @@
 """The libraries themselves, with this library's parameters in them, and the other way around."""
 
-import importlib
-import os
-import warnings
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -27,6 +23,7 @@ from lstm_optax import (
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("x64"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # of Keras
 ]
 
@@ -34,23 +31,6 @@ T, B, F, H = 5, 3, 2, 4
 LENGTHS = np.array([5, 2, 4])
 ALIVE = (np.arange(T)[:, None] < LENGTHS)[:, :, None]
 CLOSE = dict(rtol=1e-11, atol=1e-13)
-
-
-@pytest.fixture
-def need(x64):
-    """Import a library, or skip where it is not installed."""
-
-    def find(name):
-        os.environ.setdefault("KERAS_BACKEND", "jax")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                return importlib.import_module(name)
-            except ImportError:
-                pytest.skip(f"{name} is not installed: pip install 'lstm_optax[parity]'")
-
-    with jax.numpy_rank_promotion("allow"):
-        yield find
 
 
 @pytest.fixture
