@@ -66,14 +66,16 @@ def _forward(
     reverse: bool, keep: Gradient | None, params, x, state, steps: Steps, *, hoist: bool = True
 ):
     """The loop; with "stored", Factors.z take the place of the pre-activations in their buffer."""
-    params, hidden = _halved(params), state.h.shape[-1]
+    params, hidden, dtype = _halved(params), state.h.shape[-1], state.c.dtype
+    bias = params.bias.astype(dtype)[None]  # added in the loop: before it, a pass over all steps
 
     def body(carry, inputs):
         (state, buffer), (t, fresh, alive) = carry, inputs
         state = before_step(state, fresh)
         z = jax.lax.dynamic_index_in_dim(buffer, t, keepdims=False)
-        z = z if hoist else project(params, z, state.c.dtype)
-        new, factors = _gates(z + product(state.h, params.kernel_hh, state.c.dtype), state.c)
+        z = z if hoist else product(z, params.kernel_ih, dtype)
+        z = z + product(state.h, params.kernel_hh, dtype) + bias
+        new, factors = _gates(z, state.c)
         if keep == "stored":
             for k, factor in enumerate(factors.z):
                 at = (t, 0, k * hidden)
@@ -83,7 +85,7 @@ def _forward(
         return (state, buffer), (output, saved)
 
     inputs = (_times(x), steps.fresh, steps.alive)
-    start = (state, project(params, x, state.c.dtype) if hoist else x)
+    start = (state, product(x, params.kernel_ih, dtype) if hoist else x)
     (state, buffer), (outputs, saved) = jax.lax.scan(body, start, inputs, reverse=reverse)
     return outputs, state, (saved, buffer if keep == "stored" else None)
 
