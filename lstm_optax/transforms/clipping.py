@@ -10,6 +10,9 @@ from lstm_optax.transforms.scalars import Scalar, check_range, increment, scalar
 
 NonFinite = Literal["pass", "zero"]
 
+_SMALL = 2**14
+"""Leaves of at most so many entries are measured together: a copy costs less than a call each."""
+
 
 class ClipByGlobalNormState(NamedTuple):
     """State of `clip_by_global_norm`: what the last step did, and how often."""
@@ -139,7 +142,7 @@ class _Size(NamedTuple):
 def _measure(tree: Any) -> _Size:
     leaves = jax.tree.leaves(tree)
     dtype = jnp.result_type(jnp.float32, *leaves)
-    limits = jnp.finfo(dtype)
+    leaves, limits = _small_as_one(leaves, dtype), jnp.finfo(dtype)
     squares = _sum_of_squares(leaves, dtype)
     # squares below the smallest number are lost; beneath this sum they could have mattered
     lowest = sum(jnp.size(x) for x in leaves) * limits.tiny / limits.eps
@@ -159,6 +162,13 @@ def _measure(tree: Any) -> _Size:
 
     root, scale, finite = jax.lax.cond(usual, plain, scaled, leaves)
     return _Size(root, scale, finite, jnp.sqrt(squares))
+
+
+def _small_as_one(leaves: list, dtype: Any) -> list:
+    """Return leaves of the same entries, the small ones as one: each leaf has its price."""
+    small = [jnp.ravel(jnp.asarray(x, dtype)) for x in leaves if jnp.size(x) <= _SMALL]
+    large = [x for x in leaves if jnp.size(x) > _SMALL]
+    return [*large, jnp.concatenate(small)] if small else large
 
 
 def _sum_of_squares(leaves: list, dtype: Any) -> jax.Array:

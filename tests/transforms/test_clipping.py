@@ -64,6 +64,32 @@ def check_extreme(g, max_norm, updates, state):
     assert int(state.nonfinite) == (not np.all(np.isfinite(np.asarray(g, np.float64))))
 
 
+@pytest.mark.parametrize("where", ["large", "small", "scalar"])
+@pytest.mark.parametrize("name", ["overflowing squares", "an infinity", "ordinary"])
+def test_leaves_of_any_size_count_the_same(name, where):
+    """Small leaves are measured as one, a large one by itself."""
+    extreme = EXTREMES[name]
+    g = {"large": jnp.full(2**14 + 1, 0.01), "small": jnp.ones((2, 3)), "scalar": jnp.ones([])}
+    g[where] = extreme[0] if where == "scalar" else jnp.resize(extreme, g[where].shape)
+    updates, state = jax.jit(lambda g: clipped(g, 2.0))(g)
+    expected, norm, factor = oracle(g, 2.0)
+    for update, want in zip(jax.tree.leaves(updates), expected, strict=True):
+        np.testing.assert_allclose(update, want, rtol=2e-5, atol=1.2e-38)
+    np.testing.assert_allclose(state.norm, norm, rtol=1e-5)
+    np.testing.assert_allclose(state.factor, factor, rtol=1e-5)
+
+
+def test_hundreds_of_small_leaves_are_one_to_the_compiler():
+    """What is computed for each leaf by itself is its multiplication, not its norm."""
+    g = [jnp.ones(3 + i % 5) for i in range(200)]
+    text = jax.jit(lambda g: lo.clip_by_global_norm(1.0).update(g, _init(g))).lower(g).as_text()
+    assert text.count("stablehlo.reduce(") < 20
+
+
+def _init(g):
+    return lo.clip_by_global_norm(1.0).init(g)
+
+
 def test_what_is_not_finite_becomes_zero_on_request():
     g = {"a": jnp.array([jnp.inf, 3.0]), "b": jnp.array([jnp.nan, -jnp.inf, 4.0])}
     updates, state = clipped(g, 1.0, nonfinite="zero")
