@@ -11,6 +11,9 @@ from lstm_optax.lstm.cell import LSTMParams, LSTMState, product
 from lstm_optax.lstm.hoisted import hoisted_sequence, project
 from lstm_optax.lstm.reference import Clip, Gradient, Steps, after_step, before_step
 
+_CACHED = 2**23
+"""Entries up to which a buffer pays on a CPU, 32 MiB of float32 (`tests/lstm/measure_forward.py`)."""
+
 
 class Factors(NamedTuple):
     """What the backward loop multiplies by; all of it is known when the forward loop ends."""
@@ -52,9 +55,11 @@ def _sequence(reverse, gradient, params, x, state, steps, clip):
     def run(hoist):
         return lambda *inputs: _forward(reverse, None, *inputs, hoist=hoist)[:2]
 
-    # no gradient, nothing to keep: a CPU is faster without a buffer that grows with time
+    # no gradient, nothing to keep: a CPU is faster without a buffer that its cache cannot hold
+    entries = x.shape[0] * x.shape[1] * params.kernel_ih.shape[1]
+    cpu = run(hoist=entries <= _CACHED)
     inputs = (params, x, state, steps)
-    return jax.lax.platform_dependent(*inputs, cpu=run(hoist=False), default=run(hoist=True))
+    return jax.lax.platform_dependent(*inputs, cpu=cpu, default=run(hoist=True))
 
 
 def _sequence_forward(reverse, gradient, params, x, state, steps, clip):

@@ -169,6 +169,22 @@ def test_what_is_kept_for_the_way_back():
     assert kept("autodiff") > 7
 
 
+@pytest.mark.parametrize("lengths, resets, reverse", [(False, False, False), (True, True, True)])
+@pytest.mark.parametrize("cached", [0, T * B * 4 * H])
+def test_without_a_gradient_the_product_of_the_inputs_may_stand_in_the_loop(
+    cached, lengths, resets, reverse, monkeypatch, x64
+):
+    """Where its buffer is beyond the cache; the values are those of the reference either way."""
+    monkeypatch.setattr("lstm_optax.lstm.fused._CACHED", cached)
+    params, x, carry = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), draw((T, B, F, H)))
+    options = options_of(lengths, resets, reverse, T, B)
+    run = jax.jit(lambda *arguments: lstm_sequence(*arguments, **options))
+    expected = lstm_sequence(params, x, carry, backend="reference", **options)
+    chex.assert_trees_all_close(run(params, x, carry), expected, rtol=1e-10, atol=1e-12)
+    buffer = f"f64[{T},{B},{4 * H}]"
+    assert (buffer in run.lower(params, x, carry).compile().as_text()) == (cached > 0)
+
+
 def test_an_unknown_gradient_is_named():
     params, x, _ = draw()
     message = "unknown gradient 'custom' of an LSTM; there are 'stored', 'remat', 'autodiff'"

@@ -1,0 +1,62 @@
+"""Whether a forward pass that nothing differentiates gains by one product of all inputs, on a CPU.
+
+    python tests/lstm/measure_forward.py
+
+The product stands before the loop in a buffer that grows with time; else each step has its own.
+`fused._CACHED` says from which size of the buffer on it does not pay. Shown is the best of several.
+"""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lstm_optax as lo
+from lstm_optax.lstm import fused
+
+SHAPES = [  # time, batch, features, hidden
+    (35, 20, 200, 200),
+    (128, 32, 128, 128),
+    (100, 64, 256, 256),
+    (35, 20, 1150, 1150),
+    (1024, 32, 128, 128),
+    (784, 32, 1, 128),
+    (200, 64, 256, 256),
+    (365, 256, 32, 64),
+    (365, 256, 32, 256),
+]
+SECONDS = 1.0
+
+
+def compiled(cached, shape):
+    fused._CACHED = cached
+    steps, batch, features, hidden = shape
+    rng = np.random.default_rng(0)
+    shapes = [(features, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)]
+    params = lo.LSTMParams(*(jnp.asarray(0.1 * rng.normal(size=s), jnp.float32) for s in shapes))
+    x = jnp.asarray(rng.normal(size=(steps, batch, features)), jnp.float32)
+    program = jax.jit(lambda params, x: lo.lstm_sequence(params, x)).lower(params, x).compile()
+    return lambda: jax.block_until_ready(program(params, x))
+
+
+def milliseconds(calls):
+    """The best time of each, in turn."""
+    best, began = dict.fromkeys(calls, np.inf), time.perf_counter()
+    while time.perf_counter() - began < SECONDS:
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            best[name] = min(best[name], 1e3 * (time.perf_counter() - start))
+    return best
+
+
+if __name__ == "__main__":
+    print(f"JAX {jax.__version__}; [time, batch, features, hidden]")
+    for shape in SHAPES:
+        entries = 4 * shape[0] * shape[1] * shape[3]
+        best = milliseconds({n: compiled(c, shape) for n, c in (("before", np.inf), ("in", 0))})
+        print(
+            f"{shape!s:24} {entries / 2**20:6.1f} Mi entries: before the loop "
+            f"{best['before']:7.2f} ms, in it {best['in']:7.2f} ms"
+        )
