@@ -12,7 +12,7 @@ from lstm_optax.lstm.hoisted import hoisted_sequence, project
 from lstm_optax.lstm.reference import Clip, Gradient, Steps, after_step, before_step
 
 _CACHED = 2**23
-"""Entries up to which a buffer pays on a CPU, 32 MiB of float32 (`tests/lstm/measure_forward.py`)."""
+"""Entries up to which a buffer pays on a CPU: `tests/lstm/measure_forward.py` shows it."""
 
 
 class Factors(NamedTuple):
