@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lstm_optax.report.bench_grids import FLOOR, MEASURES, OURS, BenchRow, Records, bench_rows
@@ -27,7 +27,8 @@ def bench_figure(records: Records, *, title: str = "", platform: str = "cpu") ->
     """Bars of the time over ours, for each row and contender, one panel for each measure.
 
     Medians of the ratios within each round, with a line from quartile to quartile; right of the
-    line at 1 ours is the faster one. The scale is logarithmic.
+    line at 1 ours is the faster one. The scale is logarithmic. A contender has the same place in
+    all panels, and none where it was not measured.
 
     Args:
       records: as `read_bench` gives them.
@@ -36,25 +37,26 @@ def bench_figure(records: Records, *, title: str = "", platform: str = "cpu") ->
     """
     rows = bench_rows(records, platform)
     measures = [m for m in MEASURES if any(_others(row, m) for row in rows)]
-    names = list(dict.fromkeys(n for row in rows for m in measures for n in _others(row, m)))
-    bars = max((sum(len(_others(r, m)) + 1 for r in rows) for m in measures), default=8)
-    size = (15, max(4.0, 1.6 + 0.17 * bars))
+    places = _places(rows, measures)
+    size = (15, max(4.0, 1.6 + 0.17 * max(places.values(), default=0)))
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=14, x=0.01, horizontalalignment="left")
     if not measures:
         figure.text(0.5, 0.5, "nothing measured", ha="center", fontsize=14)
         return figure
-    panels = figure.subplots(1, len(measures), squeeze=False)[0]
+    panels = figure.subplots(1, len(measures), squeeze=False, sharex=True, sharey=True)[0]
+    colors = dict(zip(dict.fromkeys(name for _, name in places), _COLORS * 2, strict=False))
     for axes, measure in zip(panels, measures, strict=True):
-        _draw(axes, measure, rows, names)
-    handles = {
-        h.get_label(): h for axes in panels for h in axes.containers if hasattr(h, "patches")
-    }
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=8, fontsize=11
-    )
+        _draw(axes, measure, rows, places, colors)
+    _label(panels[0], rows, places, measures)
+    legend = [Patch(color=color, label=name) for name, color in colors.items()]
+    figure.legend(handles=legend, loc="outside lower center", ncols=8, fontsize=11)
     return figure
+
+
+Places = Mapping[tuple[str, str], float]
+"""(row, contender) → where its bars stand, from the top."""
 
 
 def _others(row: BenchRow, measure: str) -> list[str]:
@@ -62,34 +64,53 @@ def _others(row: BenchRow, measure: str) -> list[str]:
     return [n for n in row.contenders() if n not in (OURS, FLOOR) and row.ratio(measure, n)]
 
 
-def _draw(axes: Axes, measure: str, rows: Sequence[BenchRow], names: Sequence[str]) -> None:
-    rows = [row for row in rows if _others(row, measure)]
-    place, ticks = 0.0, []
-    drawn: dict[str, list[tuple[float, list[float]]]] = {name: [] for name in names}
+def _places(rows: Sequence[BenchRow], measures: Sequence[str]) -> Places:
+    places: dict[tuple[str, str], float] = {}
+    place = 0.0
     for row in rows:
-        others = _others(row, measure)
-        ticks.append(place + (len(others) - 1) / 2)
-        for name in others:
-            drawn[name].append((place, row.ratio(measure, name) or []))
+        for name in dict.fromkeys(name for measure in measures for name in _others(row, measure)):
+            places[row.name, name] = place
             place += 1
         place += 1
-    for color, (name, bars) in zip(_COLORS * 2, drawn.items(), strict=False):
-        if bars:
-            where, quartiles = np.array([b[0] for b in bars]), np.array([b[1] for b in bars])
-            middle = quartiles[:, 1]
-            spread = np.abs(quartiles[:, ::2] - middle[:, None]).T
-            axes.barh(where, middle - 1, left=1, height=0.9, color=color, label=name)
-            axes.errorbar(middle, where, xerr=spread, fmt="none", ecolor="#333333", linewidth=1)
+    return places
+
+
+def _draw(
+    axes: Axes,
+    measure: str,
+    rows: Sequence[BenchRow],
+    places: Places,
+    colors: Mapping[str, str],
+) -> None:
+    rows = [row for row in rows if _others(row, measure)]
+    for row in rows:
+        for name in _others(row, measure):
+            where, (low, middle, high) = places[row.name, name], row.ratio(measure, name)
+            axes.barh(where, middle - 1, left=1, height=0.9, color=colors[name])
+            axes.hlines(where, low, high, color="#333333", linewidth=1)
     title = textwrap.fill(MEASURES[measure].format(steps=rows[0].run["steps"]), 44)
     axes.set_title(title, fontsize=11, loc="left")
-    axes.set_xscale("log")
-    axes.set_yticks(ticks, [row.name for row in rows], fontsize=11)
-    axes.invert_yaxis()
     axes.axvline(1, color="#333333", linewidth=1)
     axes.set_xlabel("time, in units of ours", fontsize=11)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _label(axes: Axes, rows: Sequence[BenchRow], places: Places, measures: Sequence[str]) -> None:
+    """Ticks and limits, which all panels share; what lies outside the bars' range is cut off."""
+    medians = [
+        row.ratio(measure, name)[1]
+        for row in rows
+        for measure in measures
+        for name in _others(row, measure)
+    ]
+    low, high = min(1.0, *medians) / 1.05, max(1.0, *medians) * 1.1
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.set_xticks([t for t in (0.25, 0.5, 0.7, 1, 1.5, 2, 3, 4, 8, 16, 32) if low <= t <= high])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    low, high = axes.get_xlim()
-    ends = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32) if low / 1.05 <= t <= high * 1.05]
-    axes.set_xticks(ends)
+    named = {row.name: [p for (name, _), p in places.items() if name == row.name] for row in rows}
+    named = {name: where for name, where in named.items() if where}
+    middles = [(where[0] + where[-1]) / 2 for where in named.values()]
+    axes.set_yticks(middles, list(named), fontsize=11)
+    axes.invert_yaxis()

@@ -22,7 +22,13 @@ __all__ = ["read_bench"]
 Record = dict[str, Any]
 
 PACKAGES = ("lstm_optax", "jax", "jaxlib", "optax", "flax", "numpy")
-SETTINGS = ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_DEFAULT_MATMUL_PRECISION", "MALLOC_ARENA_MAX")
+SETTINGS = (
+    "XLA_FLAGS",
+    "GLIBC_TUNABLES",
+    "OMP_NUM_THREADS",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "MALLOC_ARENA_MAX",
+)
 SAME = ("versions", "settings", "device", "cpu", "cores", "quick", "rounds", "seed", "against")
 """What two runs must agree in for one to go on with the other."""
 
