@@ -36,7 +36,7 @@ def bench_figure(records: Records, *, title: str = "", platform: str = "cpu") ->
       platform: "cpu" or "gpu".
     """
     rows = bench_rows(records, platform)
-    measures = [m for m in MEASURES if any(_others(row, m) for row in rows)]
+    measures = [m for m in MEASURES if any(_ratios(row, m) for row in rows)]
     places = _places(rows, measures)
     size = (15, max(4.0, 1.6 + 0.17 * max(places.values(), default=0)))
     figure = Figure(figsize=size, dpi=100, layout="constrained")
@@ -59,16 +59,17 @@ Places = Mapping[tuple[str, str], float]
 """(row, contender) → where its bars stand, from the top."""
 
 
-def _others(row: BenchRow, measure: str) -> list[str]:
-    """The contenders that were timed beside ours."""
-    return [n for n in row.contenders() if n not in (OURS, FLOOR) and row.ratio(measure, n)]
+def _ratios(row: BenchRow, measure: str) -> dict[str, list[float]]:
+    """The quartiles of the contenders that were timed beside ours."""
+    ratios = {name: row.ratio(measure, name) for name in row.contenders()}
+    return {name: q for name, q in ratios.items() if q and name not in (OURS, FLOOR)}
 
 
 def _places(rows: Sequence[BenchRow], measures: Sequence[str]) -> Places:
     places: dict[tuple[str, str], float] = {}
     place = 0.0
     for row in rows:
-        for name in dict.fromkeys(name for measure in measures for name in _others(row, measure)):
+        for name in dict.fromkeys(name for measure in measures for name in _ratios(row, measure)):
             places[row.name, name] = place
             place += 1
         place += 1
@@ -82,10 +83,10 @@ def _draw(
     places: Places,
     colors: Mapping[str, str],
 ) -> None:
-    rows = [row for row in rows if _others(row, measure)]
+    rows = [row for row in rows if _ratios(row, measure)]
     for row in rows:
-        for name in _others(row, measure):
-            where, (low, middle, high) = places[row.name, name], row.ratio(measure, name)
+        for name, (low, middle, high) in _ratios(row, measure).items():
+            where = places[row.name, name]
             axes.barh(where, middle - 1, left=1, height=0.9, color=colors[name])
             axes.hlines(where, low, high, color="#333333", linewidth=1)
     title = textwrap.fill(MEASURES[measure].format(steps=rows[0].run["steps"]), 44)
@@ -97,12 +98,8 @@ def _draw(
 
 def _label(axes: Axes, rows: Sequence[BenchRow], places: Places, measures: Sequence[str]) -> None:
     """Ticks and limits, which all panels share; what lies outside the bars' range is cut off."""
-    medians = [
-        row.ratio(measure, name)[1]
-        for row in rows
-        for measure in measures
-        for name in _others(row, measure)
-    ]
+    ratios = [q for row in rows for measure in measures for q in _ratios(row, measure).values()]
+    medians = [middle for _, middle, _ in ratios]
     low, high = min(1.0, *medians) / 1.05, max(1.0, *medians) * 1.1
     axes.set_xscale("log")
     axes.set_xlim(low, high)

@@ -173,7 +173,10 @@ def test_the_picture_has_a_bar_for_each_ratio(tmp_path):
     widths = sorted(1 + bar.get_width() for bar in figure.axes[0].patches)
     assert widths == pytest.approx([0.5, 2.0, 8.0])
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == ["small", "large"]
+    assert labels == ["small", "large", "model"]  # the last has bars in another panel
+    places = [{bar.get_y() for bar in axes.patches} for axes in figure.axes]
+    assert len(places[0]) == 3 and places[1] < places[0] and not places[2] & places[0]
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
     draw_bench(RECORDS, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert bench_figure([]).texts
