@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import NamedSharding, auto_axes
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.lstm.bptt import check_cotangent_clip
@@ -67,7 +69,8 @@ def lstm_sequence(
         `hessian`). The reference has one way, JAX's; cuDNN has its own, under "stored".
 
     Returns:
-      The outputs, in `dtype`, and the state after the last step.
+      The outputs, in `dtype`, and the state after the last step; on a mesh of explicit axes they
+      lie where x does.
 
     Raises:
       ValueError: shapes, dtypes, lengths or bounds that do not fit, an unknown backend or gradient,
@@ -95,11 +98,15 @@ def lstm_sequence(
         steps = steps._replace(detach=jnp.broadcast_to(rows, x.shape[:2]))
     if probe is not None:
         steps = steps._replace(probe=jax.tree.map(lambda s: s.astype(state_dtype), probe))
-    if steps.alive is not None:  # so that not even a NaN in the padding reaches a gradient
-        x = jnp.where(steps.alive[:, :, None], x, 0)
-    params, x, state, steps = _varying_alike((params, x, state, steps))
-    with jax.named_scope(f"lstm_{backend}"):
-        outputs, state = run(params, x, state, steps, reverse, cotangent_clip, gradient)
+
+    def compute(params, x, state, steps):
+        if steps.alive is not None:  # so that not even a NaN in the padding reaches a gradient
+            x = jnp.where(steps.alive[:, :, None], x, 0)
+        params, x, state, steps = _varying_alike((params, x, state, steps))
+        with jax.named_scope(f"lstm_{backend}"):
+            return run(params, x, state, steps, reverse, cotangent_clip, gradient)
+
+    outputs, state = _with_auto_axes(compute, x)(params, x, state, steps)
     return outputs.astype(dtype), state
 
 
@@ -136,6 +143,16 @@ def _steps(time: int, seq_lengths, resets, reverse: bool) -> Steps:
         if fresh is not None:  # a reset in the padding says nothing
             fresh = fresh & (t + reverse < seq_lengths[None, :])
     return Steps(fresh, alive, detach=None, probe=None)
+
+
+def _with_auto_axes(compute: Callable, x) -> Callable:
+    """On a mesh of explicit axes, let XLA divide the loop; what leaves it lies where x does."""
+    sharding = jax.typeof(x).sharding
+    if not sharding.mesh.explicit_axes:
+        return compute
+    time, rows, _ = sharding.spec
+    outputs, state = (NamedSharding(sharding.mesh, P(*axes)) for axes in ((time, rows), (rows,)))
+    return auto_axes(compute, out_sharding=(outputs, LSTMState(state, state)))
 
 
 def _varying_alike(inputs):

@@ -18,9 +18,13 @@ AT_ROWS = P(None, "rows")
 SPECS = (LSTMParams(P(), P(), P()), AT_ROWS, LSTMState(P("rows"), P("rows")), P("rows"), AT_ROWS)
 
 
+def mesh_of(axis_type):
+    return jax.make_mesh((2,), ("rows",), (axis_type,), devices=jax.devices()[:2])
+
+
 @pytest.fixture(scope="module")
 def mesh():
-    return jax.make_mesh((2,), ("rows",), (AxisType.Auto,), devices=jax.devices()[:2])
+    return mesh_of(AxisType.Auto)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,21 @@ def test_under_jit(mesh, arguments, gradient, reverse, once):
     f = jax.value_and_grad(f, (0, 1, 2))
     placed = jax.device_put(arguments, jax.tree.map(partial(NamedSharding, mesh), SPECS))
     check(f, placed, jax.jit(f)(*arguments), once)
+
+
+@pytest.mark.parametrize(
+    "gradient, zero", [("stored", True), ("stored", False), ("autodiff", True)]
+)
+def test_on_a_mesh_of_explicit_axes(arguments, gradient, zero):
+    """`jax.make_mesh`'s default: the outputs' types say where they lie, the loop is XLA's."""
+    f = partial(loss, gradient=gradient, zero=zero)
+    f = jax.value_and_grad(f, (0, 1) if zero else (0, 1, 2))
+    shardings = jax.tree.map(partial(NamedSharding, mesh_of(AxisType.Explicit)), SPECS)
+    placed = jax.device_put(arguments, shardings)
+    check(f, placed, jax.jit(f)(*arguments), once=gradient == "stored")
+    outputs, last = jax.eval_shape(lambda p, x: lstm_sequence(p, x), *placed[:2])
+    specs = [leaf.sharding.spec for leaf in (outputs, last.h, last.c)]
+    assert specs == [P(None, "rows", None), P("rows", None), P("rows", None)]
 
 
 @pytest.mark.parametrize(
