@@ -151,7 +151,8 @@ def _with_auto_axes(compute: Callable, x) -> Callable:
     if not sharding.mesh.explicit_axes:
         return compute
     time, rows, _ = sharding.spec
-    outputs, state = (NamedSharding(sharding.mesh, P(*axes)) for axes in ((time, rows), (rows,)))
+    state: Any = NamedSharding(sharding.mesh, P(rows))
+    outputs = NamedSharding(sharding.mesh, P(time, rows))
     return auto_axes(compute, out_sharding=(outputs, LSTMState(state, state)))
 
 
