@@ -151,7 +151,8 @@ def _measure(tree: Any) -> _Size:
 
     def plain(leaves):
         del leaves
-        return jnp.sqrt(squares), one, jnp.bool_(True)
+        # 1 and True, but as of one device inside `shard_map` if the leaves are
+        return jnp.sqrt(squares), jnp.where(usual, one, squares), usual
 
     def scaled(leaves):
         kept = [jnp.where(jnp.isfinite(x), jnp.asarray(x, dtype), 0) for x in leaves]
@@ -166,9 +167,14 @@ def _measure(tree: Any) -> _Size:
 
 def _small_as_one(leaves: list, dtype: Any) -> list:
     """Return leaves of the same entries, the small ones as one: each leaf has its price."""
-    small = [jnp.ravel(jnp.asarray(x, dtype)) for x in leaves if jnp.size(x) <= _SMALL]
-    large = [x for x in leaves if jnp.size(x) > _SMALL]
-    return [*large, jnp.concatenate(small)] if small else large
+
+    def is_small(x: Any) -> bool:
+        whole = jax.typeof(x).sharding.is_fully_replicated  # else each device has its part
+        return jnp.size(x) <= _SMALL and whole
+
+    small = [jnp.ravel(jnp.asarray(x, dtype)) for x in leaves if is_small(x)]
+    others = [x for x in leaves if not is_small(x)]
+    return [*others, jnp.concatenate(small)] if small else others
 
 
 def _sum_of_squares(leaves: list, dtype: Any) -> jax.Array:

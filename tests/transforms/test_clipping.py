@@ -8,6 +8,8 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import lstm_optax as lo
 
@@ -82,12 +84,34 @@ def test_leaves_of_any_size_count_the_same(name, where):
 def test_hundreds_of_small_leaves_are_one_to_the_compiler():
     """What is computed for each leaf by itself is its multiplication, not its norm."""
     g = [jnp.ones(3 + i % 5) for i in range(200)]
-    text = jax.jit(lambda g: lo.clip_by_global_norm(1.0).update(g, _init(g))).lower(g).as_text()
+    text = jax.jit(lambda g: clipped(g, 1.0)).lower(g).as_text()
     assert text.count("stablehlo.reduce(") < 20
 
 
-def _init(g):
-    return lo.clip_by_global_norm(1.0).init(g)
+AT = {"rows": P("at"), "columns": P(None, "at"), "whole": P()}
+SHARED = {name: jnp.arange(8.0).reshape(2, 4) for name in AT}
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_leaves_that_devices_share(axis_type):
+    mesh = jax.make_mesh((2,), ("at",), (axis_type,), devices=jax.devices()[:2])
+    placed = jax.device_put(SHARED, {name: NamedSharding(mesh, at) for name, at in AT.items()})
+    updates, state = jax.jit(lambda g: clipped(g, 1.0))(placed)
+    expected, norm, _ = oracle(SHARED, 1.0)
+    np.testing.assert_allclose(state.norm, norm, rtol=1e-6)
+    for update, want in zip(jax.tree.leaves(updates), expected, strict=True):
+        np.testing.assert_allclose(update, want, rtol=2e-6)
+
+
+def test_inside_shard_map_each_device_has_the_norm_of_its_own():
+    mesh = jax.make_mesh((2,), ("at",), (AxisType.Auto,), devices=jax.devices()[:2])
+    norm = jax.shard_map(
+        lambda g: lo.global_norm(g)[None], mesh=mesh, in_specs=(AT,), out_specs=P("at")
+    )
+    rows, columns, whole = SHARED["rows"], SHARED["columns"], SHARED["whole"]
+    own = [[rows[i], columns[:, 2 * i : 2 * i + 2], whole] for i in (0, 1)]
+    expected = [oracle(leaves, 1.0)[1] for leaves in own]
+    np.testing.assert_allclose(jax.jit(norm)(SHARED), expected, rtol=1e-6)
 
 
 def test_what_is_not_finite_becomes_zero_on_request():
