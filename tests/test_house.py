@@ -110,6 +110,15 @@ def test_files_are_short():
         assert len(path.read_text().splitlines()) <= 300, path
 
 
+def test_nothing_else_stands_at_the_top():
+    """No file that a command left where it ran."""
+    listing = ["git", "-C", str(Path(__file__).parents[1]), "ls-files"]
+    files = subprocess.run(listing, check=True, capture_output=True, text=True).stdout.splitlines()
+    top = {name.split("/")[0] for name in files if not name.startswith(".")}
+    rooms = {"lstm_optax", "tests", "notebooks", "docs"}
+    assert top == rooms | {"pyproject.toml", "README.md", "LICENSE"}
+
+
 def test_every_public_name_is_there_and_documented():
     for name in lstm_optax.__all__:
         thing = getattr(lstm_optax, name)
