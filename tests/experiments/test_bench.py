@@ -239,7 +239,7 @@ def toy_records(tmp_path_factory):
         patch.setattr(timing, "SHORTEST", 0.0)
         for module in (plan, running):
             patch.setattr(module, "CONTENDERS", there)
-        records = benchmark(config, path, workloads=TOY, argv=["lstm-optax", "bench"])
+        records = benchmark(config, path, workloads=TOY, argv=["/any/bin/lstm-optax", "bench"])
     assert read_bench(path) == json.loads(json.dumps(records))
     return path, records
 

@@ -81,7 +81,7 @@ def machine_facts(config: BenchConfig, argv: Sequence[str]) -> Record:
         packages |= {contender.package: contender.version() or "not installed"}
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(argv),
+        "command": shlex.join(["lstm-optax", *argv[1:]]),  # not where it is installed
         "versions": {"python": platform.python_version(), **packages},
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
         "device": device.device_kind if device.platform != "cpu" else "cpu",
