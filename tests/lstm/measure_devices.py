@@ -14,6 +14,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lstm_optax as lo
+from lstm_optax.experiments.bench.layer_data import make_data
+from lstm_optax.experiments.bench.workloads import LayerRow
 
 SHAPES = [  # time, batch, features, hidden
     (35, 20, 200, 200),
@@ -41,10 +43,8 @@ def several_steps(params, x):
 
 def compile_on(devices: int, time_steps: int, batch: int, features: int, hidden: int):
     """The compiled steps with the rows split over so many devices, as a call."""
-    rng = np.random.default_rng(0)
-    shapes = [(features, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)]
-    params = lo.LSTMParams(*(np.float32(0.1 * rng.normal(size=s)) for s in shapes))
-    x = np.float32(rng.normal(size=(time_steps, batch, features)))
+    row = LayerRow(time_steps, batch, features, (hidden,), "measured")
+    ((params,), x, _), *_ = make_data(row, 0)
     mesh = jax.make_mesh(
         (devices,), ("rows",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )

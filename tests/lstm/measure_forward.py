@@ -9,10 +9,11 @@ The product stands before the loop in a buffer that grows with time; else each s
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import lstm_optax as lo
+from lstm_optax.experiments.bench.layer_data import make_data
+from lstm_optax.experiments.bench.workloads import LayerRow
 from lstm_optax.lstm import fused
 
 SHAPES = [  # time, batch, features, hidden
@@ -31,11 +32,8 @@ SECONDS = 1.0
 
 def compiled(cached, shape):
     fused._CACHED = cached
-    steps, batch, features, hidden = shape
-    rng = np.random.default_rng(0)
-    shapes = [(features, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)]
-    params = lo.LSTMParams(*(jnp.asarray(0.1 * rng.normal(size=s), jnp.float32) for s in shapes))
-    x = jnp.asarray(rng.normal(size=(steps, batch, features)), jnp.float32)
+    *sizes, hidden = shape
+    ((params,), x, _), *_ = jax.device_put(make_data(LayerRow(*sizes, (hidden,), "measured"), 0))
     program = jax.jit(lambda params, x: lo.lstm_sequence(params, x)).lower(params, x).compile()
     return lambda: jax.block_until_ready(program(params, x))
 

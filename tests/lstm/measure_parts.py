@@ -15,19 +15,18 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import lstm_optax as lo
+from lstm_optax.experiments.bench.layer_data import make_data
+from lstm_optax.experiments.bench.workloads import LayerRow
 
 TRACED = {"xla_cpu_enable_xprof_traceme": True}
 
 
 def compile_gradient(time_steps, batch, features, hidden, options):
     """The gradient by all arguments, and the arguments."""
-    rng = np.random.default_rng(0)
-    shapes = [(features, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)]
-    params = lo.LSTMParams(*(jnp.asarray(0.1 * rng.normal(size=s), jnp.float32) for s in shapes))
-    x = jnp.asarray(rng.normal(size=(time_steps, batch, features)), jnp.float32)
+    row = LayerRow(time_steps, batch, features, (hidden,), "measured")
+    ((params,), x, _), *_ = jax.device_put(make_data(row, 0))
 
     def loss(params, x):
         outputs, _ = lo.lstm_sequence(params, x)
