@@ -106,8 +106,9 @@ def _label(axes: Axes, rows: Sequence[BenchRow], places: Places, measures: Seque
     axes.set_xticks([t for t in (0.25, 0.5, 0.7, 1, 1.5, 2, 3, 4, 8, 16, 32) if low <= t <= high])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    named = {row.name: [p for (name, _), p in places.items() if name == row.name] for row in rows}
-    named = {name: where for name, where in named.items() if where}
+    named: dict[str, list[float]] = {}
+    for (row, _), where in places.items():
+        named.setdefault(row, []).append(where)
     middles = [(where[0] + where[-1]) / 2 for where in named.values()]
     axes.set_yticks(middles, list(named), fontsize=11)
     axes.invert_yaxis()
