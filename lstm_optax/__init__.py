@@ -7,6 +7,8 @@ answers before JAX is needed. The rules as other sources ship them are in `lstm_
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lstm_optax._version import __version__
+
 _ROOMS = {
     "lstm_optax.transforms": (
         "AverageState",
@@ -193,7 +195,8 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = sorted(_ROOM_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # type checkers see these names alone: any other is an error to them
+    import lstm_optax.presets as presets
     from lstm_optax.data import *
     from lstm_optax.experiments.bench.plan import *
     from lstm_optax.experiments.bench.records import *
@@ -211,15 +214,14 @@ if TYPE_CHECKING:
     from lstm_optax.response import *
     from lstm_optax.training import *
     from lstm_optax.transforms import *
+else:
 
+    def __getattr__(name: str) -> Any:
+        if name == "presets":  # a room that is used by its modules: presets.torch.NAdam
+            return import_module("lstm_optax.presets")
+        if name not in _ROOM_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_ROOM_OF[name]), name)
 
-def __getattr__(name: str) -> Any:
-    if name == "presets":  # a room that is used by its modules: presets.torch.NAdam
-        return import_module("lstm_optax.presets")
-    if name not in _ROOM_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_ROOM_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    def __dir__() -> list[str]:
+        return [*globals(), *__all__]

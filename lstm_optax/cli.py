@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from lstm_optax._version import __version__
 from lstm_optax.cli_bench import Bench
 from lstm_optax.cli_explain import Explain
 from lstm_optax.experiments.devices import prepare_devices
@@ -67,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal cannot show ends no run
+    if argv == ["--version"]:
+        print(f"lstm-optax {__version__}")
+        return 0
     errors = Console(stderr=True, highlight=False, emoji=False)
     try:
         command = _parse(argv)
@@ -101,7 +105,8 @@ def _parse(argv: list[str]) -> Train | Sample | Explain | Bench:
         | Annotated[Bench, tyro.conf.subcommand("bench")],
         tyro.conf.OmitSubcommandPrefixes,
     ]
-    return tyro.cli(commands, args=argv, prog="lstm-optax")  # pyright: ignore
+    description = "Train LSTMs with exact optimizers. `lstm-optax --version` prints the version."
+    return tyro.cli(commands, args=argv, prog="lstm-optax", description=description)  # pyright: ignore
 
 
 def _train(command: Train) -> int:

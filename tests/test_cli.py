@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 import pytest
 from rich.console import Console
 
+import lstm_optax
 from lstm_optax import Checkpoints, Diverged, TrainScreen, cli, report
 from lstm_optax.cli import main
 from lstm_optax.cli_explain import Explain
@@ -684,3 +685,8 @@ def test_a_run_killed_at_any_time_goes_on_as_if_it_were_unbroken(work):
         arguments, kills = ["train", "--resume", "--run", "killed"], kills + 1
     assert kills >= 3
     assert same(work / "killed", work / "unbroken")
+
+
+def test_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lstm-optax {lstm_optax.__version__}\n"

@@ -106,7 +106,7 @@ def test_getting_started_names_every_flag_and_no_other(capsys):
     text = (DOCS / "getting_started.md").read_text(encoding="utf-8")
     assert set(re.findall(r"--[a-z][a-z-]+", text)) == {
         f for f in flags if not f.startswith("--no-")
-    } | {"--help"}
+    } | {"--help", "--version"}
 
 
 def test_the_page_on_speed_shows_what_its_records_say():

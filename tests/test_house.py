@@ -6,6 +6,8 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,11 @@ import pytest
 import lstm_optax
 
 ROOT = Path(lstm_optax.__file__).parent
+REPOSITORY = Path(__file__).parents[1]
+TOP = {"lstm_optax", "tests", "notebooks", "docs", "pyproject.toml", "README.md", "LICENSE"}
 
 ARROWS = {  # a room may import what stands behind its arrow, and what that may import
+    "_version": set(),
     "names": set(),
     "gates": set(),
     "files": set(),
@@ -30,7 +35,7 @@ ARROWS = {  # a room may import what stands behind its arrow, and what that may 
     "experiments": {"names", "data", "optimizers", "presets", "models", "training", "response"},
     "cli_bench": {"experiments", "report"},
     "cli_explain": {"experiments", "report"},
-    "cli": {"cli_bench", "cli_explain", "experiments", "report"},
+    "cli": {"_version", "cli_bench", "cli_explain", "experiments", "report"},
     "__main__": {"cli"},
     "__init__": {"*"},
 }
@@ -110,13 +115,20 @@ def test_files_are_short():
         assert len(path.read_text().splitlines()) <= 300, path
 
 
+def test_sdist_holds_what_its_tests_need():
+    """All folders and files of the top level are in the source distribution."""
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    included = set(settings["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+    assert included | {"pyproject.toml"} == TOP
+
+
+@pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="needs a git checkout")
 def test_nothing_else_stands_at_the_top():
     """No file that a command left where it ran."""
-    listing = ["git", "-C", str(Path(__file__).parents[1]), "ls-files"]
+    listing = ["git", "-C", str(REPOSITORY), "ls-files"]
     files = subprocess.run(listing, check=True, capture_output=True, text=True).stdout.splitlines()
     top = {name.split("/")[0] for name in files if not name.startswith(".")}
-    rooms = {"lstm_optax", "tests", "notebooks", "docs"}
-    assert top == rooms | {"pyproject.toml", "README.md", "LICENSE"}
+    assert top == TOP
 
 
 def test_every_public_name_is_there_and_documented():
@@ -131,6 +143,10 @@ def test_every_public_name_is_there_and_documented():
 def test_every_name_of_a_room_is_at_the_root():
     for room, names in lstm_optax._ROOMS.items():
         assert sorted(importlib.import_module(room).__all__) == sorted(names)
+
+
+def test_version_is_the_installed_one():
+    assert lstm_optax.__version__ == version("lstm_optax")
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import jax
@@ -10,10 +11,14 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+PROJECT = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY = PROJECT["urls"]["Repository"]  # the one place for the address
+COLAB = REPOSITORY.replace("https://github.com/", "https://colab.research.google.com/github/")
 BADGE = (
     "[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-    "(https://colab.research.google.com/github/lstm-optax/lstm_optax/blob/main/notebooks/{name})"
+    f"({COLAB}/blob/main/notebooks/{{name}})"
 )
+ADDRESS = re.compile(r"https?://[^\s)\"]*/lstm_optax[^\s)\"]*")
 NOT_PORTABLE = re.compile(r"(?<![\w.:/])/(tmp|home|root|work|usr|opt|Users|content)/|[A-Z]:\\\\")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -60,6 +65,29 @@ def test_first_cell_has_a_title_and_the_badge(path):
     assert first["cell_type"] == "markdown"
     assert source(first).startswith("# ")
     assert BADGE.format(name=path.name) in source(first)
+
+
+@each_notebook
+def test_no_other_address(path):
+    """The badge alone names the repository, as `[project.urls]` has it."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    addresses = [found for cell in notebook["cells"] for found in ADDRESS.findall(source(cell))]
+    assert addresses == [f"{COLAB}/blob/main/notebooks/{path.name}"]
+
+
+@each_notebook
+@pytest.mark.parametrize(("clone", "expected"), [(True, ".."), (False, "lstm_optax")])
+def test_install_cell_takes_clone_or_index(path, clone, expected, tmp_path, monkeypatch):
+    cell = source(code_cells(json.loads(path.read_text(encoding="utf-8")))[0])
+    assert cell.count("%pip install -q {source}") == 1
+    (tmp_path / "notebooks").mkdir()
+    if clone:
+        (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    installed = []
+    exec(cell.replace("%pip install -q {source}", "install(source)"), {"install": installed.append})
+    assert installed == [expected]
 
 
 @each_notebook
