@@ -15,7 +15,9 @@ Diagnosis = tuple[dict[str, float], dict[str, Any]]
 """Numbers for the record, and the arrays of gradients.jsonl."""
 
 
-def make_diagnose(graphdef: nnx.GraphDef, carry: Any, batch: Any) -> Callable[[Any], Diagnosis]:
+def make_diagnose(
+    graphdef: nnx.GraphDef[Any], carry: Any, batch: Any
+) -> Callable[[Any], Diagnosis]:
     """Return the function params → what flows back in the gradient of the mean loss of a batch.
 
     The numbers are, for each layer and gate, "layer0.forget.grad_norm" and so on: the norm of the

@@ -40,8 +40,10 @@ class RecordFile:
     """
 
     def __init__(self, path: Path, study: str, settings: Record, command: str):
-        self.path, self.study, self.settings = path, study, _plain(settings)
-        self.made_by = made_by(command)  # now: the code may be another when a cell is done
+        self.path: Path = path
+        self.study: str = study
+        self.settings: Record = _plain(settings)
+        self.made_by: Record = made_by(command)  # now: the code may be another when a cell is done
         self.read()
 
     def read(self) -> list[Record]:

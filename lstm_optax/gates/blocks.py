@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 class GateBlock(NamedTuple):
     """One gate's block of one parameter of an LSTM: `leaf[index]`, which `take` reads."""
 
-    path: tuple  # of the leaf in the tree, as `jax.tree_util.tree_flatten_with_path` has it
+    path: tuple[
+        Any, ...
+    ]  # of the leaf in the tree, as `jax.tree_util.tree_flatten_with_path` has it
     lstm: str  # the names above it, by which an LSTM is told from others; "" at the root
     layer: int  # in that LSTM; 0 where the names do not say
     direction: str  # "forward", also where the names do not say, or "backward"
@@ -39,7 +41,7 @@ class GatePart(NamedTuple):
     `leaf[index].reshape(shape)` has an axis along which the gates lie.
     """
 
-    path: tuple
+    path: tuple[Any, ...]
     lstm: str
     layer: int
     direction: str

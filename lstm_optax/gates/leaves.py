@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 class Leaf(NamedTuple):
     """A leaf of a tree."""
 
-    path: tuple  # its key path
+    path: tuple[Any, ...]  # its key path
     name: tuple[str, ...]  # the names on its path, those of "a/b" and "a.b" apart
     shape: tuple[int, ...] | None  # None where there is no array, as under a mask
 

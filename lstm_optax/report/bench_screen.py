@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 
 class BenchScreen:
@@ -17,7 +24,7 @@ class BenchScreen:
 
     def __init__(self, console: Console, rounds: int):
         self.console = console
-        self.bar = Progress(
+        self.bar: Progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
@@ -26,7 +33,7 @@ class BenchScreen:
             disable=not console.is_terminal,
             transient=True,
         )
-        self.task = self.bar.add_task("starting", total=rounds)
+        self.task: TaskID = self.bar.add_task("starting", total=rounds)
 
     def __enter__(self) -> Self:
         self.bar.start()

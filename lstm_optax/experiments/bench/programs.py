@@ -35,7 +35,11 @@ class Unavailable(Exception):
 
 
 def compile_program(
-    function: Callable, arguments: tuple, values: Callable[[Any], Values], *, steps: int = 1
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    values: Callable[[Any], Values],
+    *,
+    steps: int = 1,
 ) -> Program:
     """Compile a function of arrays for these arguments, ahead of the first call."""
     compiled, seconds, memory = compile_ahead(jax.jit(function), *arguments)

@@ -56,7 +56,8 @@ class Writer:
     """Appends records to a file as they come, and keeps them."""
 
     def __init__(self, path: Path | None, run: str):
-        self.path, self.run = path, run
+        self.path: Path | None = path
+        self.run: str = run
         self.records: list[Record] = []
         if path and path.exists() and not path.read_bytes().endswith(b"\n"):
             path.write_bytes(path.read_bytes() + b"\n" * bool(path.stat().st_size))
