@@ -17,6 +17,7 @@ from lstm_optax.transforms import (
     precondition,
     scale_by_learning_rate,
 )
+from lstm_optax.transforms.derivatives import root
 from lstm_optax.transforms.dtypes import cast_like
 from lstm_optax.transforms.scalars import Scalar, check_range
 
@@ -87,7 +88,7 @@ def clip_gradients(grad_clip: Scalar) -> optax.GradientTransformation:
 
     def clip(updates, _):
         wide = [jnp.asarray(g, jnp.promote_types(g.dtype, float)) for g in jax.tree.leaves(updates)]
-        norm = jnp.sqrt(sum((jnp.sum(jnp.square(g)) for g in wide), start=jnp.zeros([])))
+        norm = root(sum((jnp.sum(jnp.square(g)) for g in wide), start=jnp.zeros([])))
         scale = jnp.minimum(1.0, grad_clip / (norm + 1e-6))
         return cast_like(jax.tree.map(lambda g: scale * g, updates), updates)
 

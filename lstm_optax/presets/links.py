@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.transforms.derivatives import root
 from lstm_optax.transforms.dtypes import cast_like
 from lstm_optax.transforms.scalars import (
     Scalar,
@@ -56,8 +57,8 @@ def unbias_epsilon(decay: Scalar) -> optax.GradientTransformation:
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
-        root = jnp.sqrt(debias_factor(decay, count))
-        return cast_like(jax.tree.map(lambda u: root * u, updates), updates), CountState(count)
+        factor = root(debias_factor(decay, count))
+        return cast_like(jax.tree.map(lambda u: factor * u, updates), updates), CountState(count)
 
     return optax.GradientTransformation(init, update)
 
@@ -138,7 +139,7 @@ def clip_each_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
     check_range("clipnorm", max_norm)
 
     def leaf(g):
-        norm = jnp.sqrt(jnp.sum(jnp.square(_wide(g))))
+        norm = root(jnp.sum(jnp.square(_wide(g))))
         return jnp.where(max_norm > 0, max_norm * g / _positive(jnp.maximum(norm, max_norm)), g)
 
     return optax.stateless(lambda updates, _: cast_like(jax.tree.map(leaf, updates), updates))
@@ -161,7 +162,7 @@ def clip_together_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
 
     def clip(updates, _):
         squares = [jnp.sum(jnp.square(_wide(g))) for g in jax.tree.leaves(updates)]
-        norm = jnp.sqrt(sum(squares, start=jnp.zeros([])))
+        norm = root(sum(squares, start=jnp.zeros([])))
         scale = max_norm * jnp.minimum(1 / _positive(norm), 1 / _positive(max_norm))
         scale = jnp.where(max_norm > 0, scale + (norm - norm), 1)
         return cast_like(jax.tree.map(lambda g: scale * g, updates), updates)

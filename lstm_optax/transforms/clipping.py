@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.transforms.derivatives import root
 from lstm_optax.transforms.scalars import Scalar, check_range, increment, scalar
 
 NonFinite = Literal["pass", "zero"]
@@ -152,17 +153,18 @@ def _measure(tree: Any) -> _Size:
     def plain(leaves):
         del leaves
         # 1 and True, but as of one device inside `shard_map` if the leaves are
-        return jnp.sqrt(squares), jnp.where(usual, one, squares), usual
+        return root(squares), jnp.where(usual, one, squares), usual
 
     def scaled(leaves):
         kept = [jnp.where(jnp.isfinite(x), jnp.asarray(x, dtype), 0) for x in leaves]
         largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in kept] or [one]))
         scale = 1 / jnp.clip(largest, 4 * limits.tiny, limits.max / 4)
+        scale = jax.lax.stop_gradient(scale)  # the norm is the same for any scale
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves] or [one > 0]))
-        return jnp.sqrt(_sum_of_squares([scale * x for x in kept], dtype)), scale, finite
+        return root(_sum_of_squares([scale * x for x in kept], dtype)), scale, finite
 
-    root, scale, finite = jax.lax.cond(usual, plain, scaled, leaves)
-    return _Size(root, scale, finite, jnp.sqrt(squares))
+    length, scale, finite = jax.lax.cond(usual, plain, scaled, leaves)
+    return _Size(length, scale, finite, jnp.sqrt(squares))
 
 
 def _small_as_one(leaves: list, dtype: Any) -> list:

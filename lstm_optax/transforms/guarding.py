@@ -54,9 +54,12 @@ def guard(
 
     @jax.named_scope("guard")
     def update(updates, state, params=None, **extra_args):
-        new_updates, new_inner = inner.update(updates, state.inner, params, **extra_args)
+        came_finite = _all_finite(updates)
+        # a NaN in a refused step would make the derivative of all steps NaN
+        seen = jax.tree.map(lambda u: jnp.where(came_finite, u, jnp.zeros_like(u)), updates)
+        new_updates, new_inner = inner.update(seen, state.inner, params, **extra_args)
         moved = new_updates if params is None else optax.apply_updates(params, new_updates)
-        good = _all_finite(updates) & _stays_finite(new_inner, state.inner)
+        good = came_finite & _stays_finite(new_inner, state.inner)
         good &= _all_finite(moved) if params is None else _stays_finite(moved, params)
         if extra_args.get("value") is not None:
             good &= jnp.isfinite(extra_args["value"])

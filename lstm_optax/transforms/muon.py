@@ -1,6 +1,9 @@
 """Muon's direction of a matrix, from Optax, with the dtypes of this library."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import optax
 import optax.contrib
 
@@ -35,8 +38,19 @@ def muon_direction(momentum: Scalar, rms: Scalar) -> optax.GradientTransformatio
     def update(updates, state, params=None):
         del params
         wide = cast_like(updates, moments_like(updates))
-        u, new_state = inner.update(wide, state)
+        still = jax.tree.map(_is_zero, wide, state.mu)
+        # a norm of 0 has no derivative: what does not move is replaced, before and after
+        u, new_state = inner.update(_where(still, 1, wide), state)
+        u, new_state = _where(still, 0, u), new_state._replace(mu=_where(still, 0, new_state.mu))
         scaled = jax.tree.map(lambda u: rms * max(u.shape) ** 0.5 * u, u)
         return scaled, cast_like(new_state, state)  # a traced momentum may be wider
 
     return keep_dtype(optax.GradientTransformation(init, update))
+
+
+def _is_zero(g: jax.Array, mu: jax.Array) -> jax.Array:
+    return ~jnp.any(g) & ~jnp.any(mu)
+
+
+def _where(conditions: Any, value: float, tree: Any) -> Any:
+    return jax.tree.map(lambda c, x: jnp.where(c, jnp.asarray(value, x.dtype), x), conditions, tree)

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
+from lstm_optax.transforms import derivatives
 from lstm_optax.transforms.dtypes import cast_like
 from lstm_optax.transforms.scalars import Scalar, check_range
 
@@ -52,8 +52,7 @@ def precondition(
         return PreconditionState(direction.init(params), second_moment.init(params))
 
     def divide(d, size):
-        root = jnp.sqrt(size + eps_root) + eps
-        return d / jnp.where(root == 0, jnp.inf, root)
+        return derivatives.divide(d, derivatives.root(size + eps_root) + eps)
 
     @jax.named_scope("precondition")
     def update(updates, state, params=None, **extra_args):

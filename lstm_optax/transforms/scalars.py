@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_optax.transforms.derivatives import one_minus_power
+
 Scalar = float | jax.Array
 _NUMBERS = (int, float, np.number)
 
@@ -27,7 +29,7 @@ def debias_factor(decay: Scalar, count: jax.Array) -> jax.Array:
 
     The naive form loses 1.3e-5 of its value to rounding at decay = .999 in float32.
     """
-    return -jnp.expm1(count * jnp.log1p(-scalar(complement(decay))))
+    return one_minus_power(scalar(complement(decay)), count)
 
 
 def increment(count: jax.Array) -> jax.Array:

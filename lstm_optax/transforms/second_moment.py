@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.transforms.derivatives import root
 from lstm_optax.transforms.dtypes import accumulate, moments_like
 from lstm_optax.transforms.scalars import Scalar, check_range, complement
 
@@ -94,7 +95,7 @@ def centered_mean_square(
             lambda g, n, m: decay * (n + weight * jnp.square(g - m)), updates, state.nu, state.mu
         )
         mu = accumulate(lambda g, m: m + weight * (g - m), updates, state.mu)
-        size = accumulate(lambda m, n: jnp.maximum(n, jnp.square(jnp.sqrt(floor) * m)), mu, nu)
+        size = accumulate(lambda m, n: jnp.maximum(n, jnp.square(root(floor) * m)), mu, nu)
         return size, CenteredMeanSquareState(mu, nu)
 
     return optax.GradientTransformation(init, update)
