@@ -4,10 +4,10 @@ from typing import Any
 
 import optax
 
+from lstm_optax.checks import DECAY, RATE, SHARE, SIZE
 from lstm_optax.transforms import (
     debias,
     ema,
-    keep_dtype,
     mean_square,
     nesterov,
     precondition,
@@ -16,6 +16,7 @@ from lstm_optax.transforms import (
 from lstm_optax.transforms import (
     momentum as heavy_ball,
 )
+from lstm_optax.transforms.decay import decayed_weights
 from lstm_optax.transforms.scalars import Scalar
 
 
@@ -27,8 +28,12 @@ def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationEx
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
 
+    Raises:
+      ValueError: a number is out of range.
+
     Reference: Robbins & Monro, 1951, doi:10.1214/aoms/1177729586.
     """
+    RATE.check(learning_rate=learning_rate)
     return optax.chain(scale_by_learning_rate(learning_rate))
 
 
@@ -44,10 +49,15 @@ def momentum_sgd(
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
-      momentum: γ in [0, 1]; likewise.
+      momentum: γ in [0, 1]; a number, a traced scalar, or a schedule.
+
+    Raises:
+      ValueError: a number is out of range.
 
     Reference: Polyak, 1964, doi:10.1016/0041-5553(64)90137-5.
     """
+    RATE.check(learning_rate=learning_rate)
+    SHARE.or_schedule().check(momentum=momentum)
     return optax.chain(scale_by_learning_rate(learning_rate), heavy_ball(momentum))
 
 
@@ -62,10 +72,15 @@ def nesterov_sgd(
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
-      momentum: γ in [0, 1]; likewise.
+      momentum: γ in [0, 1]; a number, a traced scalar, or a schedule.
+
+    Raises:
+      ValueError: a number is out of range.
 
     Reference: Sutskever et al., 2013, ICML; in this form Bengio et al., 2013, arXiv:1212.0901.
     """
+    RATE.check(learning_rate=learning_rate)
+    SHARE.or_schedule().check(momentum=momentum)
     return optax.chain(nesterov(heavy_ball(momentum)), scale_by_learning_rate(learning_rate))
 
 
@@ -83,8 +98,14 @@ def rmsprop(
       decay: ρ in [0, 1).
       eps: ε ≥ 0, in units of the squared gradient.
 
+    Raises:
+      ValueError: a number is out of range.
+
     Reference: Tieleman & Hinton, 2012, Coursera lecture 6e.
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(decay=decay)
+    SIZE.check(eps=eps)
     return optax.chain(
         precondition(optax.identity(), mean_square(decay), eps_root=eps),
         scale_by_learning_rate(learning_rate),
@@ -111,8 +132,14 @@ def rmsprop_momentum(
       decay: γ in [0, 1), on its square.
       eps: ε ≥ 0, in units of the squared gradient.
 
+    Raises:
+      ValueError: a number is out of range.
+
     Reference: Tieleman & Hinton, 2012, Coursera lecture 6e, with momentum by averaging.
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(momentum=momentum, decay=decay)
+    SIZE.check(eps=eps)
     return optax.chain(
         precondition(ema(momentum), mean_square(decay), eps_root=eps),
         scale_by_learning_rate(learning_rate),
@@ -137,8 +164,14 @@ def adam(
       b2: β₂ in [0, 1).
       eps: ε ≥ 0, in units of the gradient.
 
+    Raises:
+      ValueError: a number is out of range.
+
     Reference: Kingma & Ba, 2015, arXiv:1412.6980.
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(b1=b1, b2=b2)
+    SIZE.check(eps=eps)
     return optax.chain(
         precondition(debias(ema(b1), b1), debias(mean_square(b2), b2), eps=eps),
         scale_by_learning_rate(learning_rate),
@@ -147,6 +180,8 @@ def adam(
 
 def nadam_direction(b1: Scalar, b2: Scalar, eps: Scalar) -> optax.GradientTransformation:
     """Return the direction of `nadam`."""
+    DECAY.check(b1=b1, b2=b2)
+    SIZE.check(eps=eps)
     return precondition(debias(nesterov(ema(b1)), b1), debias(mean_square(b2), b2), eps=eps)
 
 
@@ -171,8 +206,12 @@ def nadam(
       b2: β₂ in [0, 1).
       eps: ε ≥ 0, in units of the gradient.
 
+    Raises:
+      ValueError: a number is out of range.
+
     Reference: Dozat, 2016, ICLR workshop; in this form Dahl et al., 2023, arXiv:2306.07179.
     """
+    RATE.check(learning_rate=learning_rate)
     return optax.chain(nadam_direction(b1, b2, eps), scale_by_learning_rate(learning_rate))
 
 
@@ -198,10 +237,14 @@ def nadamw(
       mask: a tree of bools, a prefix of the parameters', or a function that makes one of them:
         which leaves decay; all by default.
 
+    Raises:
+      ValueError: a number is out of range, or the mask has a leaf that is no bool.
+
     Reference: Loshchilov & Hutter, 2019, arXiv:1711.05101, on Nadam.
     """
+    RATE.check(learning_rate=learning_rate)
     return optax.chain(
         nadam_direction(b1, b2, eps),
-        keep_dtype(optax.add_decayed_weights(weight_decay, mask)),
+        decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

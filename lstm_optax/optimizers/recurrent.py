@@ -5,16 +5,17 @@ from typing import Any
 
 import optax
 
+from lstm_optax.checks import BOUND, RATE
 from lstm_optax.gates import GateMap
 from lstm_optax.optimizers.classic import nadam_direction
 from lstm_optax.transforms import (
     by_gate,
     clip_by_global_norm,
-    keep_dtype,
     scale_by_learning_rate,
     scale_by_rate_factor,
     triggered_average,
 )
+from lstm_optax.transforms.decay import decayed_weights
 from lstm_optax.transforms.muon import muon_direction
 from lstm_optax.transforms.scalars import Scalar
 
@@ -35,15 +36,20 @@ def awd_sgd(
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule. The authors' is constant.
-      clip: c ≥ 0, the largest norm of the gradient.
+      clip: c ≥ 0, the largest norm of the gradient; ∞ only measures.
       weight_decay: λ ≥ 0, per unit of learning rate.
       nonmonotone: n ≥ 1, how many of the losses may be no better than one before them.
 
+    Raises:
+      ValueError: a number is out of range.
+
     Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, NT-ASGD.
     """
+    RATE.check(learning_rate=learning_rate)
+    BOUND.check(clip=clip)
     descent = optax.chain(
         clip_by_global_norm(clip),
-        keep_dtype(optax.add_decayed_weights(weight_decay)),
+        decayed_weights(weight_decay),
         scale_by_learning_rate(learning_rate),
         scale_by_rate_factor(),
     )
@@ -72,7 +78,9 @@ def gate_muon(
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
       momentum: in [0, 1), Muon's, with Nesterov's look-ahead.
       rms: ≥ 0, about the root mean square of Muon's u; Nadam's entries are of that order.
-      b1, b2, eps: of `nadam`.
+      b1: in [0, 1), of `nadam`.
+      b2: in [0, 1), of `nadam`.
+      eps: ≥ 0, of `nadam`.
       gates: as in `by_gate`.
 
     Raises:
@@ -80,6 +88,7 @@ def gate_muon(
 
     Reference: Jordan et al., 2024, "Muon"; the scale of Liu et al., 2025, arXiv:2502.16982.
     """
+    RATE.check(learning_rate=learning_rate)
     muon = muon_direction(momentum, rms)
     return optax.chain(
         by_gate(

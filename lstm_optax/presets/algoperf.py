@@ -6,20 +6,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import DECAY, RATE, SIZE, check_flags
 from lstm_optax.transforms import (
     debias as unbias,
 )
 from lstm_optax.transforms import (
     ema,
-    keep_dtype,
     mean_square,
     nesterov,
     precondition,
     scale_by_learning_rate,
 )
+from lstm_optax.transforms.decay import decayed_weights
 from lstm_optax.transforms.derivatives import root
 from lstm_optax.transforms.dtypes import cast_like
-from lstm_optax.transforms.scalars import Scalar, check_range
+from lstm_optax.transforms.scalars import Scalar
 
 __all__ = ["clip_gradients", "nadamw"]
 
@@ -58,13 +59,16 @@ def nadamw(
 
     Reference: Dahl et al., 2023, arXiv:2306.07179; Choi et al., 2019, arXiv:1910.05446, table 1.
     """
-    check_range("weight_decay", weight_decay)
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(b1=b1, b2=b2)
+    SIZE.check(eps=eps, eps_root=eps_root)
+    check_flags(debias=debias)
     direction, size = nesterov(ema(b1)), mean_square(b2)
     if debias:
         direction, size = unbias(direction, b1), unbias(size, b2)
     return optax.chain(
         precondition(direction, size, eps=eps, eps_root=eps_root),
-        keep_dtype(optax.add_decayed_weights(weight_decay, weight_decay_mask)),
+        decayed_weights(weight_decay, weight_decay_mask, mask_name="weight_decay_mask"),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -84,7 +88,7 @@ def clip_gradients(grad_clip: Scalar) -> optax.GradientTransformation:
 
     Reference: Dahl et al., 2023, arXiv:2306.07179, the NadamW baseline.
     """
-    check_range("grad_clip", grad_clip)
+    SIZE.check(grad_clip=grad_clip)
 
     def clip(updates, _):
         wide = [jnp.asarray(g, jnp.promote_types(g.dtype, float)) for g in jax.tree.leaves(updates)]

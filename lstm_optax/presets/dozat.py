@@ -2,6 +2,7 @@
 
 import optax
 
+from lstm_optax.checks import DECAY, RATE, SIZE
 from lstm_optax.transforms import (
     debias,
     dozat_momentum,
@@ -43,6 +44,9 @@ def nadam_2015(
 
     Reference: Dozat, 2015, "Incorporating Nesterov Momentum into Adam", Stanford CS229 report 054.
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(mu=mu, nu=nu)
+    SIZE.check(eps=eps)
     return optax.chain(
         precondition(dozat_momentum(mu, PSI), debias(mean_square(nu), nu), eps=eps),
         scale_by_learning_rate(learning_rate),
@@ -76,6 +80,9 @@ def nadam_2016(
 
     Reference: Dozat, 2016, ICLR workshop, "Incorporating Nesterov Momentum into Adam".
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(mu=mu, nu=nu)
+    SIZE.check(eps=eps)
     size = optax.chain(debias(mean_square(nu), nu), keep_dtype(optax.scale(nu)))
     return optax.chain(
         precondition(dozat_momentum(mu, PSI, scheduled_average=True), size, eps=eps),

@@ -2,6 +2,7 @@
 
 import optax
 
+from lstm_optax.checks import DECAY, RATE, SHARE, SIZE
 from lstm_optax.transforms import (
     centered_mean_square,
     precondition,
@@ -41,6 +42,10 @@ def rmsprop(
 
     Reference: Graves, 2013, arXiv:1308.0850, equations 38–45.
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(decay=decay)
+    SHARE.check(momentum=momentum)
+    SIZE.check(eps=eps)
     return optax.chain(
         precondition(optax.identity(), centered_mean_square(decay), eps_root=eps),
         scale_by_learning_rate(learning_rate),

@@ -2,6 +2,7 @@
 
 import optax
 
+from lstm_optax.checks import DECAY, RATE
 from lstm_optax.transforms import mean_square, precondition, scale_by_learning_rate
 from lstm_optax.transforms.scalars import Scalar
 
@@ -26,6 +27,8 @@ def rmsprop(
 
     Reference: Tieleman & Hinton, 2012, Coursera "Neural Networks for Machine Learning", lecture 6e.
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(decay=decay)
     return optax.chain(
         precondition(optax.identity(), mean_square(decay)), scale_by_learning_rate(learning_rate)
     )

@@ -7,33 +7,27 @@ decay the parameters (θ − η λ θ, never through the rule), and average them
 The arguments that all share:
 
 - weight_decay: λ ≥ 0, or None;
-- clipnorm, clipvalue, global_clipnorm: at most one of them: clip each leaf by its norm, each entry,
-  or all leaves by the norm of them all; 0 does not clip;
-- use_ema, ema_momentum, ema_overwrite_frequency: average the parameters; `eval_params` gives the
-  average from the state; after every so many steps it takes the place of the parameters;
-- loss_scale_factor: what the loss was multiplied with, or None.
+- clipnorm, clipvalue, global_clipnorm: ≥ 0, at most one of them: clip each leaf by its norm, each
+  entry, or all leaves by the norm of them all; 0 does not clip;
+- use_ema, ema_momentum in [0, 1], ema_overwrite_frequency ≥ 1 or None: average the parameters;
+  `eval_params` gives the average from the state; after every so many steps it takes the place of
+  the parameters;
+- loss_scale_factor: > 0, what the loss was multiplied with, or None.
 
 `name` is left out, and `gradient_accumulation_steps`, for which there is `optax.MultiSteps`. Keras
 keeps its moments in the parameters' dtype, where these are float32 or better.
 """
 
-import jax
-import jax.numpy as jnp
 import optax
 
-from lstm_optax.presets.links import (
-    clip_each_by_norm,
-    clip_together_by_norm,
-    decay_at_rate,
-    overwrite_parameters,
-    unbias_epsilon,
-)
+from lstm_optax.checks import DECAY, RATE, SHARE, SIZE, check_flags
+from lstm_optax.presets.keras_around import averaged, decayed, prepared
+from lstm_optax.presets.links import unbias_epsilon
 from lstm_optax.transforms import (
     centered_mean_square,
     debias,
     dozat_momentum,
     ema,
-    keep_dtype,
     mean_square,
     precondition,
     running_max,
@@ -41,8 +35,7 @@ from lstm_optax.transforms import (
 )
 from lstm_optax.transforms import momentum as heavy_ball
 from lstm_optax.transforms import nesterov as look_ahead
-from lstm_optax.transforms.averaging import average_parameters
-from lstm_optax.transforms.scalars import Scalar, check_range
+from lstm_optax.transforms.scalars import Scalar
 
 __all__ = ["Adam", "Nadam", "RMSprop", "SGD"]
 
@@ -75,14 +68,17 @@ def SGD(
 
     Reference: `keras.optimizers.SGD`, Keras 3.15; Polyak, 1964, doi:10.1016/0041-5553(64)90137-5.
     """
+    RATE.check(learning_rate=learning_rate)
+    SHARE.check(momentum=momentum)
+    check_flags(nesterov=nesterov)
     velocity = look_ahead(heavy_ball(momentum)) if nesterov else heavy_ball(momentum)
     rule = optax.chain(
-        *_prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
+        *prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
         scale_by_learning_rate(learning_rate),
         velocity,
-        *_decayed(learning_rate, weight_decay),
+        *decayed(learning_rate, weight_decay),
     )
-    return _averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
+    return averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
 
 
 def RMSprop(
@@ -120,15 +116,20 @@ def RMSprop(
 
     Reference: `keras.optimizers.RMSprop`, Keras 3.15; Tieleman & Hinton, 2012, lecture 6e.
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(rho=rho)
+    SHARE.check(momentum=momentum)
+    SIZE.check(epsilon=epsilon)
+    check_flags(centered=centered)
     size = centered_mean_square(rho) if centered else mean_square(rho)
     rule = optax.chain(
-        *_prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
+        *prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
         precondition(optax.identity(), size, eps_root=epsilon),
         scale_by_learning_rate(learning_rate),
         heavy_ball(momentum),
-        *_decayed(learning_rate, weight_decay),
+        *decayed(learning_rate, weight_decay),
     )
-    return _averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
+    return averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
 
 
 def Nadam(
@@ -166,14 +167,17 @@ def Nadam(
 
     Reference: `keras.optimizers.Nadam`, Keras 3.15; Dozat, 2015, report for Stanford's CS229.
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(beta_1=beta_1, beta_2=beta_2)
+    SIZE.check(epsilon=epsilon)
     direction = dozat_momentum(beta_1, 1.0)
     rule = optax.chain(
-        *_prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
+        *prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
         precondition(direction, debias(mean_square(beta_2), beta_2), eps=epsilon),
         scale_by_learning_rate(learning_rate),
-        *_decayed(learning_rate, weight_decay),
+        *decayed(learning_rate, weight_decay),
     )
-    return _averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
+    return averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
 
 
 def Adam(
@@ -212,69 +216,16 @@ def Adam(
 
     Reference: `keras.optimizers.Adam`, Keras 3.15; Kingma & Ba, 2015, arXiv:1412.6980.
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(beta_1=beta_1, beta_2=beta_2)
+    SIZE.check(epsilon=epsilon)
+    check_flags(amsgrad=amsgrad)
     direction = optax.chain(debias(ema(beta_1), beta_1), unbias_epsilon(beta_2))
     size = running_max(mean_square(beta_2)) if amsgrad else mean_square(beta_2)
     rule = optax.chain(
-        *_prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
+        *prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
         precondition(direction, size, eps=epsilon),
         scale_by_learning_rate(learning_rate),
-        *_decayed(learning_rate, weight_decay),
+        *decayed(learning_rate, weight_decay),
     )
-    return _averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
-
-
-def _prepared(
-    clipnorm: Scalar | None,
-    clipvalue: Scalar | None,
-    global_clipnorm: Scalar | None,
-    loss_scale_factor: Scalar | None,
-) -> list[optax.GradientTransformation]:
-    """What comes before the rule: unscale and clip."""
-    clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
-    given = {name: value for name, value in clips.items() if value is not None}
-    if len(given) > 1:
-        raise ValueError(f"only one of the clips may be set, but there are {', '.join(given)}")
-    links = []
-    if loss_scale_factor is not None:
-        links.append(_divided(loss_scale_factor))
-    if clipnorm is not None:
-        links.append(clip_each_by_norm(clipnorm))
-    if clipvalue is not None:
-        links.append(_clipped(clipvalue))
-    if global_clipnorm is not None:
-        links.append(clip_together_by_norm(global_clipnorm))
-    return links
-
-
-def _divided(scale: Scalar) -> optax.GradientTransformation:
-    return keep_dtype(optax.stateless(lambda u, _: jax.tree.map(lambda g: g / scale, u)))
-
-
-def _clipped(value: Scalar) -> optax.GradientTransformation:
-    check_range("clipvalue", value)
-    limit = jnp.where(jnp.asarray(value) > 0, value, jnp.inf)
-    clip = optax.stateless(lambda u, _: jax.tree.map(lambda g: jnp.clip(g, -limit, limit), u))
-    return keep_dtype(clip)
-
-
-def _decayed(
-    learning_rate: optax.ScalarOrSchedule, weight_decay: Scalar | None
-) -> list[optax.GradientTransformation]:
-    return [] if weight_decay is None else [decay_at_rate(learning_rate, weight_decay)]
-
-
-def _averaged(
-    rule: optax.GradientTransformationExtraArgs,
-    use_ema: bool,
-    ema_momentum: Scalar,
-    ema_overwrite_frequency: int | None,
-) -> optax.GradientTransformationExtraArgs:
-    """The rule with an average of the parameters around it, if there is to be one."""
-    if not use_ema:
-        return rule
-    check_range("ema_momentum", ema_momentum, 0, 1, closed=True)
-    average = average_parameters(rule, lambda count: jnp.where(count == 0, 1.0, 1 - ema_momentum))
-    if ema_overwrite_frequency is None:
-        return average
-    check_range("ema_overwrite_frequency", ema_overwrite_frequency, 1)
-    return overwrite_parameters(average, ema_overwrite_frequency)
+    return averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)

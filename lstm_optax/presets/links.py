@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import COUNT, DECAY, RATE, SIZE, check_transformations
 from lstm_optax.transforms.derivatives import root
 from lstm_optax.transforms.dtypes import cast_like
 from lstm_optax.transforms.scalars import (
     Scalar,
     as_schedule,
-    check_range,
     debias_factor,
     increment,
 )
@@ -47,7 +47,7 @@ def unbias_epsilon(decay: Scalar) -> optax.GradientTransformation:
 
     Reference: Kingma & Ba, 2015, arXiv:1412.6980, end of section 2.
     """
-    check_range("decay", decay, 0, 1)
+    DECAY.check(decay=decay)
 
     def init(params):
         del params
@@ -79,7 +79,8 @@ def decay_at_rate(
 
     Reference: `keras.optimizers.Optimizer`, Keras 3.15.
     """
-    check_range("weight_decay", weight_decay)
+    RATE.check(learning_rate=learning_rate)
+    SIZE.check(weight_decay=weight_decay)
     rate = as_schedule(learning_rate)
 
     def init(params):
@@ -98,7 +99,7 @@ def decay_at_rate(
 
 
 def overwrite_parameters(
-    average: optax.GradientTransformationExtraArgs, every: Scalar
+    average: optax.GradientTransformationExtraArgs, every: int
 ) -> optax.GradientTransformationExtraArgs:
     """Put the average in place of the parameters after every n-th step, as Keras can.
 
@@ -108,8 +109,13 @@ def overwrite_parameters(
       average: an average of the parameters around an optimizer, of state `AverageState`.
       every: n ≥ 1.
 
+    Raises:
+      ValueError: n is out of range, or `average` is no transformation.
+
     Reference: `keras.optimizers.Optimizer`, Keras 3.15, `ema_overwrite_frequency`.
     """
+    check_transformations(average=average)
+    COUNT.check(every=every)
 
     def update(updates, state, params=None, **extra_args):
         updates, new_state = average.update(updates, state, params, **extra_args)
@@ -136,7 +142,7 @@ def clip_each_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
 
     Reference: `keras.optimizers.Optimizer`, Keras 3.15.
     """
-    check_range("clipnorm", max_norm)
+    SIZE.check(max_norm=max_norm)
 
     def leaf(g):
         norm = root(jnp.sum(jnp.square(_wide(g))))
@@ -158,7 +164,7 @@ def clip_together_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
 
     Reference: `keras.optimizers.Optimizer`, Keras 3.15.
     """
-    check_range("global_clipnorm", max_norm)
+    SIZE.check(max_norm=max_norm)
 
     def clip(updates, _):
         squares = [jnp.sum(jnp.square(_wide(g))) for g in jax.tree.leaves(updates)]

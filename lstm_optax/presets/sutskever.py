@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import RATE, SHARE
 from lstm_optax.transforms import MomentumState, nesterov, scale_by_learning_rate
 from lstm_optax.transforms import momentum as heavy_ball
 from lstm_optax.transforms.dtypes import cast_like
-from lstm_optax.transforms.scalars import Scalar, check_range
+from lstm_optax.transforms.scalars import Scalar
 
 __all__ = ["classical_momentum", "eval_params", "momentum_schedule", "nesterov_momentum"]
 
@@ -25,7 +26,7 @@ def momentum_schedule(mu_max: Scalar = 0.99) -> optax.Schedule:
 
     Reference: Sutskever et al., 2013, ICML, equation 5.
     """
-    check_range("mu_max", mu_max, 0, 1, closed=True)
+    SHARE.check(mu_max=mu_max)
     return lambda count: jnp.minimum(1 - 0.5 / (jnp.asarray(count) // 250 + 1), mu_max)
 
 
@@ -38,13 +39,15 @@ def classical_momentum(
 
     Args:
       learning_rate: ε ≥ 0; a number, a traced scalar, or a schedule.
-      mu_max: where `momentum_schedule` ends; or a schedule in its place.
+      mu_max: in [0, 1], where `momentum_schedule` ends; or a schedule in its place.
 
     Raises:
       ValueError: a number is out of range.
 
     Reference: Sutskever et al., 2013, ICML, equations 1 and 2.
     """
+    RATE.check(learning_rate=learning_rate)
+    SHARE.or_schedule().check(mu_max=mu_max)
     return optax.chain(scale_by_learning_rate(learning_rate), heavy_ball(_schedule(mu_max)))
 
 
@@ -60,13 +63,15 @@ def nesterov_momentum(
 
     Args:
       learning_rate: ε ≥ 0; a number, a traced scalar, or a schedule.
-      mu_max: where `momentum_schedule` ends; or a schedule in its place.
+      mu_max: in [0, 1], where `momentum_schedule` ends; or a schedule in its place.
 
     Raises:
       ValueError: a number is out of range.
 
     Reference: Sutskever et al., 2013, ICML, equations 3 and 4.
     """
+    RATE.check(learning_rate=learning_rate)
+    SHARE.or_schedule().check(mu_max=mu_max)
     velocity = heavy_ball(_schedule(mu_max))
     return optax.chain(scale_by_learning_rate(learning_rate), nesterov(velocity))
 
@@ -82,10 +87,11 @@ def eval_params(
       mu_max: the optimizer's.
 
     Raises:
-      ValueError: the state is not one of `nesterov_momentum`.
+      ValueError: the state is not one of `nesterov_momentum`, or `mu_max` is out of range.
 
     Reference: Sutskever et al., 2013, ICML, section 2; Bengio et al., 2013, arXiv:1212.0901.
     """
+    SHARE.or_schedule().check(mu_max=mu_max)
     leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, MomentumState))
     found = [leaf for leaf in leaves if isinstance(leaf, MomentumState)]
     if len(found) != 1:

@@ -6,6 +6,7 @@ which TensorFlow updates no other entries, are not followed: here every entry de
 
 import optax
 
+from lstm_optax.checks import DECAY, RATE, SHARE, SIZE, check_flags
 from lstm_optax.presets.links import unbias_epsilon
 from lstm_optax.transforms import (
     centered_mean_square,
@@ -49,6 +50,11 @@ def RMSPropOptimizer(
 
     Reference: `tf.compat.v1.train.RMSPropOptimizer`; Tieleman & Hinton, 2012, lecture 6e.
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(decay=decay)
+    SHARE.check(momentum=momentum)
+    SIZE.check(epsilon=epsilon)
+    check_flags(centered=centered)
     estimator = centered_mean_square if centered else mean_square
     return optax.chain(
         precondition(optax.identity(), estimator(decay, initial=1.0), eps_root=epsilon),
@@ -76,6 +82,9 @@ def MomentumOptimizer(
 
     Reference: `tf.compat.v1.train.MomentumOptimizer`; Sutskever et al., 2013, ICML.
     """
+    RATE.check(learning_rate=learning_rate)
+    SHARE.check(momentum=momentum)
+    check_flags(use_nesterov=use_nesterov)
     velocity = heavy_ball(momentum)
     return optax.chain(
         look_ahead(velocity) if use_nesterov else velocity,
@@ -107,6 +116,9 @@ def AdamOptimizer(
 
     Reference: `tf.compat.v1.train.AdamOptimizer`; Kingma & Ba, 2015, arXiv:1412.6980.
     """
+    RATE.check(learning_rate=learning_rate)
+    DECAY.check(beta1=beta1, beta2=beta2)
+    SIZE.check(epsilon=epsilon)
     direction = optax.chain(debias(ema(beta1), beta1), unbias_epsilon(beta2))
     return optax.chain(
         precondition(direction, mean_square(beta2), eps=epsilon),

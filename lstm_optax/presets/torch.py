@@ -9,22 +9,23 @@ as `param_groups` are there.
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import ANY, RATE, SHARE, SIZE, check_flags
+from lstm_optax.presets.torch_checks import check_adaptive, check_nesterov
 from lstm_optax.transforms import (
-    centered_mean_square,
-    damped_momentum,
     debias,
     dozat_momentum,
     ema,
-    keep_dtype,
     mean_square,
     precondition,
     running_max,
     scale_by_learning_rate,
 )
-from lstm_optax.transforms import momentum as heavy_ball
 from lstm_optax.transforms import nesterov as look_ahead
 from lstm_optax.transforms.averaging import average_parameters
-from lstm_optax.transforms.scalars import Scalar, as_schedule, check_range
+from lstm_optax.transforms.decay import decayed_weights
+from lstm_optax.transforms.directions import damped_ball, heavy_ball
+from lstm_optax.transforms.scalars import Scalar, as_schedule
+from lstm_optax.transforms.second_moment import averaged_square, averaged_variance
 
 __all__ = ["ASGD", "Adam", "AdamW", "NAdam", "RMSprop", "SGD"]
 
@@ -45,27 +46,28 @@ def SGD(
 
     Args:
       lr: η ≥ 0; a number, a traced scalar, or a schedule.
-      momentum: μ in [0, 1].
-      dampening: d in [0, 1]; without effect at μ = 0.
+      momentum: μ ≥ 0.
+      dampening: d, any number; without effect at μ = 0.
       weight_decay: λ ≥ 0, added to the gradient.
-      nesterov: look one step ahead; only with d = 0.
+      nesterov: look one step ahead; only with μ > 0 and d = 0.
       maximize: ascend.
 
     Raises:
-      ValueError: a number is out of range, or `nesterov` comes with dampening.
+      ValueError: a number is out of range, or `nesterov` comes without momentum or with dampening.
 
     Reference: `torch.optim.SGD`, PyTorch 2.13; Sutskever et al., 2013, ICML.
     """
-    check_range("momentum", momentum, 0, 1, closed=True)
-    check_range("dampening", dampening, 0, 1, closed=True)
+    RATE.check(lr=lr)
+    SIZE.check(momentum=momentum, weight_decay=weight_decay)
+    ANY.check(dampening=dampening)
+    check_flags(nesterov=nesterov, maximize=maximize)
     if nesterov:
-        if isinstance(dampening, (int, float)) and dampening != 0:
-            raise ValueError(f"dampening is {dampening}, but nesterov asks for none: set it to 0")
+        check_nesterov(momentum, dampening)
         velocity = look_ahead(heavy_ball(momentum))
     else:
-        velocity = damped_momentum(momentum, dampening * (momentum != 0))
+        velocity = damped_ball(momentum, dampening * (momentum != 0))
     return optax.chain(
-        _signed(maximize), _decayed(weight_decay), velocity, scale_by_learning_rate(lr)
+        _signed(maximize), decayed_weights(weight_decay), velocity, scale_by_learning_rate(lr)
     )
 
 
@@ -89,10 +91,10 @@ def RMSprop(
 
     Args:
       lr: η ≥ 0; a number, a traced scalar, or a schedule.
-      alpha: α in [0, 1).
+      alpha: α in [0, 1].
       eps: ε ≥ 0, in units of the gradient.
       weight_decay: λ ≥ 0, added to the gradient.
-      momentum: μ in [0, 1].
+      momentum: μ ≥ 0.
       centered: divide by the root of the variance, ν minus the squared mean gradient.
       maximize: ascend.
 
@@ -101,10 +103,14 @@ def RMSprop(
 
     Reference: `torch.optim.RMSprop`, PyTorch 2.13; Graves, 2013, arXiv:1308.0850.
     """
-    size = centered_mean_square(alpha) if centered else mean_square(alpha)
+    RATE.check(lr=lr)
+    SHARE.check(alpha=alpha)
+    SIZE.check(eps=eps, weight_decay=weight_decay, momentum=momentum)
+    check_flags(centered=centered, maximize=maximize)
+    size = averaged_variance(alpha) if centered else averaged_square(alpha)
     return optax.chain(
         _signed(maximize),
-        _decayed(weight_decay),
+        decayed_weights(weight_decay),
         precondition(optax.identity(), size, eps=eps),
         heavy_ball(momentum),
         scale_by_learning_rate(lr),
@@ -143,7 +149,9 @@ def NAdam(
 
     Reference: `torch.optim.NAdam`, PyTorch 2.13; Dozat, 2016, ICLR workshop.
     """
-    b1, b2 = betas
+    b1, b2 = check_adaptive(lr, betas, eps, weight_decay)
+    SIZE.check(momentum_decay=momentum_decay)
+    check_flags(decoupled_weight_decay=decoupled_weight_decay, maximize=maximize)
     direction = dozat_momentum(b1, momentum_decay)
     rule = precondition(direction, debias(mean_square(b2), b2), eps=eps)
     return _adaptive(rule, lr, weight_decay, decoupled_weight_decay, maximize)
@@ -181,7 +189,8 @@ def Adam(
 
     Reference: `torch.optim.Adam`, PyTorch 2.13; Kingma & Ba, 2015, arXiv:1412.6980.
     """
-    b1, b2 = betas
+    b1, b2 = check_adaptive(lr, betas, eps, weight_decay)
+    check_flags(amsgrad=amsgrad, maximize=maximize, decoupled_weight_decay=decoupled_weight_decay)
     size = running_max(mean_square(b2)) if amsgrad else mean_square(b2)
     rule = precondition(debias(ema(b1), b1), debias(size, b2), eps=eps)
     return _adaptive(rule, lr, weight_decay, decoupled_weight_decay, maximize)
@@ -249,8 +258,9 @@ def ASGD(
 
     Reference: `torch.optim.ASGD`, PyTorch 2.13; Polyak & Juditsky, 1992, doi:10.1137/0330046.
     """
-    for name, value in {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0}.items():
-        check_range(name, value)
+    RATE.check(lr=lr)
+    SIZE.check(lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay)
+    check_flags(maximize=maximize)
     schedule = as_schedule(lr)
 
     def rate(count):
@@ -259,8 +269,8 @@ def ASGD(
 
     descent = optax.chain(
         _signed(maximize),
-        _decayed(weight_decay),
-        _decayed(lambd),
+        decayed_weights(weight_decay),
+        decayed_weights(lambd),
         scale_by_learning_rate(rate),
     )
     return average_parameters(descent, lambda count: 1 / jnp.maximum(1, count - t0))
@@ -268,11 +278,6 @@ def ASGD(
 
 def _signed(maximize: bool) -> optax.GradientTransformation:
     return optax.scale(-1.0) if maximize else optax.identity()
-
-
-def _decayed(weight_decay: Scalar) -> optax.GradientTransformation:
-    check_range("weight_decay", weight_decay)
-    return keep_dtype(optax.add_decayed_weights(weight_decay))
 
 
 def _adaptive(
@@ -283,6 +288,6 @@ def _adaptive(
     maximize: bool,
 ) -> optax.GradientTransformationExtraArgs:
     """The chain of an adaptive rule, its decay before or after the division."""
-    decayed = _decayed(weight_decay)
+    decayed = decayed_weights(weight_decay)
     links = (rule, decayed) if decoupled else (decayed, rule)
     return optax.chain(_signed(maximize), *links, scale_by_learning_rate(lr))

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import DECAY, SIZE, check_transformations
 from lstm_optax.transforms.dtypes import accumulate, moments_like
 from lstm_optax.transforms.scalars import (
     Scalar,
-    check_range,
     complement,
     debias_factor,
     increment,
@@ -100,7 +100,8 @@ def polyak_average(
 
     Reference: Polyak & Juditsky, 1992, doi:10.1137/0330046.
     """
-    check_range("start", start)
+    check_transformations(inner=inner)
+    SIZE.check(start=start)
     return average_parameters(inner, lambda count: 1 / jnp.maximum(1.0, count + 1 - start))
 
 
@@ -123,7 +124,8 @@ def ema_average(
 
     Reference: Kingma & Ba, 2015, arXiv:1412.6980, section 7.2.
     """
-    check_range("decay", decay, 0, 1)
+    check_transformations(inner=inner)
+    DECAY.check(decay=decay)
 
     def weight(count):
         exact = complement(decay) / debias_factor(decay, count + 1)

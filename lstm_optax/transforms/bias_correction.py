@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import DECAY, check_transformations
 from lstm_optax.transforms.dtypes import cast_like
-from lstm_optax.transforms.scalars import Scalar, check_range, debias_factor, increment
+from lstm_optax.transforms.scalars import Scalar, debias_factor, increment
 
 
 class DebiasState(NamedTuple):
@@ -38,7 +39,8 @@ def debias(
 
     Reference: Kingma & Ba, 2015, arXiv:1412.6980, section 3.
     """
-    check_range("decay", decay, 0, 1)
+    check_transformations(inner=inner)
+    DECAY.check(decay=decay)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import BOUND, LENGTH, SHARE, check_choice
 from lstm_optax.transforms.derivatives import root
-from lstm_optax.transforms.scalars import Scalar, check_range, increment, scalar
+from lstm_optax.transforms.scalars import Scalar, increment, scalar
 
 NonFinite = Literal["pass", "zero"]
 
@@ -45,8 +46,8 @@ def clip_by_global_norm(
 
     Reference: Pascanu, Mikolov & Bengio, 2013, arXiv:1211.5063, algorithm 1.
     """
-    check_range("max_norm", max_norm, closed=True)
-    _check_nonfinite(nonfinite)
+    BOUND.check(max_norm=max_norm)
+    check_choice("nonfinite", nonfinite, get_args(NonFinite))
 
     def init(params):
         del params
@@ -83,7 +84,7 @@ def clip_by_norm_quantile(
     Args:
       quantile: in [0, 1]; where the norms neither rise nor fall, about so large a share of the
         steps is not clipped.
-      window: how many norms to remember, at least 1; a structural number.
+      window: how many norms to remember, ≥ 1; a structural number.
       nonfinite: as in `clip_by_global_norm`.
 
     Raises:
@@ -91,9 +92,9 @@ def clip_by_norm_quantile(
 
     Reference: Seetharaman et al., 2020, arXiv:2007.14469, "AutoClip", over a window here.
     """
-    check_range("quantile", quantile, 0, 1, closed=True)
-    check_range("window", window, 1)
-    _check_nonfinite(nonfinite)
+    SHARE.check(quantile=quantile)
+    LENGTH.check(window=window)
+    check_choice("nonfinite", nonfinite, get_args(NonFinite))
 
     def init(params):
         del params
@@ -215,8 +216,3 @@ def _no_clips() -> ClipByGlobalNormState:
         clipped=jnp.zeros([], jnp.int32),
         nonfinite=jnp.zeros([], jnp.int32),
     )
-
-
-def _check_nonfinite(nonfinite: str) -> None:
-    if nonfinite not in get_args(NonFinite):
-        raise ValueError(f"nonfinite is {nonfinite!r}, but must be 'pass' or 'zero'")

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import DECAY, SHARE
 from lstm_optax.transforms.dtypes import accumulate, cast_like, moments_like
-from lstm_optax.transforms.scalars import Scalar, as_schedule, check_range, complement, increment
+from lstm_optax.transforms.scalars import Scalar, as_schedule, complement, increment
 
 
 class MomentumState(NamedTuple):
@@ -34,7 +35,12 @@ def momentum(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 
     Reference: Polyak, 1964, doi:10.1016/0041-5553(64)90137-5.
     """
-    check_range("decay", decay, 0, 1, closed=True)
+    SHARE.or_schedule().check(decay=decay)
+    return heavy_ball(decay)
+
+
+def heavy_ball(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Return `momentum` for any number β, for a source that takes more than [0, 1]."""
     beta = as_schedule(decay)
 
     def init(params):
@@ -74,7 +80,7 @@ def ema(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 
     Reference: Kingma & Ba, 2015, arXiv:1412.6980.
     """
-    check_range("decay", decay, 0, 1)
+    DECAY.or_schedule().check(decay=decay)
     beta = as_schedule(decay)
 
     def init(params):
@@ -113,8 +119,12 @@ def damped_momentum(decay: Scalar, dampening: Scalar) -> optax.GradientTransform
 
     Reference: `torch.optim.SGD`, PyTorch 2.13.
     """
-    check_range("decay", decay, 0, 1, closed=True)
-    check_range("dampening", dampening, 0, 1, closed=True)
+    SHARE.check(decay=decay, dampening=dampening)
+    return damped_ball(decay, dampening)
+
+
+def damped_ball(decay: Scalar, dampening: Scalar) -> optax.GradientTransformation:
+    """Return `damped_momentum` for any numbers, for a source that takes more than [0, 1]."""
 
     def init(params):
         return DampedMomentumState(jnp.zeros([], jnp.int32), moments_like(params))

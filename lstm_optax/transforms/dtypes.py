@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import check_transformations
 from lstm_optax.transforms.scalars import Scalar
 
 
@@ -41,7 +42,11 @@ def keep_dtype(inner: optax.GradientTransformation) -> optax.GradientTransformat
 
     Optax's links promote: a traced float32 learning rate makes a bfloat16 update float32, and so
     does decay of float32 weights. Wrapped, they leave the dtypes of a chain as they were.
+
+    Raises:
+      ValueError: `inner` is no transformation.
     """
+    check_transformations(inner=inner)
     inner = optax.with_extra_args_support(inner)
 
     def update(updates, state, params=None, **extra_args):

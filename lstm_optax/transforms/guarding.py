@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.transforms.scalars import Scalar, check_range, increment
+from lstm_optax.checks import Range, check_transformations
+from lstm_optax.transforms.scalars import Scalar, increment
 
 
 class GuardState(NamedTuple):
@@ -41,7 +42,8 @@ def guard(
     Reference: none; the counterpart of the skipped steps of mixed precision, Micikevicius et al.,
     2018, arXiv:1710.03740, section 3.2.
     """
-    check_range("give_up_after", give_up_after, 1)
+    check_transformations(inner=inner)
+    Range(1).check(give_up_after=give_up_after)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import BOUND, DECAY, check_flags, check_transformations
 from lstm_optax.transforms.dtypes import accumulate, moments_like
-from lstm_optax.transforms.scalars import Scalar, check_range, complement, increment, scalar
+from lstm_optax.transforms.scalars import Scalar, complement, increment, scalar
 
 
 class NesterovState(NamedTuple):
@@ -28,8 +29,12 @@ def nesterov(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     Args:
       inner: an estimator of the direction.
 
+    Raises:
+      ValueError: `inner` is no transformation.
+
     Reference: Nesterov, 1983; Sutskever et al., 2013, ICML, section 2.
     """
+    check_transformations(inner=inner)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
@@ -74,8 +79,9 @@ def dozat_momentum(
 
     Reference: Dozat, 2016, ICLR workshop, "Incorporating Nesterov Momentum into Adam".
     """
-    check_range("decay", decay, 0, 1)
-    check_range("psi", psi, closed=True)
+    DECAY.check(decay=decay)
+    BOUND.check(psi=psi)
+    check_flags(scheduled_average=scheduled_average)
 
     def momentum_at(t):
         warm = 0.5 * jnp.power(0.96, psi * scalar(t))

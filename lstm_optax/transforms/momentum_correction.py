@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import RATE, SHARE
 from lstm_optax.transforms.dtypes import accumulate, cast_like, moments_like
 from lstm_optax.transforms.scalars import (
     Scalar,
     as_schedule,
-    check_range,
     increment,
     scalar,
 )
@@ -44,8 +44,8 @@ def corrected_momentum(
 
     Reference: Goyal et al., 2017, arXiv:1706.02677, section 3, remark 2.
     """
-    check_range("decay", decay, 0, 1, closed=True)
-    check_range("learning_rate", learning_rate)
+    SHARE.check(decay=decay)
+    RATE.check(learning_rate=learning_rate)
     rate_at = as_schedule(learning_rate)
 
     def init(params):

@@ -1,14 +1,15 @@
 """Muon's direction of a matrix, from Optax, with the dtypes of this library."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from lstm_optax.checks import DECAY, SIZE
 from lstm_optax.transforms.dtypes import cast_like, keep_dtype, moments_like
-from lstm_optax.transforms.scalars import Scalar, check_range
+from lstm_optax.transforms.scalars import Scalar
 
 
 def muon_direction(momentum: Scalar, rms: Scalar) -> optax.GradientTransformation:
@@ -28,20 +29,21 @@ def muon_direction(momentum: Scalar, rms: Scalar) -> optax.GradientTransformatio
 
     Reference: Jordan et al., 2024, "Muon"; the scale of Liu et al., 2025, arXiv:2502.16982.
     """
-    check_range("momentum", momentum, 0, 1)
-    check_range("rms", rms)
+    DECAY.check(momentum=momentum)
+    SIZE.check(rms=rms)
     inner = optax.contrib.scale_by_muon(beta=momentum)
 
     def init(params):
         return inner.init(moments_like(params))
 
-    def update(updates, state, params=None):
+    def update(updates, state: Any, params=None):
         del params
         wide = cast_like(updates, moments_like(updates))
         still = jax.tree.map(_is_zero, wide, state.mu)
         # a norm of 0 has no derivative: what does not move is replaced, before and after
-        u, new_state = inner.update(_where(still, 1, wide), state)
-        u, new_state = _where(still, 0, u), new_state._replace(mu=_where(still, 0, new_state.mu))
+        u, after = inner.update(_where(still, 1, wide), state)
+        u, mu = _where(still, 0, u), _where(still, 0, cast(Any, after).mu)
+        new_state = state._replace(count=cast(Any, after).count, mu=mu)
         scaled = jax.tree.map(lambda u: rms * max(u.shape) ** 0.5 * u, u)
         return scaled, cast_like(new_state, state)  # a traced momentum may be wider
 

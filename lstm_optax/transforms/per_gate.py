@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import check_transformations
 from lstm_optax.gates import GATES, KINDS, GateMap, GatePart
 from lstm_optax.gates.finding import gate_finder
 
@@ -51,6 +52,10 @@ def by_gate(
     if isinstance(tx, Mapping):
         _check_keys(tx, others)
     by_key = tx if isinstance(tx, Mapping) else {EVERY_BLOCK: tx}
+    for key, one in by_key.items():
+        check_transformations(**{f"tx[{key!r}]" if by_key is tx else "tx": one})
+    if others is not None:
+        check_transformations(others=others)
     rules: Rules = {key: optax.with_extra_args_support(one) for key, one in by_key.items()}
     rest_tx = optax.with_extra_args_support(others or tx)  # pyright: ignore[reportArgumentType]
     find = gate_finder(gates)

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import jax
 import optax
 
+from lstm_optax.checks import SIZE, check_transformations
 from lstm_optax.transforms import derivatives
 from lstm_optax.transforms.dtypes import cast_like
-from lstm_optax.transforms.scalars import Scalar, check_range
+from lstm_optax.transforms.scalars import Scalar
 
 
 class PreconditionState(NamedTuple):
@@ -43,8 +44,8 @@ def precondition(
 
     Reference: Tieleman & Hinton, 2012, Coursera lecture 6e.
     """
-    check_range("eps", eps)
-    check_range("eps_root", eps_root)
+    check_transformations(direction=direction, second_moment=second_moment)
+    SIZE.check(eps=eps, eps_root=eps_root)
     direction = optax.with_extra_args_support(direction)
     second_moment = optax.with_extra_args_support(second_moment)
 

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import RATE
 from lstm_optax.transforms.dtypes import keep_dtype
-from lstm_optax.transforms.scalars import check_range, scalar
+from lstm_optax.transforms.scalars import scalar
 
 
 def scale_by_learning_rate(
@@ -25,7 +26,7 @@ def scale_by_learning_rate(
     Raises:
       ValueError: η is a number that is negative or not finite.
     """
-    check_range("learning_rate", learning_rate)
+    RATE.check(learning_rate=learning_rate)
     return keep_dtype(optax.scale_by_learning_rate(learning_rate))
 
 

@@ -40,17 +40,3 @@ def increment(count: jax.Array) -> jax.Array:
 def as_schedule(value: optax.ScalarOrSchedule) -> Callable[[jax.Array], Any]:
     """Return `value` as a function of the count, whether it is a number or a schedule."""
     return value if callable(value) else lambda count: value
-
-
-def check_range(
-    name: str, value: object, low: float = 0.0, high: float = float("inf"), *, closed: bool = False
-) -> None:
-    """Raise ValueError unless low ≤ value < high (≤ high if `closed`).
-
-    Only a Python number is looked at: a traced one has no value yet, a schedule none at all.
-    """
-    if not isinstance(value, _NUMBERS):
-        return
-    if not (low <= value < high or (closed and value == high)):
-        interval = f"[{low:g}, {high:g}{']' if closed else ')'}"
-        raise ValueError(f"{name} is {value}, but must lie in {interval}")

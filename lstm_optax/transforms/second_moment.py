@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import DECAY, SIZE, check_transformations
 from lstm_optax.transforms.derivatives import root
 from lstm_optax.transforms.dtypes import accumulate, moments_like
-from lstm_optax.transforms.scalars import Scalar, check_range, complement
+from lstm_optax.transforms.scalars import Scalar, complement
 
 
 class MeanSquareState(NamedTuple):
@@ -34,8 +35,13 @@ def mean_square(decay: Scalar, *, initial: Scalar = 0.0) -> optax.GradientTransf
 
     Reference: Tieleman & Hinton, 2012, Coursera lecture 6e, "RMSprop".
     """
-    check_range("decay", decay, 0, 1)
-    check_range("initial", initial)
+    DECAY.check(decay=decay)
+    SIZE.check(initial=initial)
+    return averaged_square(decay, initial)
+
+
+def averaged_square(decay: Scalar, initial: Scalar = 0.0) -> optax.GradientTransformation:
+    """Return `mean_square` for any numbers, for a source that takes ρ = 1."""
 
     def init(params):
         return MeanSquareState(moments_like(params, initial))
@@ -80,9 +86,15 @@ def centered_mean_square(
     Reference: Graves, 2013, arXiv:1308.0850, equations 38–40; the recurrence is West, 1979,
     doi:10.1145/359146.359153, with exponential weights.
     """
-    check_range("decay", decay, 0, 1)
-    check_range("initial", initial)
-    check_range("floor", floor)
+    DECAY.check(decay=decay)
+    SIZE.check(initial=initial, floor=floor)
+    return averaged_variance(decay, initial, floor)
+
+
+def averaged_variance(
+    decay: Scalar, initial: Scalar = 0.0, floor: Scalar = 0.0
+) -> optax.GradientTransformation:
+    """Return `centered_mean_square` for any numbers, for a source that takes ρ = 1."""
 
     def init(params):
         return CenteredMeanSquareState(moments_like(params), moments_like(params, initial))
@@ -120,7 +132,7 @@ def sum_square(initial: Scalar = 0.0) -> optax.GradientTransformation:
 
     Reference: Duchi, Hazan & Singer, 2011, JMLR 12, "Adagrad".
     """
-    check_range("initial", initial)
+    SIZE.check(initial=initial)
 
     def init(params):
         return SumSquareState(moments_like(params, initial))
@@ -151,8 +163,12 @@ def running_max(inner: optax.GradientTransformation) -> optax.GradientTransforma
     Args:
       inner: an estimator of a size, which is never negative.
 
+    Raises:
+      ValueError: `inner` is no transformation.
+
     Reference: Reddi, Kale & Kumar, 2018, arXiv:1904.09237.
     """
+    check_transformations(inner=inner)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):

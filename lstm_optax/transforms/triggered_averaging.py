@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import LENGTH, check_transformations
 from lstm_optax.transforms.averaging import AverageState, advance_average, initial_average
 from lstm_optax.transforms.scalars import Scalar, increment, scalar
 
@@ -43,8 +44,8 @@ def triggered_average(
 
     Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, section 5, by the authors' code.
     """
-    if nonmonotone < 1:
-        raise ValueError(f"nonmonotone is {nonmonotone}, but must be at least 1")
+    check_transformations(inner=inner)
+    LENGTH.check(nonmonotone=nonmonotone)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):

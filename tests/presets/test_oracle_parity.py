@@ -65,8 +65,8 @@ def test_mask_of_algoperf():
     "build, match",
     [
         (lambda: torch.SGD(momentum=0.9, dampening=0.1, nesterov=True), "dampening is 0.1"),
-        (lambda: torch.SGD(lr=-1), "learning_rate is -1"),
-        (lambda: torch.Adam(betas=(1.0, 0.9)), "decay is 1.0"),
+        (lambda: torch.SGD(lr=-1), "^lr is -1"),
+        (lambda: torch.Adam(betas=(1.0, 0.9)), r"^betas\[0\] is 1.0"),
         (lambda: torch.AdamW(weight_decay=-1), "weight_decay is -1"),
         (lambda: torch.ASGD(t0=-1), "t0 is -1"),
         (lambda: keras.SGD(clipnorm=1.0, clipvalue=1.0), "clipnorm, clipvalue"),

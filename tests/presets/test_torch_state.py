@@ -246,7 +246,7 @@ def changed(name, index=None, drop=None, **new):
         ("Adam", None, dict(names=["w", "w"]), "must be as many and differ"),
         ("Adam", None, dict(names=["w", "c"]), r"params has \['b'\], which the names"),
         ("Adam", None, dict(params={"lstm": PARAMS}), "flat dict of arrays"),
-        ("Adam", None, dict(lr=-1.0), "learning_rate is -1"),
+        ("Adam", None, dict(lr=-1.0), "^lr is -1"),
     ],
 )
 def test_what_does_not_fit_is_named(name, state_dict, arguments, match):

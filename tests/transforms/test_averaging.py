@@ -241,8 +241,11 @@ def test_another_tree_is_an_error():
 
 def test_numbers_and_parameters_that_cannot_be_are_named():
     for make, message in (
-        (lambda: lo.polyak_average(lo.sgd(0.1), start=-1), r"start is -1, but must lie in \[0"),
-        (lambda: lo.ema_average(lo.sgd(0.1), 1.0), r"decay is 1.0, but must lie in \[0, 1\)"),
+        (lambda: lo.polyak_average(lo.sgd(0.1), start=-1), r"start is -1, but must be a number of"),
+        (
+            lambda: lo.ema_average(lo.sgd(0.1), 1.0),
+            r"decay is 1.0, but must be a number in \[0, 1\)",
+        ),
         (lambda: lo.triggered_average(lo.sgd(0.1), nonmonotone=0), "nonmonotone is 0, but must"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -199,7 +199,7 @@ def test_nadamw_decays_only_what_its_mask_names():
     ],
 )
 def test_a_number_out_of_range_is_named(make, name):
-    with pytest.raises(ValueError, match=rf"{name} is .*must lie in"):
+    with pytest.raises(ValueError, match=rf"{name} is .*must be a number"):
         make()
 
 
