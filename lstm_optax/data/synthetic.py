@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_optax.checks import Range
+
 
 class Sequences(NamedTuple):
     """A batch of whole sequences, time-major: T steps of B rows."""
@@ -200,5 +202,4 @@ def _one_hot(symbols: NDArray[np.integer], count: int) -> NDArray[np.float32]:
 
 
 def _check(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} is {value}, but must be at least {least}")
+    Range(least, whole=True, static=True).check(**{name: value})

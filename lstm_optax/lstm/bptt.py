@@ -1,11 +1,13 @@
 """Clipping the gradient inside back-propagation through time, at every step."""
 
+import math
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
+
+from lstm_optax.checks import BOUND, TRACED, Range, concrete
 
 Number: TypeAlias = float | jax.Array
 Bound: TypeAlias = Number | tuple[Number, Number]
@@ -24,11 +26,13 @@ def clip_cotangent(x: Any, low: Number, high: Number) -> Any:
       low, high: numbers with low ≤ high, traced or not.
 
     Raises:
-      ValueError: low is above high, or one of them is NaN.
+      ValueError: low is above high, or one of them is no number.
 
     Reference: Graves, 2013, arXiv:1308.0850, section 2.1.
     """
-    if _known(low) and _known(high) and not low <= high:
+    Range(-math.inf, closed=True).check(low=low, high=high)
+    ends = concrete(low), concrete(high)
+    if TRACED not in ends and ends[0] > ends[1]:
         raise ValueError(f"the bounds are {low} and {high}, but low must be at most high")
     return jax.tree.map(lambda leaf: _by_value(leaf, low, high) if _is_real(leaf) else leaf, x)
 
@@ -54,10 +58,7 @@ def clip_cotangent_norm(x: Any, max_norm: Number, *, axis: int | None = -1) -> A
 
     Reference: Pascanu, Mikolov & Bengio, 2013, arXiv:1211.5063, algorithm 1, at every step here.
     """
-    if np.shape(max_norm) or isinstance(max_norm, str):
-        raise ValueError(f"max_norm is {max_norm!r}, but must be one number")
-    if _known(max_norm) and not max_norm >= 0:
-        raise ValueError(f"max_norm is {max_norm}, but must be 0 or more")
+    BOUND.check(max_norm=max_norm)
     return jax.tree.map(lambda leaf: _by_norm(axis, leaf, max_norm) if _is_real(leaf) else leaf, x)
 
 
@@ -183,10 +184,6 @@ def _by_norm(axis, x, max_norm):
 
 def _is_real(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-
-
-def _known(value: Any) -> bool:
-    return isinstance(value, int | float | np.number)
 
 
 def _pair(bound: Bound) -> tuple[Number, Number]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lstm_optax.checks import LENGTH
 from lstm_optax.gates import GATES
 from lstm_optax.lstm.bptt import norm
 
@@ -66,9 +67,7 @@ def probe(
     Raises:
       ValueError: a count below 1.
     """
-    for name, count in dict(time=time, batch=batch, layers=layers).items():
-        if count < 1:
-            raise ValueError(f"{name} is {count}, but must be at least 1")
+    LENGTH.check(time=time, batch=batch, layers=layers)
     return jax.grad(loss)(tuple(GradientFlow.zeros(time, batch) for _ in range(layers)))
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from lstm_optax.checks import ANY, Range
 from lstm_optax.gates import GateBlock, GateMap
 from lstm_optax.gates.finding import gate_finder
 
@@ -30,10 +31,11 @@ def init_forget_bias(
       gates: as in `by_gate`.
 
     Raises:
-      ValueError: an LSTM has no bias, or as `find_gates`.
+      ValueError: the value is no finite number, an LSTM has no bias, or as `find_gates`.
 
     Reference: Jozefowicz, Zaremba & Sutskever, 2015, ICML.
     """
+    ANY.check(value=value)
     return _set_biases(params, lambda cell, size: {"forget": jnp.full(size, value)}, gates)
 
 
@@ -58,8 +60,7 @@ def init_chrono(
 
     Reference: Tallec & Ollivier, 2018, arXiv:1804.11188.
     """
-    if not max_time >= 2:
-        raise ValueError(f"max_time is {max_time}, but must be at least 2 time steps")
+    Range(2).check(max_time=max_time)
 
     def draw(cell, size):
         u = jax.random.uniform(jax.random.fold_in(key, cell), size, maxval=max_time - 1, minval=1.0)
@@ -82,10 +83,11 @@ def init_orthogonal(
       gates: as in `by_gate`.
 
     Raises:
-      ValueError: as `find_gates`.
+      ValueError: the scale is no finite number, or as `find_gates`.
 
     Reference: Saxe, McClelland & Ganguli, 2014, arXiv:1312.6120.
     """
+    ANY.check(scale=scale)
     found = gate_finder(gates)(params)
     number = {name: i for i, name in enumerate(_names(found))}
     orthogonal = jax.nn.initializers.orthogonal(scale)

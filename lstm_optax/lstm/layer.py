@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from lstm_optax.checks import ANY, LENGTH, check_flags
 from lstm_optax.lstm.bptt import check_cotangent_clip
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.convert.methods import Conversions
@@ -72,12 +73,13 @@ class LSTM(Conversions, nnx.Module):
         time_major: bool = True,
         rngs: nnx.Rngs,
     ):
-        sizes = dict(
+        LENGTH.check(
             in_features=in_features, hidden_features=hidden_features, num_layers=num_layers
         )
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}, but must be at least 1")
+        ANY.check(forget_bias=forget_bias)
+        check_flags(
+            bidirectional=bidirectional, locked_dropout=locked_dropout, time_major=time_major
+        )
         find_backend(backend)
         check_gradient(gradient)
         check_cotangent_clip(cotangent_clip)

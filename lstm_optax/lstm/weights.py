@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from lstm_optax.checks import DECAY
 from lstm_optax.gates import GATES, gate_slice
 from lstm_optax.lstm.cell import LSTMParams
 
@@ -48,6 +49,5 @@ def make_dropout(name: str, rate: float, *, locked: bool = False) -> nnx.Dropout
     Raises:
       ValueError: a rate out of range; it says `name`.
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"{name} is {rate}, but must lie in [0, 1)")
+    DECAY.check(**{name: rate})
     return nnx.Dropout(rate, broadcast_dims=(0,) if locked else ())

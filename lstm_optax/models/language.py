@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from lstm_optax.checks import LENGTH, check_flags
 from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
 from lstm_optax.lstm.reference import Clip, Gradient
@@ -70,8 +71,8 @@ class LanguageModel(nnx.Module):
         gradient: Gradient = "stored",
         rngs: nnx.Rngs,
     ):
-        if vocabulary < 1:
-            raise ValueError(f"vocabulary is {vocabulary}, but must be at least 1")
+        LENGTH.check(vocabulary=vocabulary, embedding_features=embedding_features)
+        check_flags(tied=tied)
         if tied and embedding_features != hidden_features:
             raise ValueError(
                 f"a tied embedding needs embedding_features equal to hidden_features, "

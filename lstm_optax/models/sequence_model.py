@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from lstm_optax.checks import LENGTH, check_flags
 from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
 
@@ -36,8 +37,8 @@ class SequenceModel(nnx.Module):
         rngs: nnx.Rngs,
         **options: Any,
     ):
-        if out_features < 1:
-            raise ValueError(f"out_features is {out_features}, but must be at least 1")
+        LENGTH.check(out_features=out_features)
+        check_flags(every_step=every_step)
         self.lstm = LSTM(in_features, hidden_features, **options, rngs=rngs)
         self.every_step = every_step
         self.output = nnx.Linear(

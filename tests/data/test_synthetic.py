@@ -171,13 +171,19 @@ def test_a_task_is_solved_at_a_twentieth_of_the_know_nothing_score(task):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: lo.adding(1), "length is 1, but must be at least 2"),
-        (lambda: lo.temporal_order(9), "length is 9, but must be at least 10"),
-        (lambda: lo.copy_memory(0), "delay is 0, but must be at least 1"),
-        (lambda: lo.delayed_xor(-1), "delay is -1, but must be at least 1"),
-        (lambda: lo.adding()(-1, batch=2), "position is -1, but must be at least 0"),
-        (lambda: lo.adding()(0, batch=0), "batch is 0, but must be at least 1"),
-        (lambda: lo.adding()(0, batch=2, seed=-3), "seed is -3, but must be at least 0"),
+        (lambda: lo.adding(1), "length is 1, but must be a whole number of at least 2"),
+        (lambda: lo.temporal_order(9), "length is 9, but must be a whole number of at least 10"),
+        (lambda: lo.copy_memory(0), "delay is 0, but must be a whole number of at least 1"),
+        (lambda: lo.delayed_xor(-1), "delay is -1, but must be a whole number of at least 1"),
+        (
+            lambda: lo.adding()(-1, batch=2),
+            "position is -1, but must be a whole number of at least 0",
+        ),
+        (lambda: lo.adding()(0, batch=0), "batch is 0, but must be a whole number of at least 1"),
+        (
+            lambda: lo.adding()(0, batch=2, seed=-3),
+            "seed is -3, but must be a whole number of at least 0",
+        ),
     ],
 )
 def test_what_cannot_be_is_named(make, message):

@@ -430,5 +430,7 @@ def test_what_cannot_be_is_named(kind):
         lstm_sequence(params, x, cotangent_clip=CotangentClip(gates=(2.0, 1.0)))
     with pytest.raises(ValueError, match=r"cotangent_clip.h: max_norm is \(1.0, 2.0\), but must"):
         lstm_sequence(params, x, cotangent_clip=CotangentNormClip(h=(1.0, 2.0)))
-    with pytest.raises(ValueError, match="max_norm is -1, but must be 0 or more"):
+    with pytest.raises(
+        ValueError, match="max_norm is -1, but must be a number of at least 0, or inf"
+    ):
         clip_cotangent_norm(x, -1)

@@ -138,5 +138,5 @@ def test_at_a_rate_of_0_nothing_is_drawn():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
 def test_a_rate_out_of_range_is_named(rate):
-    with pytest.raises(ValueError, match=f"weight_dropout is {rate}, but must lie in"):
+    with pytest.raises(ValueError, match=f"weight_dropout is {rate}, but must be a number in"):
         make(weight_dropout=rate)

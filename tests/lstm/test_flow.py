@@ -263,5 +263,5 @@ def test_what_does_not_fit_a_stack_is_named():
     for bad in (one, (one,)):
         with pytest.raises(ValueError, match="expected a tuple of 2 GradientFlow"):
             lstm(x, probe=bad)
-    with pytest.raises(ValueError, match="time is 0, but must be at least 1"):
+    with pytest.raises(ValueError, match="time is 0, but must be a whole number of at least 1"):
         probe(lambda flows: 0.0, 0, 1)

@@ -103,7 +103,7 @@ def test_on_a_layer_of_this_library_compiled(key):
 
 @pytest.mark.parametrize("max_time", [1.5, float("nan"), -3])
 def test_a_time_that_cannot_be(max_time, key):
-    with pytest.raises(ValueError, match="max_time is .*, but must be at least 2 time steps"):
+    with pytest.raises(ValueError, match="max_time is .*, but must be a number of at least 2"):
         init_chrono(LAYOUTS["Equinox"].params(), key, max_time=max_time)
 
 

@@ -130,10 +130,13 @@ def test_dtypes():
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: LSTM(0, 4, rngs=nnx.Rngs(0)), "in_features is 0, but must be at least 1"),
+        (
+            lambda: LSTM(0, 4, rngs=nnx.Rngs(0)),
+            "in_features is 0, but must be a whole number of at least 1",
+        ),
         (lambda: LSTM(2, -1, rngs=nnx.Rngs(0)), "hidden_features is -1"),
         (lambda: make(num_layers=0), "num_layers is 0"),
-        (lambda: make(dropout=1.0), r"dropout is 1.0, but must lie in \[0, 1\)"),
+        (lambda: make(dropout=1.0), r"dropout is 1.0, but must be a number in \[0, 1\)"),
         (lambda: make(backend="fast"), "unknown LSTM backend 'fast'"),
         (lambda: make(bidirectional=True).step(np.ones((B, F))), "needs the whole sequence"),
         (lambda: make()(np.ones((B, F))), "expected three axes"),

@@ -177,5 +177,5 @@ def test_without_regularisation_nothing_is_drawn():
 
 @pytest.mark.parametrize("name", ["dropout", "embedding_dropout", "weight_dropout"])
 def test_a_rate_out_of_range_is_named(name):
-    with pytest.raises(ValueError, match=f"^{name} is 1.5, but must lie in"):
+    with pytest.raises(ValueError, match=f"^{name} is 1.5, but must be a number in"):
         make(**{name: 1.5})
