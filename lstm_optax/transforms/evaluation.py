@@ -68,14 +68,18 @@ def _seen(kept: optax.Params, params: optax.Params) -> Any:
         seen = _map(lambda a, p: a if _is_masked(a) else p, kept, params)
     except ValueError:
         seen = None
-    if jax.tree.structure(seen) != jax.tree.structure(kept):
+    if _shapes(seen) != _shapes(kept):
         raise ValueError(
             "the average is of another tree than the parameters: give those that the optimizer "
             "updates, with nnx.Optimizer both as nnx.as_pure gives them, and put an average around "
             "`optax.flatten` or `by_gate`, not into it; the average is of "
-            f"{jax.tree.structure(kept)}, the parameters are {jax.tree.structure(params)}"
+            f"{_shapes(kept)}, the parameters are {_shapes(params)}"
         )
     return seen
+
+
+def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
+    return jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def _map(fn: Callable[[Any, Any], Any], masked: Any, params: Any) -> Any:

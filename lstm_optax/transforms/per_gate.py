@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import check_transformations
-from lstm_optax.gates import GATES, KINDS, GateMap, GatePart
+from lstm_optax.gates import GATES, KINDS, GateMap
 from lstm_optax.gates.finding import gate_finder
+from lstm_optax.transforms.cutting import EVERY_BLOCK, Cut, Key, Piece
 
-Key = str | tuple[str, str]
 Rules = Mapping[Any, optax.GradientTransformationExtraArgs]
-EVERY_BLOCK = "every block"
+_NO_PARAMETERS = 0  # a leaf, so that `optax.tree.map_params` takes all that is in its place as one
 
 
 class ByGateState(NamedTuple):
     """State of `by_gate`."""
 
-    blocks: Any  # the parameters' tree; for each leaf of an LSTM the states of its keys, a tuple
+    blocks: Any  # a state for each named piece of a leaf, in the order of the leaves; a tuple
     others: optax.OptState  # of the rest, as one tree
 
 
@@ -33,7 +33,9 @@ def by_gate(
 
     Each block has a state and a norm of its own. Blocks of one array stay in it: it is reshaped so
     that the gates have an axis, [inputs, 4, hidden], and the transformation is mapped over that
-    axis; its moments lie in the state in that shape. Updates have the parameters' tree.
+    axis; its moments lie in the state in that shape. Updates have the parameters' tree. The states
+    of the blocks are not like the parameters, so `optax.tree.map_params` passes all of them at once
+    to `transform_non_params`.
 
     Args:
       tx: one transformation for all blocks; or a dictionary of them, from a gate in `GATES`, a kind
@@ -61,124 +63,36 @@ def by_gate(
     find = gate_finder(gates)
 
     def init(params):
-        cut = _Cut.of(find(params), rules, params)
-        named, rest = cut.split(params)
-        states = [
-            tuple(_init(rules[piece.key], piece, x) for piece, x in leaf) or optax.MaskedNode()
-            for leaf in named
-        ]
-        return ByGateState(cut.tree.unflatten(states), rest_tx.init(rest))
+        if isinstance(params, _PLACEHOLDER):
+            return ByGateState(_NO_PARAMETERS, rest_tx.init(params))
+        named, rest = Cut.of(find(params), rules, params).split(params)
+        states = tuple(_init(rules[piece.key], piece, blocks) for piece, blocks in named)
+        return ByGateState(states, rest_tx.init(rest))
 
     @jax.named_scope("by_gate")
     def update(updates, state, params=None, **extra_args):
-        cut = _Cut.of(find(updates), rules, updates)
+        cut = Cut.of(find(updates), rules, updates)
         named, rest = cut.split(updates)
         named_params, rest_params = (None, None) if params is None else cut.split(params)
-        new_named, new_states = [], []
-        for i, states in enumerate(cut.tree.flatten_up_to(state.blocks)):
-            done = []
-            for j, (piece, u) in enumerate(named[i]):
-                p = None if named_params is None else named_params[i][j][1]
-                done.append(_update(rules[piece.key], piece, u, states[j], p, extra_args))
-            new_named.append([u for u, _ in done])
-            new_states.append(tuple(s for _, s in done) or optax.MaskedNode())
+        done = [
+            _update(
+                rules[piece.key],
+                piece,
+                blocks,
+                state.blocks[i],
+                None if named_params is None else named_params[i][1],
+                extra_args,
+            )
+            for i, (piece, blocks) in enumerate(named)
+        ]
         new_rest, others_state = rest_tx.update(rest, state.others, rest_params, **extra_args)
-        new_state = ByGateState(cut.tree.unflatten(new_states), others_state)
-        return cut.join(new_named, new_rest), new_state
+        new_state = ByGateState(tuple(new for _, new in done), others_state)
+        return cut.join([u for u, _ in done], new_rest), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-class _Piece(NamedTuple):
-    """The gates of a part that go to the same transformation."""
-
-    part: GatePart
-    key: Key | None  # None for the others
-    at: tuple[int, ...]  # which of the part's gates
-
-    def take(self, leaf: Any) -> Any:
-        """The blocks, with an axis of gates if there are several."""
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            return jax.eval_shape(self.take, leaf)
-        blocks = leaf[self.part.index].reshape(self.part.shape)
-        if len(self.at) == len(self.part.gates) > 1:
-            return blocks
-        ones = [jax.lax.index_in_dim(blocks, i, self.part.axis, keepdims=False) for i in self.at]
-        return ones[0] if len(ones) == 1 else jnp.stack(ones, self.part.axis)
-
-    def singles(self, blocks: Any) -> list[Any]:
-        """The blocks one by one."""
-        if len(self.at) == 1:
-            return [blocks]
-        axis = self.part.axis
-        return [jax.lax.index_in_dim(blocks, i, axis, keepdims=False) for i in range(len(self.at))]
-
-
-class _Cut(NamedTuple):
-    """How the leaves of a tree are cut: for each leaf its pieces, none where it is no LSTM's."""
-
-    tree: Any
-    leaves: tuple[tuple[_Piece, ...], ...]
-
-    @classmethod
-    def of(cls, found: GateMap, rules: Rules, params: Any) -> "_Cut":
-        pieces: dict[tuple, list[_Piece]] = {}
-        for part in found.parts:
-            keys = [_key(rules, part.kind, gate) for gate in part.gates]
-            for key in dict.fromkeys(keys):
-                at = tuple(i for i, other in enumerate(keys) if other == key)
-                pieces.setdefault(part.path, []).append(_Piece(part, key, at))
-        paths, tree = jax.tree_util.tree_flatten_with_path(params)
-        return cls(tree, tuple(tuple(pieces.get(path, ())) for path, _ in paths))
-
-    def split(self, params: Any) -> tuple[list[list[tuple[_Piece, Any]]], Any]:
-        """The named pieces of each leaf, and the tree of the rest."""
-        named, rest = [], []
-        for pieces, leaf in zip(self.leaves, self.tree.flatten_up_to(params), strict=True):
-            if all(piece.key is None for piece in pieces):
-                named.append([])
-                rest.append(leaf)
-                continue
-            cut = [(piece, piece.take(leaf)) for piece in pieces]
-            named.append([(piece, x) for piece, x in cut if piece.key is not None])
-            left = tuple(x for piece, x in cut if piece.key is None)
-            rest.append(left or optax.MaskedNode())
-        return named, self.tree.unflatten(rest)
-
-    def join(self, named: list[list[Any]], rest: Any) -> Any:
-        """The tree of which these are the pieces and the rest."""
-        leaves = []
-        for pieces, theirs, left in zip(
-            self.leaves, named, self.tree.flatten_up_to(rest), strict=True
-        ):
-            if not theirs:
-                leaves.append(left)
-                continue
-            theirs, left = iter(theirs), iter(left)
-            leaves.append(_join([(p, next(left if p.key is None else theirs)) for p in pieces]))
-        return self.tree.unflatten(leaves)
-
-
-def _join(pieces: list[tuple[_Piece, Any]]) -> Any:
-    """The leaf of which these are the pieces; its parts follow each other on its first axis."""
-    parts: dict[int, list[tuple[_Piece, Any]]] = {}
-    for piece, x in pieces:
-        parts.setdefault(piece.part.index[0].start, []).append((piece, x))
-    arrays = []
-    for theirs in parts.values():
-        part, blocks = theirs[0][0].part, theirs[0][1]
-        if len(theirs) > 1:
-            gates = {
-                i: one
-                for piece, x in theirs
-                for i, one in zip(piece.at, piece.singles(x), strict=True)
-            }
-            blocks = jnp.stack([gates[i] for i in sorted(gates)], part.axis)
-        arrays.append(blocks.reshape([cut.stop - cut.start for cut in part.index]))
-    return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays)
-
-
-def _init(tx: optax.GradientTransformationExtraArgs, piece: _Piece, blocks: Any) -> Any:
+def _init(tx: optax.GradientTransformationExtraArgs, piece: Piece, blocks: Any) -> Any:
     """The states of all blocks in one: moments lie as the blocks do, all else has a first axis."""
     if len(piece.at) == 1:
         return tx.init(blocks)
@@ -194,7 +108,7 @@ def _init(tx: optax.GradientTransformationExtraArgs, piece: _Piece, blocks: Any)
 
 def _update(
     tx: optax.GradientTransformationExtraArgs,
-    piece: _Piece,
+    piece: Piece,
     updates: Any,
     state: Any,
     params: Any,
@@ -210,13 +124,6 @@ def _update(
 
     at = (axis, axes, None if params is None else axis)
     return jax.vmap(one, at, (axis, axes))(updates, state, params)
-
-
-def _key(rules: Rules, kind: str, gate: str) -> Key | None:
-    for key in (EVERY_BLOCK, (kind, gate), kind, gate):
-        if key in rules:
-            return key
-    return None
 
 
 def _check_keys(rules: Mapping[Key, Any], others: Any) -> None:
@@ -239,3 +146,18 @@ def _check_keys(rules: Mapping[Key, Any], others: Any) -> None:
             "a dictionary of transformations needs others= for all that it does not name; "
             "optax.identity() leaves that as it is"
         )
+
+
+def _placeholder_type() -> type:
+    """The type of the parameters with which `optax.tree.map_params` calls `init`."""
+    given = []
+
+    def init(params):
+        given.append(params)
+        return ()
+
+    optax.tree.map_params(init, lambda leaf: leaf, ())
+    return type(given[0])
+
+
+_PLACEHOLDER = _placeholder_type()

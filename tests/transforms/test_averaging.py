@@ -233,6 +233,13 @@ def test_another_tree_is_an_error():
     state = lo.by_gate(lo.polyak_average(lo.sgd(0.1))).init(lstm)
     with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not into it"):
         lo.eval_params(state, lstm)
+    lstm = lo.LSTMParams(jnp.ones((1, 4)), jnp.ones((1, 4)), jnp.ones(4))  # shapes that broadcast
+    average = lo.by_gate(
+        {"bias": lo.sgd(0.1), "forget": lo.sgd(0.1), ("bias", "forget"): lo.sgd(0.1)},
+        others=lo.polyak_average(lo.sgd(0.1)),
+    )
+    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not into it"):
+        lo.eval_params(average.init(lstm), lstm)
     with pytest.raises(ValueError, match="give those that the optimizer updates"):
         lo.eval_params(lo.polyak_average(lo.sgd(0.1)).init(PARAMS), {"matrix": jnp.ones(2)})
     with pytest.raises(ValueError, match="give those that the optimizer updates"):

@@ -9,8 +9,6 @@ import numpy as np
 import optax
 import pytest
 import test_contract as contract
-from flax import nnx
-from flax.training.train_state import TrainState
 from jax.sharding import NamedSharding, PartitionSpec
 from rules_table import NEED_LSTM, Row, trajectory
 from test_by_gate import H, gradients_of, params_of
@@ -147,23 +145,6 @@ def test_sharded_parameters(name, rows):
         if leaf.size == 8 * 32:
             assert leaf.addressable_shards[0].data.size == 32
     contract.close(updates, jax.jit(tx.update)(whole, tx.init(whole), whole)[0])
-
-
-@pytest.mark.slow
-@every_row
-def test_inside_flax(name):
-    """The same step of a language model through nnx.Optimizer, Linen's TrainState, and by hand."""
-    model = lo.LanguageModel(5, embedding_features=3, hidden_features=4, rngs=nnx.Rngs(0))
-    params = nnx.state(model, nnx.Param)
-    gradient = jax.tree.map(jnp.ones_like, params)
-    tx = optax.with_extra_args_support(ROWS[name].build())
-    by_hand = optax.apply_updates(params, tx.update(gradient, tx.init(params), params)[0])
-    plain, grads = nnx.to_pure_dict(params), nnx.to_pure_dict(gradient)
-    linen = TrainState.create(apply_fn=lambda: None, params=plain, tx=tx)
-    contract.close(linen.apply_gradients(grads=grads).params, nnx.to_pure_dict(by_hand))
-    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-    optimizer.update(model, gradient)
-    contract.close(nnx.state(model, nnx.Param), by_hand)
 
 
 def test_extra_arguments_reach_every_block():

@@ -307,17 +307,21 @@ def test_wrappers_pass_extra_arguments_through(wrap):
 
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in NEED_LSTM])
 def test_inside_flax(name):
-    """The same step through nnx.Optimizer, Linen's TrainState, and by hand."""
+    """The same three steps through nnx.Optimizer, Linen's TrainState, and by hand."""
     params = {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}
     gradient = {"kernel": jnp.full((3, 2), 0.5), "bias": jnp.full(2, -0.5)}
     tx = EVERYTHING[name].build()
-    by_hand = optax.apply_updates(params, tx.update(gradient, tx.init(params), params)[0])
     linen = TrainState.create(apply_fn=lambda: None, params=params, tx=tx)
-    close(linen.apply_gradients(grads=gradient).params, by_hand)
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     nnx.update(model, _state(params))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-    optimizer.update(model, _state(gradient))
+    by_hand, state = params, tx.init(params)
+    for _ in range(3):
+        updates, state = tx.update(gradient, state, by_hand)
+        by_hand = optax.apply_updates(by_hand, updates)
+        linen = linen.apply_gradients(grads=gradient)
+        optimizer.update(model, _state(gradient))
+    close(linen.params, by_hand)
     close(nnx.to_pure_dict(nnx.state(model, nnx.Param)), by_hand)
 
 
