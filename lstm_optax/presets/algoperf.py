@@ -19,7 +19,7 @@ from lstm_optax.transforms import (
 )
 from lstm_optax.transforms.decay import decayed_weights
 from lstm_optax.transforms.derivatives import root
-from lstm_optax.transforms.dtypes import cast_like
+from lstm_optax.transforms.dtypes import cast_like, real_only
 from lstm_optax.transforms.scalars import Scalar
 
 __all__ = ["clip_gradients", "nadamw"]
@@ -73,6 +73,7 @@ def nadamw(
     )
 
 
+@real_only
 def clip_gradients(grad_clip: Scalar) -> optax.GradientTransformation:
     """Clip by the norm of all gradients, as AlgoPerf's step does before the optimizer.
 

@@ -8,7 +8,7 @@ import optax
 
 from lstm_optax.checks import COUNT, DECAY, RATE, SIZE, check_transformations
 from lstm_optax.transforms.derivatives import root
-from lstm_optax.transforms.dtypes import cast_like
+from lstm_optax.transforms.dtypes import cast_like, real_only
 from lstm_optax.transforms.scalars import (
     Scalar,
     as_schedule,
@@ -31,6 +31,7 @@ class CountState(NamedTuple):
     count: jax.Array  # int32 []
 
 
+@real_only
 def unbias_epsilon(decay: Scalar) -> optax.GradientTransformation:
     """Leave ε out of the bias correction of a second moment, by a factor on the direction.
 
@@ -63,6 +64,7 @@ def unbias_epsilon(decay: Scalar) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+@real_only
 def decay_at_rate(
     learning_rate: optax.ScalarOrSchedule, weight_decay: Scalar
 ) -> optax.GradientTransformation:
@@ -98,6 +100,7 @@ def decay_at_rate(
     return optax.GradientTransformation(init, update)
 
 
+@real_only
 def overwrite_parameters(
     average: optax.GradientTransformationExtraArgs, every: int
 ) -> optax.GradientTransformationExtraArgs:
@@ -129,6 +132,7 @@ def overwrite_parameters(
     return optax.GradientTransformationExtraArgs(average.init, update)
 
 
+@real_only
 def clip_each_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
     """Clip each leaf by its own norm, as Keras' `clipnorm` does.
 
@@ -151,6 +155,7 @@ def clip_each_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, _: cast_like(jax.tree.map(leaf, updates), updates))
 
 
+@real_only
 def clip_together_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
     """Clip all leaves by the norm of them all, as Keras' `global_clipnorm` does.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import DECAY, SIZE, check_transformations
-from lstm_optax.transforms.dtypes import accumulate, moments_like
+from lstm_optax.transforms.dtypes import accumulate, moments_like, real_only
 from lstm_optax.transforms.scalars import (
     Scalar,
     complement,
@@ -27,6 +27,7 @@ class AverageState(NamedTuple):
     inner: optax.OptState
 
 
+@real_only
 def average_parameters(
     inner: optax.GradientTransformation, weight: Callable[[jax.Array], Scalar]
 ) -> optax.GradientTransformationExtraArgs:

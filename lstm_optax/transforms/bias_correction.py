@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import DECAY, check_transformations
-from lstm_optax.transforms.dtypes import cast_like
+from lstm_optax.transforms.dtypes import cast_like, real_only
 from lstm_optax.transforms.scalars import Scalar, debias_factor, increment
 
 
@@ -18,6 +18,7 @@ class DebiasState(NamedTuple):
     inner: optax.OptState
 
 
+@real_only
 def debias(
     inner: optax.GradientTransformation, decay: Scalar
 ) -> optax.GradientTransformationExtraArgs:

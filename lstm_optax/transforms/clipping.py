@@ -8,6 +8,7 @@ import optax
 
 from lstm_optax.checks import BOUND, LENGTH, SHARE, check_choice
 from lstm_optax.transforms.derivatives import root
+from lstm_optax.transforms.dtypes import real_only
 from lstm_optax.transforms.scalars import Scalar, increment, scalar
 
 NonFinite = Literal["pass", "zero"]
@@ -25,6 +26,7 @@ class ClipByGlobalNormState(NamedTuple):
     nonfinite: jax.Array  # steps with an entry that was not finite; int32 []
 
 
+@real_only
 def clip_by_global_norm(
     max_norm: Scalar, *, nonfinite: NonFinite = "pass"
 ) -> optax.GradientTransformation:
@@ -69,6 +71,7 @@ class ClipByNormQuantileState(NamedTuple):
     clip: ClipByGlobalNormState
 
 
+@real_only
 def clip_by_norm_quantile(
     quantile: Scalar = 0.9, *, window: int = 100, nonfinite: NonFinite = "pass"
 ) -> optax.GradientTransformation:
@@ -119,14 +122,18 @@ def clip_by_norm_quantile(
 
 
 def global_norm(tree: Any) -> jax.Array:
-    """Return the norm √Σ x² over all entries of a tree, finite where they are.
+    """Return the norm √Σ |x|² over all entries of a tree, finite where they are.
 
     It neither overflows nor vanishes where the squares do: it is the largest number of its dtype
     (float32 or better) where the norm itself is beyond that. 0 for an empty tree; not finite where
     an entry is not. It is made to be looked at, not to be differentiated.
     """
-    size = _measure(tree)
+    size = _measure(jax.tree.map(_real_parts, tree))
     return jnp.where(size.finite, size.norm(), size.plain)
+
+
+def _real_parts(x: Any) -> Any:
+    return (jnp.real(x), jnp.imag(x)) if jnp.iscomplexobj(x) else x
 
 
 class _Size(NamedTuple):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import DECAY, SHARE
-from lstm_optax.transforms.dtypes import accumulate, cast_like, moments_like
+from lstm_optax.transforms.dtypes import accumulate, cast_like, moments_like, real_only
 from lstm_optax.transforms.scalars import Scalar, as_schedule, complement, increment
 
 
@@ -18,6 +18,7 @@ class MomentumState(NamedTuple):
     mu: optax.Updates  # the parameters' tree and shapes
 
 
+@real_only
 def momentum(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Accumulate a decaying sum of the updates, the heavy ball.
 
@@ -63,6 +64,7 @@ class EmaState(NamedTuple):
     mu: optax.Updates  # the parameters' tree and shapes
 
 
+@real_only
 def ema(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Estimate the mean gradient by an exponential moving average that starts at zero.
 
@@ -103,6 +105,7 @@ class DampedMomentumState(NamedTuple):
     mu: optax.Updates  # the parameters' tree and shapes
 
 
+@real_only
 def damped_momentum(decay: Scalar, dampening: Scalar) -> optax.GradientTransformation:
     """Accumulate the heavy ball with PyTorch's dampening.
 

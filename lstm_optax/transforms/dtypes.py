@@ -1,7 +1,8 @@
-"""The dtypes of a rule: moments at least float32, updates as they came."""
+"""The dtypes of a rule: real floats, moments at least float32, updates as they came."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,69 @@ import optax
 from lstm_optax.checks import check_transformations
 from lstm_optax.transforms.scalars import Scalar
 
+Args = ParamSpec("Args")
+Transformation = TypeVar("Transformation", bound=optax.GradientTransformation)
+
+SPLIT = (
+    "for complex parameters wrap the whole optimizer in optax.contrib.split_real_and_imaginary, "
+    "which updates real and imaginary parts apart, as PyTorch does"
+)
+_REMEDIES = {
+    "parameter": "convert it, or leave it out with optax.masked or optax.partition",
+    "gradient": "convert it",
+}
+
+
+def check_real(tree: Any, what: Literal["parameter", "gradient"], complex_remedy: str) -> None:
+    """Raise ValueError unless all leaves are real floats.
+
+    The rules square real numbers, so a complex leaf would follow another rule than its name says,
+    and an integer leaf would not move.
+    """
+    if all(jnp.issubdtype(_dtype(leaf), jnp.floating) for leaf in jax.tree.leaves(tree)):
+        return
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        dtype, where = _dtype(leaf), f"the {what} {jax.tree_util.keystr(path)}".rstrip()
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            remedy = (
+                complex_remedy
+                if what == "parameter"
+                else f"take its real part, or {complex_remedy}"
+            )
+            raise ValueError(f"{where} is {dtype}; expected real floats: {remedy}")
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(f"{where} is {dtype}; expected real floats: {_REMEDIES[what]}")
+
+
+def real_only(factory: Callable[Args, Transformation]) -> Callable[Args, Transformation]:
+    """Return the factory of rules whose `init` and `update` refuse what `check_real` does."""
+
+    @wraps(factory)
+    def make(*args: Args.args, **kwargs: Args.kwargs) -> Transformation:
+        tx = factory(*args, **kwargs)
+
+        def init(params):
+            check_real(params, "parameter", SPLIT)
+            return tx.init(params)
+
+        def update(updates, state, params=None, **extra_args):
+            check_real(updates, "gradient", SPLIT)
+            return tx.update(updates, state, params, **extra_args)
+
+        return tx._replace(init=init, update=update)
+
+    return make
+
+
+def _dtype(leaf: Any) -> Any:
+    return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+
 
 def moments_like(params: optax.Params, initial: Scalar = 0.0) -> optax.Params:
     """Return moments of the parameters' shapes, in promote_types(parameter, float32)."""
 
     def moment(p: Any) -> jax.Array:
-        dtype = p.dtype if hasattr(p, "dtype") else jnp.result_type(p)
-        return jnp.full_like(p, initial, dtype=jnp.promote_types(dtype, jnp.float32))
+        return jnp.full_like(p, initial, dtype=jnp.promote_types(_dtype(p), jnp.float32))
 
     return jax.tree.map(moment, params)
 
@@ -37,6 +94,7 @@ def cast_like(tree: Any, like: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), tree, like)
 
 
+@real_only
 def keep_dtype(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Give what `inner` gives, in the dtype of the incoming updates.
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import Range, check_transformations
+from lstm_optax.transforms.dtypes import real_only
 from lstm_optax.transforms.scalars import Scalar, increment
 
 
@@ -19,6 +20,7 @@ class GuardState(NamedTuple):
     inner: optax.OptState
 
 
+@real_only
 def guard(
     inner: optax.GradientTransformation, *, give_up_after: Scalar = 10
 ) -> optax.GradientTransformationExtraArgs:

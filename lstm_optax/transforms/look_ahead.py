@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import BOUND, DECAY, check_flags, check_transformations
-from lstm_optax.transforms.dtypes import accumulate, moments_like
+from lstm_optax.transforms.dtypes import accumulate, moments_like, real_only
 from lstm_optax.transforms.scalars import Scalar, complement, increment, scalar
 
 
@@ -17,6 +17,7 @@ class NesterovState(NamedTuple):
     inner: optax.OptState
 
 
+@real_only
 def nesterov(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Look one step ahead: push the gradient through `inner` twice, keep the first state.
 
@@ -57,6 +58,7 @@ class DozatMomentumState(NamedTuple):
     mu: optax.Updates  # the parameters' tree and shapes
 
 
+@real_only
 def dozat_momentum(
     decay: Scalar, psi: Scalar, *, scheduled_average: bool = False
 ) -> optax.GradientTransformation:

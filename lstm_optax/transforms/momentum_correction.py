@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import RATE, SHARE
-from lstm_optax.transforms.dtypes import accumulate, cast_like, moments_like
+from lstm_optax.transforms.dtypes import accumulate, cast_like, moments_like, real_only
 from lstm_optax.transforms.scalars import (
     Scalar,
     as_schedule,
@@ -24,6 +24,7 @@ class CorrectedMomentumState(NamedTuple):
     mu: optax.Updates  # the parameters' tree and shapes
 
 
+@real_only
 def corrected_momentum(
     decay: Scalar, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:

@@ -11,9 +11,14 @@ from lstm_optax.checks import check_transformations
 from lstm_optax.gates import GATES, KINDS, GateMap
 from lstm_optax.gates.finding import gate_finder
 from lstm_optax.transforms.cutting import EVERY_BLOCK, Cut, Key, Piece
+from lstm_optax.transforms.dtypes import check_real
 
 Rules = Mapping[Any, optax.GradientTransformationExtraArgs]
 _NO_PARAMETERS = 0  # a leaf, so that `optax.tree.map_params` takes all that is in its place as one
+_APART = (
+    "give complex parameters an optimizer of their own with optax.partition, since a rule by gate "
+    "is for real LSTMs"
+)
 
 
 class ByGateState(NamedTuple):
@@ -65,12 +70,14 @@ def by_gate(
     def init(params):
         if isinstance(params, _PLACEHOLDER):
             return ByGateState(_NO_PARAMETERS, rest_tx.init(params))
+        check_real(params, "parameter", _APART)
         named, rest = Cut.of(find(params), rules, params).split(params)
         states = tuple(_init(rules[piece.key], piece, blocks) for piece, blocks in named)
         return ByGateState(states, rest_tx.init(rest))
 
     @jax.named_scope("by_gate")
     def update(updates, state, params=None, **extra_args):
+        check_real(updates, "gradient", _APART)
         cut = Cut.of(find(updates), rules, updates)
         named, rest = cut.split(updates)
         named_params, rest_params = (None, None) if params is None else cut.split(params)

@@ -7,7 +7,7 @@ import optax
 
 from lstm_optax.checks import SIZE, check_transformations
 from lstm_optax.transforms import derivatives
-from lstm_optax.transforms.dtypes import cast_like
+from lstm_optax.transforms.dtypes import cast_like, real_only
 from lstm_optax.transforms.scalars import Scalar
 
 
@@ -18,6 +18,7 @@ class PreconditionState(NamedTuple):
     second_moment: optax.OptState
 
 
+@real_only
 def precondition(
     direction: optax.GradientTransformation,
     second_moment: optax.GradientTransformation,

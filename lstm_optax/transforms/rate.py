@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import RATE
-from lstm_optax.transforms.dtypes import keep_dtype
+from lstm_optax.transforms.dtypes import keep_dtype, real_only
 from lstm_optax.transforms.scalars import scalar
 
 
@@ -30,6 +30,7 @@ def scale_by_learning_rate(
     return keep_dtype(optax.scale_by_learning_rate(learning_rate))
 
 
+@real_only
 def scale_by_rate_factor() -> optax.GradientTransformationExtraArgs:
     """Scale by a factor that each call of `update` is given, such as a window's relative length.
 

@@ -8,7 +8,7 @@ import optax
 
 from lstm_optax.checks import DECAY, SIZE, check_transformations
 from lstm_optax.transforms.derivatives import root
-from lstm_optax.transforms.dtypes import accumulate, moments_like
+from lstm_optax.transforms.dtypes import accumulate, moments_like, real_only
 from lstm_optax.transforms.scalars import Scalar, complement
 
 
@@ -18,6 +18,7 @@ class MeanSquareState(NamedTuple):
     nu: optax.Updates  # the parameters' tree and shapes
 
 
+@real_only
 def mean_square(decay: Scalar, *, initial: Scalar = 0.0) -> optax.GradientTransformation:
     """Estimate the mean squared gradient by an exponential moving average.
 
@@ -64,6 +65,7 @@ class CenteredMeanSquareState(NamedTuple):
     nu: optax.Updates  # likewise
 
 
+@real_only
 def centered_mean_square(
     decay: Scalar, *, initial: Scalar = 0.0, floor: Scalar = 0.0
 ) -> optax.GradientTransformation:
@@ -119,6 +121,7 @@ class SumSquareState(NamedTuple):
     nu: optax.Updates  # the parameters' tree and shapes
 
 
+@real_only
 def sum_square(initial: Scalar = 0.0) -> optax.GradientTransformation:
     """Accumulate the sum of squared gradients.
 
@@ -153,6 +156,7 @@ class RunningMaxState(NamedTuple):
     nu: optax.Updates  # the parameters' tree and shapes
 
 
+@real_only
 def running_max(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Give the largest output of a second moment so far, entry by entry.
 

@@ -8,6 +8,7 @@ import optax
 
 from lstm_optax.checks import LENGTH, check_transformations
 from lstm_optax.transforms.averaging import AverageState, advance_average, initial_average
+from lstm_optax.transforms.dtypes import real_only
 from lstm_optax.transforms.scalars import Scalar, increment, scalar
 
 
@@ -21,6 +22,7 @@ class TriggeredAverageState(NamedTuple):
     average: AverageState  # its count is that of the steps since the trigger
 
 
+@real_only
 def triggered_average(
     inner: optax.GradientTransformation, *, nonmonotone: int = 5
 ) -> optax.GradientTransformationExtraArgs:

@@ -1,0 +1,136 @@
+"""Rules are for real floats: anything else is an error, and complex numbers have a remedy."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from rules_table import RULES
+from test_by_gate import params_of
+from test_by_gate_contract import ROWS
+
+import lstm_optax as lo
+from lstm_optax import presets
+from lstm_optax.presets import links
+
+sys.path.append(str(Path(__file__).parent.parent / "presets"))
+from presets_table import PRESETS  # noqa: E402
+
+EVERY_RULE = RULES | PRESETS | ROWS
+WRAPPERS = {
+    "nesterov": lo.nesterov,
+    "running_max": lo.running_max,
+    "keep_dtype": lo.keep_dtype,
+    "guard": lo.guard,
+    "polyak_average": lo.polyak_average,
+    "triggered_average": lo.triggered_average,
+    "by_gate": lo.by_gate,
+    "ema_average": lambda inner: lo.ema_average(inner, 0.9),
+    "debias": lambda inner: lo.debias(inner, 0.9),
+    "precondition": lambda inner: lo.precondition(inner, optax.identity(), eps=1.0),
+    "links": lambda inner: optax.chain(inner, links.clip_each_by_norm(1.0)),
+}
+OTHERS = [jnp.complex64, jnp.int32, jnp.bool_]
+
+
+def check_refuses(tx, dtype):
+    """A leaf of another dtype is refused at `init`, and as a gradient at `update`."""
+    tx, params = optax.with_extra_args_support(tx), params_of()
+    state = tx.init(params)
+    wrong = params | {"head": params["head"] | {"bias": jnp.ones(2, dtype)}}
+    shapes = jax.eval_shape(lambda: wrong)
+    name = jnp.dtype(dtype).name
+    for tree in (wrong, shapes):
+        with pytest.raises(
+            ValueError, match=rf"the parameter \['head'\]\['bias'\] is {name}; expec"
+        ):
+            tx.init(tree)
+    with pytest.raises(ValueError, match=rf"the gradient \['head'\]\['bias'\] is {name}; expected"):
+        tx.update(wrong, state, params)
+
+
+@pytest.mark.parametrize("name", EVERY_RULE)
+def test_every_rule_refuses_complex_numbers(name):
+    check_refuses(EVERY_RULE[name].build(), jnp.complex64)
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+@pytest.mark.parametrize("dtype", OTHERS)
+def test_wrappers_of_optax_refuse_other_dtypes(name, dtype):
+    check_refuses(WRAPPERS[name](optax.identity()), dtype)
+
+
+@pytest.mark.parametrize("dtype", OTHERS)
+def test_integers_are_refused(dtype):
+    check_refuses(lo.sgd(0.1), dtype)
+
+
+def test_message_names_the_remedy():
+    with pytest.raises(
+        ValueError, match="wrap the whole optimizer in optax.contrib.split_real_and"
+    ):
+        lo.rmsprop(0.1).init(jnp.complex64(1))
+    with pytest.raises(ValueError, match="leave it out with optax.masked or optax.partition"):
+        lo.rmsprop(0.1).init({"count": jnp.int32(1)})
+    with pytest.raises(ValueError, match="take its real part, or for complex parameters wrap"):
+        lo.sgd(0.1).update(jnp.complex64(1), lo.sgd(0.1).init(jnp.float32(1)))
+    with pytest.raises(ValueError, match="an optimizer of their own with optax.partition"):
+        lo.gate_muon(0.1).init(params_of() | {"phase": jnp.complex64(1)})
+
+
+def test_split_rmsprop_steps_as_pytorch():
+    """One step of RMSprop for a gradient of 3 + 4i is −10 − 10i at α = .99."""
+    for preset in (presets.torch.RMSprop(1.0, eps=0.0), lo.rmsprop(1.0, decay=0.99, eps=0.0)):
+        tx, params = optax.contrib.split_real_and_imaginary(preset), jnp.complex64(0)
+        update, _ = tx.update(jnp.complex64(3 + 4j), tx.init(params), params)
+        np.testing.assert_allclose(update, -10 - 10j, rtol=1e-6)
+
+
+def test_partition_gives_complex_leaves_their_own():
+    """The remedy for rules by gate."""
+    params = params_of() | {"phase": jnp.complex64(1)}
+    ours = optax.contrib.split_real_and_imaginary(lo.sgd(0.1))
+    labels = jax.tree.map(lambda p: "complex" if jnp.iscomplexobj(p) else "real", params)
+    tx = optax.partition({"real": lo.by_gate(lo.sgd(0.1)), "complex": ours}, labels)
+    updates, _ = tx.update(params, tx.init(params), params)
+    for update, p in zip(jax.tree.leaves(updates), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(update, -0.1 * p, rtol=1e-6)
+
+
+def test_global_norm_of_complex_numbers():
+    tree = {"a": jnp.complex64(3 + 4j), "b": jnp.float32(12), "c": jnp.zeros(2, jnp.complex64)}
+    np.testing.assert_allclose(lo.global_norm(tree), 13, rtol=1e-6)
+    large = jnp.array([3e30 + 4e30j, 0], jnp.complex64)
+    np.testing.assert_allclose(lo.global_norm(large), 5e30, rtol=1e-6)
+    assert not np.isfinite(lo.global_norm(jnp.array([1j * np.inf, 1], jnp.complex64)))
+
+
+TORCH = {
+    "SGD": {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1},
+    "RMSprop": {"momentum": 0.9, "weight_decay": 0.1},
+    "Adam": {"weight_decay": 0.1},
+    "AdamW": {"amsgrad": True},
+    "NAdam": {"decoupled_weight_decay": True, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCH)
+def test_split_presets_equal_pytorch(name, need, x64):
+    torch, options = need("torch"), {"lr": 0.1, **TORCH[name]}
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(21, 3)) + 1j * rng.normal(size=(21, 3))
+    theirs = torch.tensor(values[0], requires_grad=True)
+    optimizer = getattr(torch.optim, name)([theirs], **options)
+    tx = optax.contrib.split_real_and_imaginary(getattr(presets.torch, name)(**options))
+    ours = jnp.asarray(values[0])
+    state = tx.init(ours)
+    for gradient in values[1:]:
+        theirs.grad = torch.tensor(gradient)
+        optimizer.step()
+        updates, state = tx.update(jnp.asarray(gradient), state, ours)
+        ours = optax.apply_updates(ours, updates)
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-6)  # NAdam's is float32
