@@ -38,7 +38,8 @@ def awd_sgd(
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule. The authors' is constant.
       clip: c ≥ 0, the largest norm of the gradient; ∞ only measures.
       weight_decay: λ ≥ 0, per unit of learning rate.
-      nonmonotone: n ≥ 1, how many of the losses may be no better than one before them.
+      nonmonotone: n ≥ 1, how many of the losses may be no better than one before them; a Python
+        integer.
 
     Raises:
       ValueError: a number is out of range.

@@ -39,10 +39,12 @@ def triggered_average(
 
     Args:
       inner: the whole optimizer, its learning rate included.
-      nonmonotone: n ≥ 1, how many of the losses may be no better than one before them.
+      nonmonotone: n ≥ 1, how many of the losses may be no better than one before them; a Python
+        integer, since the shape of the state depends on it.
 
     Raises:
-      ValueError: `nonmonotone` is below 1, or `update` is called without the parameters.
+      ValueError: `nonmonotone` is no integer of at least 1, or `update` is called without the
+        parameters.
 
     Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, section 5, by the authors' code.
     """
