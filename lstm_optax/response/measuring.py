@@ -35,8 +35,9 @@ def explain(
         the first step against the size of the gradient; bytes and dtypes of the state
 
     Measured on a parameter of shape [1, 1], float32, that stays at 0: its entry, its RMS and its
-    norm are the same number, 1 for the usual gradient. Nothing is claimed about the structure:
-    a rate that acts at once need not stand outside a velocity.
+    norm are the same number, 1 for the usual gradient. A rule that needs an LSTM in the parameters
+    is measured at one entry of an LSTM of one unit, and a note says so. Nothing is claimed about
+    the structure: a rate that acts at once need not stand outside a velocity.
 
     Args:
       tx_or_factory: a transformation, or a function that makes one of a learning rate, which is
@@ -84,11 +85,11 @@ def explain(
         scale=_scale(probe),
         at_one=_first_at_one(probe, 1.0),
         pull=_first_at_one(probe, 0.0),
-        state_bytes=state_bytes(probe.tx),
-        dtypes=dtype_responses(probe.tx),
+        state_bytes=state_bytes(probe.tx, probe.specimen),
+        dtypes=dtype_responses(probe.tx, probe.specimen),
         notes=(),
     )
-    return replace(measured, notes=notes_on(measured, why_not))
+    return replace(measured, notes=notes_on(measured, why_not, probe.specimen.note))
 
 
 def _first_run(
@@ -105,8 +106,9 @@ def _first_run(
         call = f"{name}({learning_rate:g}), then " if factory else ""
         raise ValueError(
             f"{name} cannot be measured: {type(error).__name__}: {first_line(error)} "
-            f"(tried {call}{tried}, with arrays of shape [1, 1]); give a transformation that "
-            "needs nothing else, or a function that makes one of a learning rate"
+            f"(tried {call}{tried}, with a parameter of shape [1, 1] or an LSTM of one "
+            "unit); give a transformation that needs nothing else, or a function that makes one of "
+            "a learning rate"
         ) from error
 
 

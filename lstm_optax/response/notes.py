@@ -7,17 +7,19 @@ from lstm_optax.response.records import Response
 SEVERAL = 5  # steps off by more than a factor of 2, to speak of
 
 
-def notes_on(measured: Response, why_no_rate: str) -> tuple[str, ...]:
+def notes_on(measured: Response, why_no_rate: str, on_specimen: str) -> tuple[str, ...]:
     """The notes on what was measured.
 
     Args:
       measured: the response, its notes still empty.
       why_no_rate: why a change of the rate could not be measured, if so.
+      on_specimen: what to say of the parameters it was measured on, if anything.
     """
     notes = [_uphill(measured), _unfinite(measured), _still(measured), _unsettled(measured)]
     notes += [_at_parameter(measured), _late_clip(measured), _moving_dtypes(measured)]
     if why_no_rate:
         notes.append(f"A change of the rate was not measured: {why_no_rate}.")
+    notes.append(on_specimen)
     return tuple(note for note in notes if note)
 
 

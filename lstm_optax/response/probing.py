@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_optax.response.specimens import accepted_specimen
+
 CHUNK = 100  # steps in one call: every run is made of these, so that there is one compilation
-SHAPE = (1, 1)  # a matrix, for rules that look at shapes; its entry, RMS and norm are one number
 
 
 class Run(NamedTuple):
@@ -20,7 +21,7 @@ class Run(NamedTuple):
 
 
 class Probe:
-    """A transformation on one parameter, which stays where it is.
+    """A transformation on one specimen, which stays where it is.
 
     Args:
       tx: the transformation.
@@ -29,12 +30,13 @@ class Probe:
 
     def __init__(self, tx: optax.GradientTransformation, unit: float):
         self.tx, self.unit = tx, unit
+        self.specimen = accepted_specimen(tx)
         self._chunk = jax.jit(self._scan)
         self.start = self.start_at(0.0)
 
     def start_at(self, parameter: float) -> optax.OptState:
         """The state before the first step."""
-        return self.tx.init(jnp.full(SHAPE, parameter, jnp.float32))
+        return self.tx.init(self.specimen.full(parameter))
 
     def run(self, state: optax.OptState, gradients: np.ndarray, parameter: float = 0.0) -> Run:
         """Feed one gradient after the other from `state` on; a last chunk is filled with zeros.
@@ -53,13 +55,13 @@ class Probe:
         return Run(steps / self.unit, sizes[: len(gradients)], state)
 
     def _scan(self, state, gradients, parameter):
-        params = jnp.full(SHAPE, parameter, jnp.float32)
+        params = self.specimen.full(parameter)
 
         def body(state, gradient):
-            updates, state = self.tx.update(jnp.full(SHAPE, gradient), state, params)
+            updates, state = self.tx.update(self.specimen.gradient(gradient), state, params)
             sizes = [jnp.max(jnp.abs(x)).astype(jnp.float32) for x in _floats(state)]
-            (update,) = jax.tree.leaves(updates)
-            return state, (update.reshape(()), jnp.stack(sizes) if sizes else jnp.zeros(0))
+            step = self.specimen.entry(updates)
+            return state, (step, jnp.stack(sizes) if sizes else jnp.zeros(0))
 
         return jax.lax.scan(body, state, gradients)
 

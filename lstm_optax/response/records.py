@@ -145,7 +145,7 @@ class Response:
     """The first step of a parameter at 1 whose gradient is 0: weight decay, as a rule."""
 
     state_bytes: float
-    """Bytes of state per parameter, of a float32 matrix of 1024 × 1024."""
+    """Bytes of state per parameter of a float32 matrix of 1024 × 1024, or LSTM of 1024 units."""
 
     dtypes: tuple[DtypeResponse, ...]
     """Each mix of float32 and bfloat16."""

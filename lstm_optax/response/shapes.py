@@ -8,25 +8,31 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.response.records import DtypeResponse
+from lstm_optax.response.specimens import Specimen
 
-SHAPE = (1024, 1024)  # large enough that the counters of a state weigh nothing
+SIZE = 1024  # large enough that the counters of a state weigh nothing
 
 
-def state_bytes(tx: optax.GradientTransformation) -> float:
+def state_bytes(tx: optax.GradientTransformation, specimen: Specimen) -> float:
     """Bytes of state per parameter, for float32."""
-    state = jax.eval_shape(tx.init, jax.ShapeDtypeStruct(SHAPE, jnp.float32))
+    params = specimen.struct(SIZE, jnp.float32)
+    state = jax.eval_shape(tx.init, params)
     total = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    return total / (SHAPE[0] * SHAPE[1])
+    return total / sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def dtype_responses(tx: optax.GradientTransformation) -> tuple[DtypeResponse, ...]:
+def dtype_responses(
+    tx: optax.GradientTransformation, specimen: Specimen
+) -> tuple[DtypeResponse, ...]:
     """The dtypes of update and state for each mix of parameter's and gradient's dtype."""
     names = ("float32", "bfloat16")
-    return tuple(_dtypes(tx, *mix) for mix in product(names, names))
+    return tuple(_dtypes(tx, specimen, *mix) for mix in product(names, names))
 
 
-def _dtypes(tx: optax.GradientTransformation, parameter: str, gradient: str) -> DtypeResponse:
-    params, grads = (jax.ShapeDtypeStruct(SHAPE, dtype) for dtype in (parameter, gradient))
+def _dtypes(
+    tx: optax.GradientTransformation, specimen: Specimen, parameter: str, gradient: str
+) -> DtypeResponse:
+    params, grads = (specimen.struct(SIZE, dtype) for dtype in (parameter, gradient))
     try:
         before = jax.eval_shape(tx.init, params)
         update, after = jax.eval_shape(tx.update, grads, before, params)
@@ -34,7 +40,12 @@ def _dtypes(tx: optax.GradientTransformation, parameter: str, gradient: str) -> 
         return DtypeResponse(parameter, gradient, type(error).__name__, (), (), False)
     changes = _kinds(before) != _kinds(after)
     return DtypeResponse(
-        parameter, gradient, str(update.dtype), _floats(before), _floats(after), changes
+        parameter,
+        gradient,
+        str(specimen.leaf(update).dtype),
+        _floats(before),
+        _floats(after),
+        changes,
     )
 
 
