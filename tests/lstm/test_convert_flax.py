@@ -239,13 +239,14 @@ def test_the_layer_is_called_as_the_rnn_was(stack, x64):
     lstm = LSTM.from_flax(nnx.RNN(cell))
     assert not lstm.time_major and lstm.dtype == jnp.bfloat16
     assert LSTM.from_flax(cell).time_major
-    lstm = LSTM.from_flax([nnx.RNN(cell)], time_major=True, dtype=jnp.float32, dropout=0.5)
-    assert lstm.time_major and lstm.dtype == jnp.float32 and lstm.dropout.rate == 0.5
+    lstm = LSTM.from_flax([nnx.RNN(cell)], time_major=True, dtype=jnp.float32, weight_dropout=0.5)
+    assert lstm.time_major and lstm.dtype == jnp.float32 and lstm.weight_dropout.rate == 0.5
     both = LSTM.from_flax(stack)
     assert both.directions == ("forward", "backward") and both.time_major
     in_order = [rnn.cell for layer in stack for rnn in (layer.forward_rnn, layer.backward_rnn)]
     chex.assert_trees_all_equal(both.params(), tuple(map(lstm_params_from_flax, in_order)))
-    assert LSTM.from_flax([cell, cell], bidirectional=True).directions == ("forward", "backward")
+    pair = LSTM.from_flax([cell, nnx.clone(cell)], bidirectional=True)
+    assert pair.directions == ("forward", "backward")
     tree = nnx.to_pure_dict(nnx.state(cell, nnx.Param))
     chex.assert_trees_all_equal(LSTM.from_flax(tree).params(), LSTM.from_flax(cell).params())
 
@@ -266,6 +267,61 @@ def test_the_layer_goes_to_flax_and_back(bidirectional):
     first, _ = lstm_sequence(lstm.params()[0], x)
     rnn = nnx.RNN(cells[0], time_major=True)
     chex.assert_trees_all_close(rnn(x), first, rtol=1e-5, atol=1e-6)
+
+
+class OwnRNN(nnx.RNN):
+    """A loop that may do anything."""
+
+
+class OwnBidirectional(nnx.Bidirectional):
+    """Both directions, which it may merge in any way."""
+
+
+def with_attribute(kind, part=None, **attributes):
+    """A cell with attributes that are not the default, of itself or of one of its parts."""
+    cell = nnx_cell(kind)
+    for name, value in attributes.items():
+        setattr(getattr(cell, part) if part else cell, name, value)
+    return cell
+
+
+def linen_parameters(cell, shape):
+    carry = cell.initialize_carry(jax.random.key(0), shape)
+    return cell.init(jax.random.key(0), carry, jnp.zeros(shape))["params"]
+
+
+def test_a_cell_that_starts_at_zero_is_taken():
+    cell = with_attribute(nnx.LSTMCell, carry_init=nnx.initializers.zeros_init())
+    assert LSTM.from_flax(cell).params()[0].kernel_ih.shape == (F, 4 * H)
+
+
+class LinenReader(linen.Module):
+    """Reads the parameters of a cell of Linen inside `apply`."""
+
+    cell: linen.Module
+
+    def __call__(self, x):
+        if self.is_initializing():
+            self.cell(self.cell.initialize_carry(jax.random.key(0), x.shape), x)
+        return lstm_params_from_flax(self.cell)
+
+
+@pytest.mark.parametrize("kind", LINEN)
+def test_a_cell_of_linen_is_taken_inside_apply(kind):
+    """Its parameters, if its attributes are the defaults."""
+    x = jnp.zeros((B, F))
+    reader = LinenReader(kind(H, kernel_init=linen.initializers.ones))
+    variables = reader.init(jax.random.key(0), x)
+    expected = lstm_params_from_flax(variables["params"]["cell"])
+    chex.assert_trees_all_equal(reader.apply(variables, x), expected)
+    for name, value in (
+        ("carry_init", linen.initializers.ones),
+        ("gate_fn", linen.hard_sigmoid),
+        ("activation_fn", linen.relu),
+    ):
+        other = LinenReader(kind(H, **{name: value}))
+        with pytest.raises(ValueError, match=f"{name} of this {kind.__name__} is"):
+            other.apply(variables, x)
 
 
 class Own(nnx.OptimizedLSTMCell):
@@ -291,15 +347,61 @@ FUSED["dense_h"] = {"kernel": np.ones((H, 16)), "bias": np.ones(16)}
 @pytest.mark.parametrize(
     "cell, message",
     [
-        (lambda: nnx.GRUCell(F, H, rngs=nnx.Rngs(0)), "this is a GRUCell; expected an nnx.LSTMC"),
+        (lambda: nnx.GRUCell(F, H, rngs=nnx.Rngs(0)), "this is a GRUCell; expected an LSTMC"),
         (lambda: nnx.RNN(nnx.SimpleCell(F, H, rngs=nnx.Rngs(0))), "this is a SimpleCell"),
-        (lambda: Own(F, H, rngs=nnx.Rngs(0)), r"this is a Own; .* give nnx.state\(cell, nnx.Para"),
+        (lambda: Own(F, H, rngs=nnx.Rngs(0)), r"this is a Own; .* nnx.state\(cell, nnx.Para"),
         (
             lambda: nnx_cell(nnx.LSTMCell, gate_fn=nnx.hard_sigmoid),
-            "gate_fn of this LSTMCell is .*",
+            "gate_fn of this LSTMCell is hard_sigmoid; this LSTM has the default alone, sigmoid",
         ),
-        (lambda: nnx_cell(nnx.LSTMCell, activation_fn=nnx.relu), "activation_fn .* has tanh alone"),
-        (lambda: linen.LSTMCell(H), "this is a LSTMCell; expected arrays"),
+        (
+            lambda: nnx_cell(nnx.LSTMCell, activation_fn=nnx.relu),
+            "activation_fn .* default alone, tanh",
+        ),
+        (
+            lambda: with_attribute(nnx.OptimizedLSTMCell, carry_init=nnx.initializers.ones_init()),
+            "carry_init of this OptimizedLSTMCell is ones; this LSTM has the default alone, None",
+        ),
+        (
+            lambda: nnx.RNN(with_attribute(nnx.LSTMCell, carry_init=nnx.initializers.normal())),
+            "carry_init of this LSTMCell is init",
+        ),
+        (
+            lambda: with_attribute(nnx.LSTMCell, promote_dtype=lambda arrays, dtype: arrays),
+            "promote_dtype of this LSTMCell is <lambda>",
+        ),
+        (
+            lambda: with_attribute(nnx.LSTMCell, "hf", precision=jax.lax.Precision.HIGHEST),
+            "precision of hf of this LSTMCell is HIGHEST; this LSTM has the default alone, None",
+        ),
+        (
+            lambda: with_attribute(nnx.OptimizedLSTMCell, "dense_i", dot_general=jnp.dot),
+            "dot_general of dense_i of this OptimizedLSTMCell is dot",
+        ),
+        (
+            lambda: with_attribute(
+                nnx.OptimizedLSTMCell, "dense_h", preferred_element_type=jnp.bfloat16
+            ),
+            "preferred_element_type of dense_h .* is bfloat16",
+        ),
+        (
+            lambda: with_attribute(
+                nnx.OptimizedLSTMCell, dense_i=nnx.Einsum("ij,jk->ik", (F, 16), rngs=nnx.Rngs(0))
+            ),
+            "dense_i of this OptimizedLSTMCell is a Einsum; expected an nnx.Linear",
+        ),
+        (
+            lambda: OwnRNN(nnx_cell(nnx.LSTMCell)),
+            "this is a OwnRNN; expected an nnx.RNN, or its cell",
+        ),
+        (lambda: linen.LSTMCell(H), "this LSTMCell of Linen has no parameters here; expected arr"),
+        (lambda: linen.GRUCell(H), "this is a GRUCell; expected an LSTMCell or OptimizedLSTMCell"),
+        (lambda: linen.ConvLSTMCell(H, (3,)), "this is a ConvLSTMCell; expected an LSTMCell"),
+        (lambda: linen_parameters(linen.ConvLSTMCell(H, (3,)), (B, 5, F)), "i/kernel is missing"),
+        (
+            lambda: linen_parameters(linen.GRUCell(H), (B, F)),
+            "i/kernel is missing; there are",
+        ),
         (lambda: {}, "[hi]i/kernel is missing; there are no names"),
         (lambda: {"cell": APART}, r"[hi]i/kernel is missing; there are \['cell/hf/bias'"),
         (lambda: without(APART, "ig"), "ig/kernel is missing"),
@@ -347,7 +449,16 @@ def test_parameters_that_do_not_fit_the_cell_are_named(params, message):
         (lambda c: nnx.RNN(c, reverse=True), "forward direction has reverse=True"),
         (lambda c: [nnx.Bidirectional(*[nnx.RNN(c)] * 2), c], "1 of 2 layers are nnx.Bidirec"),
         (lambda c: nnx.Bidirectional(*[nnx.RNN(c)] * 2, merge_fn=jnp.add), "merge_fn is another"),
-        (lambda c: [c, c], r"kernel_ih of params\[1\] has shape \(2, 16\); expected \(4, 16\)"),
+        (
+            lambda c: OwnBidirectional(nnx.RNN(c), nnx.RNN(nnx.clone(c))),
+            "there is a OwnBidirectional; expected nnx.Bidirectional itself",
+        ),
+        (lambda c: [c, c], "one cell comes twice, so that both share their parameters"),
+        (lambda c: nnx.Bidirectional(*[nnx.RNN(c)] * 2), "one cell comes twice"),
+        (
+            lambda c: [c, nnx.clone(c)],
+            r"kernel_ih of params\[1\] has shape \(2, 16\); expected \(4, 16\)",
+        ),
         (lambda c: [], "0 LSTMParams came"),
         (lambda c: nnx.Linear(F, H, rngs=nnx.Rngs(0)), "this is a Linear"),
     ],
@@ -355,3 +466,20 @@ def test_parameters_that_do_not_fit_the_cell_are_named(params, message):
 def test_modules_that_are_no_stack_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         LSTM.from_flax(make(nnx_cell(nnx.LSTMCell)))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, dict(reverse=True), dict(keep_order=True), dict(reverse=True, keep_order=True)]
+)
+def test_a_backward_run_in_a_list_keeps_its_order(options):
+    """Outputs at their own times, as this LSTM has them; another order is refused."""
+    cells = [nnx_cell(nnx.LSTMCell, seed=seed) for seed in (0, 1)]
+    runs = [nnx.RNN(cells[0]), nnx.RNN(cells[1], **options)]
+    if len(options) < 2:
+        with pytest.raises(ValueError, match="the nnx.RNN of a backward direction has reverse="):
+            LSTM.from_flax(runs, bidirectional=True)
+        return
+    x = jnp.float32(draw(B, T, F, seed=1))
+    expected = jnp.concatenate([run(x) for run in runs], -1)
+    outputs, _ = LSTM.from_flax(runs, bidirectional=True)(x)
+    chex.assert_trees_all_close(outputs, expected, rtol=1e-5, atol=1e-6)

@@ -109,6 +109,29 @@ def test_a_layer_of_keras(keras, masked):
     same_with_gradients(theirs, ours, weights, X, H0, C0)
 
 
+def test_a_left_mask_of_keras_is_a_reset(keras):
+    """At the first valid step of each row, with all gradients, those by the padding 0."""
+    layer = lstm_of(keras, return_state=True)
+    layer.build((B, T, F))
+    weights = drawn(layer.get_weights())
+    starts = T - LENGTHS
+    valid = np.arange(T)[:, None] >= starts
+
+    def theirs(weights, x):
+        x, mask = jnp.swapaxes(x, 0, 1), jnp.asarray(valid.T)
+        (outputs, h, c), _ = layer.stateless_call(weights, seeds(layer), x, mask=mask)
+        outputs = jnp.where(valid[:, :, None], jnp.swapaxes(outputs, 0, 1), 0)
+        return loss_of(outputs, (h, c)), (outputs, h, c)
+
+    def ours(weights, x):
+        (params,) = lstm_params_from_keras(weights)
+        outputs, state = lstm_sequence(params, x, resets=np.arange(T)[:, None] == starts)
+        outputs = jnp.where(valid[:, :, None], outputs, 0)
+        return loss_of(outputs, state), (outputs, *state)
+
+    same_with_gradients(theirs, ours, weights, X)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_bidirectional_stack_of_keras(keras, bias):
     """Two layers, with a mask."""

@@ -1,11 +1,12 @@
 """The cells of Flax, of NNX and of Linen, as parameters, and back."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import linen, nnx
 
 from lstm_optax.lstm.cell import LSTMParams
 from lstm_optax.lstm.convert.arrays import (
@@ -18,6 +19,13 @@ from lstm_optax.lstm.convert.arrays import (
 )
 
 CELLS = (nnx.LSTMCell, nnx.OptimizedLSTMCell)
+LINEN_CELLS = (linen.LSTMCell, linen.OptimizedLSTMCell)
+
+IRRELEVANT = frozenset(
+    "dtype param_dtype use_bias kernel_init recurrent_kernel_init bias_init rngs keep_rngs "
+    "kernel_metadata recurrent_kernel_metadata bias_metadata parent name".split()
+)
+"""Attributes of cells that are read elsewhere, or that do not change what existing weights give."""
 
 
 def lstm_params_from_flax(cell: Any) -> LSTMParams:
@@ -29,12 +37,16 @@ def lstm_params_from_flax(cell: Any) -> LSTMParams:
 
     Args:
       cell: of NNX, an `LSTMCell` or `OptimizedLSTMCell`, an `RNN` of one, or its parameters, such
-        as `nnx.state(cell, nnx.Param)`; of Linen, the dictionary with the parameters of an
-        `LSTMCell` or `OptimizedLSTMCell`, `variables["params"]["cell"]` under a `linen.RNN`.
+        as `nnx.state(cell, nnx.Param)`; of Linen, an `LSTMCell` or `OptimizedLSTMCell` inside the
+        `apply` of its module, or the dictionary with its parameters,
+        `variables["params"]["cell"]` under a `linen.RNN`. What a dictionary does not tell, such as
+        `carry_init` and `gate_fn`, is taken for the default.
 
     Raises:
-      ValueError: another cell, or other gate or activation functions than sigmoid and tanh; a name
-        is missing or none of an LSTM cell's, or a shape does not fit.
+      ValueError: another cell, or an attribute of it that this LSTM does not have and that is not
+        the default: `carry_init`, `gate_fn`, `activation_fn`, `promote_dtype`, or `precision` and
+        `dot_general` of its `nnx.Linear`; a name is missing or none of an LSTM cell's, or a shape
+        does not fit.
 
     Reference: `flax.nnx.OptimizedLSTMCell` and `flax.linen.OptimizedLSTMCell`, Flax 0.12.
     """
@@ -68,37 +80,71 @@ def lstm_params_to_flax(params: LSTMParams, cell: Any) -> Any:
     Raises:
       ValueError: as `lstm_params_from_flax`, or the parameters have other sizes than the cell.
     """
+    inner = inner_cell(cell)
     if isinstance(cell, nnx.RNN):
         rnn = nnx.clone(cell)
-        rnn.cell = lstm_params_to_flax(params, cell.cell)
+        rnn.cell = lstm_params_to_flax(params, inner)
         return rnn
-    found = _arrays(inner_cell(cell))
+    found = _arrays(inner)
     _check(found, *sizes_of(params))
-    return with_arrays(cell, _fused(params) if _is_fused(found) else _apart(params))
+    return with_arrays(inner, _fused(params) if _is_fused(found) else _apart(params))
 
 
 def inner_cell(cell: Any) -> Any:
-    """Return the cell of an `nnx.RNN`, and any other thing as it is.
+    """Return the cell of an `nnx.RNN`, the parameters of a cell of Linen, other things as they are.
 
     Raises:
       ValueError: a module that computes something else than this library's LSTM does.
     """
-    cell = cell.cell if isinstance(cell, nnx.RNN) else cell
-    if not isinstance(cell, nnx.Module):
-        return cell
-    name = type(cell).__name__
-    if type(cell) not in CELLS:
-        raise ValueError(
-            f"this is a {name}; expected an nnx.LSTMCell or nnx.OptimizedLSTMCell (where a class "
-            f"of your own computes the same, give nnx.state(cell, nnx.Param))"
-        )
-    for given, own in (("gate_fn", nnx.sigmoid), ("activation_fn", nnx.tanh)):
-        if getattr(cell, given) is not own:
+    if isinstance(cell, nnx.RNN):
+        if type(cell) is not nnx.RNN:
+            raise ValueError(f"this is a {type(cell).__name__}; expected an nnx.RNN, or its cell")
+        cell = cell.cell
+    if isinstance(cell, linen.Module):
+        _check_kind(cell, LINEN_CELLS)
+        if cell.scope is None:
             raise ValueError(
-                f"{given} of this {name} is {getattr(cell, given)}; this LSTM has {own.__name__} "
-                f"alone, as jax.nn has it"
+                f"this {type(cell).__name__} of Linen has no parameters here; expected arrays: "
+                f'the dictionary variables["params"] of the cell'
             )
+        return cell.variables["params"]
+    if isinstance(cell, nnx.Module):
+        _check_kind(cell, CELLS)
+        for name, part in vars(cell).items():
+            if isinstance(part, nnx.Module):
+                _check_linear(f"{name} of this {type(cell).__name__}", part)
     return cell
+
+
+def _check_kind(cell: Any, kinds: tuple[type, ...]) -> None:
+    name = type(cell).__name__
+    if type(cell) not in kinds:
+        raise ValueError(
+            f"this is a {name}; expected an LSTMCell or OptimizedLSTMCell of Flax (where a class "
+            f"of your own computes the same, give its parameters, such as "
+            f"nnx.state(cell, nnx.Param))"
+        )
+    _check_attributes(f"this {name}", cell)
+
+
+def _check_linear(name: str, linear: nnx.Module) -> None:
+    if type(linear) is not nnx.Linear:
+        raise ValueError(f"{name} is a {type(linear).__name__}; expected an nnx.Linear")
+    _check_attributes(name, linear)
+
+
+def _check_attributes(name: str, module: Any) -> None:
+    """Raise ValueError for an attribute that is not the default, unless it changes no number."""
+    for attribute, parameter in inspect.signature(type(module).__init__).parameters.items():
+        default = parameter.default
+        if attribute in IRRELEVANT or default is parameter.empty:
+            continue
+        value = getattr(module, attribute, default)
+        if value is not default and value not in (default, nnx.initializers.zeros_init()):
+            raise ValueError(
+                f"{attribute} of {name} is {getattr(value, '__name__', value)}; this LSTM has "
+                f"the default alone, {getattr(default, '__name__', default)}"
+            )
 
 
 def make_flax_cell(params: LSTMParams, dtype: Any) -> nnx.OptimizedLSTMCell:

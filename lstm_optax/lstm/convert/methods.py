@@ -47,12 +47,12 @@ class Conversions:
             `nnx.Bidirectional` of two of these; for a stack, a list of them, first layer first.
           bidirectional: whether every second one of a list is of a backward direction; an
             `nnx.Bidirectional` says so itself.
-          options: `dropout`, `weight_dropout`, `dtype`, `backend`, …, of the layer.
+          options: `dropout`, `weight_dropout`, `rngs`, `dtype`, `backend`, …, of the layer.
 
         Raises:
           ValueError: as `lstm_params_from_flax` and `from_params`; a forward `RNN` with
-            reverse=True, another `merge_fn` than concatenation, or layers that differ in
-            `time_major` or `dtype`.
+            reverse=True or a backward one without, or without keep_order=True; another `merge_fn`
+            than concatenation, layers that differ in `time_major` or `dtype`, or one cell twice.
         """
         cells, theirs = flax_stack(cells, bidirectional)
         return cls.from_params([lstm_params_from_flax(cell) for cell in cells], **theirs | options)
@@ -69,7 +69,7 @@ class Conversions:
 
         Args:
           weights, prefix: as `lstm_params_from_torch` takes them.
-          options: `dropout`, `weight_dropout`, `dtype`, `backend`, …, of the layer.
+          options: `dropout`, `weight_dropout`, `rngs`, `dtype`, `backend`, …, of the layer.
 
         Raises:
           ValueError: as `lstm_params_from_torch`.
@@ -92,7 +92,7 @@ class Conversions:
         Args:
           weights: as `lstm_params_from_keras` takes them: those of the first layer first.
           bidirectional: whether they are of `keras.layers.Bidirectional`.
-          options: `dropout`, `weight_dropout`, `dtype`, `backend`, …, of the layer.
+          options: `dropout`, `weight_dropout`, `rngs`, `dtype`, `backend`, …, of the layer.
 
         Raises:
           ValueError: as `lstm_params_from_keras` and `from_params`.
