@@ -1,5 +1,6 @@
 """The fast backend: what need not wait for the recurrence stands outside the loop, both ways."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -55,11 +56,23 @@ def _sequence(reverse, gradient, params, x, state, steps, clip):
     def run(hoist):
         return lambda *inputs: _forward(reverse, None, *inputs, hoist=hoist)[:2]
 
-    # no gradient, nothing to keep: a CPU is faster without a buffer that its cache cannot hold
-    entries = x.shape[0] * x.shape[1] * params.kernel_ih.shape[1]
-    cpu = run(hoist=entries <= _CACHED)
+    def run_on_cpu(*inputs):
+        # no gradient, nothing to keep: a CPU is faster without a buffer that its cache cannot hold
+        fits = _is_cached(x.shape[0], x.shape[1], params.kernel_ih.shape[1])
+        if isinstance(fits, bool):
+            return run(hoist=fits)(*inputs)
+        return jax.lax.cond(fits, run(hoist=True), run(hoist=False), *inputs)
+
     inputs = (params, x, state, steps)
-    return jax.lax.platform_dependent(*inputs, cpu=cpu, default=run(hoist=True))
+    return jax.lax.platform_dependent(*inputs, cpu=run_on_cpu, default=run(hoist=True))
+
+
+def _is_cached(*sizes: int) -> bool | jax.Array:
+    """Whether so many entries pay; a traced bool where `jax.export` leaves a size symbolic."""
+    if all(isinstance(size, int) for size in sizes):
+        return math.prod(sizes) <= _CACHED
+    factors = [jnp.asarray(size, jnp.float32) for size in sizes]  # no overflow, exact up to 2²⁴
+    return math.prod(factors) <= _CACHED
 
 
 def _sequence_forward(reverse, gradient, params, x, state, steps, clip):
