@@ -5,16 +5,16 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.checks import ANY, LENGTH, check_flags
 from lstm_optax.lstm.bptt import check_cotangent_clip
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
+from lstm_optax.lstm.checks import check_features, check_probe, check_rows
 from lstm_optax.lstm.convert.methods import Conversions
 from lstm_optax.lstm.flow import GradientFlow
-from lstm_optax.lstm.reference import Clip, Gradient
+from lstm_optax.lstm.reference import Clip, Gradient, before_step
 from lstm_optax.lstm.sequence import check_gradient, find_backend, lstm_sequence, zero_state
 from lstm_optax.lstm.weights import LSTMWeights, make_dropout
 
@@ -83,6 +83,7 @@ class LSTM(Conversions, nnx.Module):
         find_backend(backend)
         check_gradient(gradient)
         check_cotangent_clip(cotangent_clip)
+        self.in_features = in_features
         self.hidden_features = hidden_features
         self.directions = ("forward", "backward") if bidirectional else ("forward",)
         self.dtype = dtype or param_dtype
@@ -183,19 +184,15 @@ class LSTM(Conversions, nnx.Module):
           ValueError: shapes that do not fit, a carry that is not one state for each, or no `rngs`
             to drop with.
         """
-        if x.ndim != 3:
-            raise ValueError(f"x has shape {x.shape}; expected three axes: time, batch, features")
-        if resets is not None and np.shape(resets) != x.shape[:2]:
-            raise ValueError(
-                f"resets has shape {np.shape(resets)}; expected {x.shape[:2]}, laid out as x"
-            )
+        x = jnp.asarray(x)
+        axes = ("time", "batch") if self.time_major else ("batch", "time")
+        carry = self._checked(x, axes, carry, seq_lengths=seq_lengths, resets=resets, detach=detach)
+        flows = check_probe(probe, len(carry))
         if not self.time_major:
             x = jnp.swapaxes(x, 0, 1)
-            resets = None if resets is None else jnp.swapaxes(resets, 0, 1)
+            resets = None if resets is None else jnp.swapaxes(jnp.asarray(resets), 0, 1)
             if detach is not None and jnp.ndim(detach) == 2:
-                detach = jnp.swapaxes(detach, 0, 1)
-        carry = self._check_carry(carry, x.shape[1])
-        flows = self._check_probe(probe)
+                detach = jnp.swapaxes(jnp.asarray(detach), 0, 1)
         new_carry = []
         for layer, weights in enumerate(self.layers):
             if layer > 0:
@@ -226,41 +223,41 @@ class LSTM(Conversions, nnx.Module):
         return (x if self.time_major else jnp.swapaxes(x, 0, 1)), tuple(new_carry)
 
     def step(
-        self, x: Float[Array, "batch features"], carry: Carry | None = None
+        self,
+        x: Float[Array, "batch features"],
+        carry: Carry | None = None,
+        *,
+        resets: Bool[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch hidden"], Carry]:
         """Run one time step, as a control loop or a sampler does; nothing is dropped.
 
+        Args:
+          x: inputs of the step.
+          carry: the state of each layer before the step; zero if None.
+          resets: True, or not 0, for rows in which a new episode starts: their carry is zeroed
+            before the step.
+
         Raises:
-          ValueError: the stack is bidirectional, which needs the whole sequence.
+          ValueError: the stack is bidirectional, which needs the whole sequence; shapes that do not
+            fit.
         """
         if len(self.directions) == 2:
             raise ValueError("a bidirectional LSTM has no single step: it needs the whole sequence")
+        x = jnp.asarray(x)
+        carry = self._checked(x, ("batch",), carry, resets=resets)
+        if resets is not None:
+            fresh = jnp.asarray(resets, bool)
+            carry = tuple(before_step(state, fresh) for state in carry)
         axis = 0 if self.time_major else 1
         outputs, carry = self(jnp.expand_dims(x, axis), carry, deterministic=True)
         return jnp.squeeze(outputs, axis), carry
 
+    def _checked(self, x: jax.Array, axes: Sequence[str], carry: Carry | None, **rows) -> Carry:
+        """Return the carry; ValueError unless all of them fit this layer."""
+        check_features(x, (*axes, "features"), self.in_features)
+        states = len(self.layers) * len(self.directions)
+        check_rows("x", x, axes, self.hidden_features, states, carry=carry, **rows)
+        return self.initial_carry(x.shape[axes.index("batch")]) if carry is None else carry
+
     def _weights(self) -> list[LSTMWeights]:
         return [layer[direction] for layer in self.layers for direction in self.directions]
-
-    def _check_probe(self, probe: Sequence[GradientFlow] | None) -> Sequence[GradientFlow | None]:
-        expected = len(self.layers) * len(self.directions)
-        if probe is None:
-            return (None,) * expected
-        if isinstance(probe, GradientFlow) or len(probe) != expected:
-            raise ValueError(
-                f"probe has {len(probe)} parts; expected a tuple of {expected} GradientFlow, one "
-                f"for each layer and direction"
-            )
-        return probe
-
-    def _check_carry(self, carry: Carry | None, batch: int) -> Carry:
-        if carry is None:
-            return self.initial_carry(batch)
-        expected = len(self.layers) * len(self.directions)
-        states = isinstance(carry, tuple) and all(isinstance(s, LSTMState) for s in carry)
-        if not states or len(carry) != expected:
-            raise ValueError(
-                f"the carry is {jax.tree.map(jnp.shape, carry)}; expected a tuple of {expected} "
-                f"LSTMState, one for each layer and direction, as `initial_carry` makes"
-            )
-        return carry

@@ -71,8 +71,16 @@ def reference_sequence(
     clip: Clip = None,
     gradient: Gradient = "autodiff",
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState]:
-    """Run the cell over time, one step after the other; its gradient is JAX's in any case."""
-    del gradient
+    """Run the cell over time, one step after the other; its gradient is JAX's.
+
+    Raises:
+      ValueError: gradient="remat", which asks for memory that JAX's gradient does not save.
+    """
+    if gradient == "remat":
+        raise ValueError(
+            "backend='reference' keeps what JAX keeps, so it takes no gradient='remat': use "
+            "backend='fused', or 'auto'"
+        )
 
     def body(state, inputs):
         x, now = inputs

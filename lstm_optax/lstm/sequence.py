@@ -6,14 +6,13 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jax.sharding import NamedSharding, auto_axes
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.lstm.bptt import check_cotangent_clip
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
+from lstm_optax.lstm.checks import check_dtypes, check_flow, check_sequence, checked_lengths
 from lstm_optax.lstm.cudnn import cudnn_sequence
 from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.fused import fused_sequence
@@ -66,7 +65,8 @@ def lstm_sequence(
       gradient: how the fused backend differentiates: "stored" keeps what its backward loop
         multiplies by, 7 numbers for each hidden unit, row and step; "remat" keeps 2, and computes
         the others anew; "autodiff" leaves it to JAX, slower, for forward mode (`jvp`, `jacfwd`,
-        `hessian`). The reference has one way, JAX's; cuDNN has its own, under "stored".
+        `hessian`). The reference has one way, JAX's, and refuses "remat"; cuDNN has its own, under
+        "stored", and refuses the others.
 
     Returns:
       The outputs, in `dtype`, and the state after the last step; on a mesh of explicit axes they
@@ -81,13 +81,13 @@ def lstm_sequence(
     run = find_backend(backend)
     check_gradient(gradient)
     params, x, carry = jax.tree.map(jnp.asarray, (params, x, carry))
-    hidden = _check_shapes(params, x, carry, seq_lengths, resets)
+    hidden = check_sequence(params, x, carry, seq_lengths, resets)
     check_cotangent_clip(cotangent_clip)
-    _check_flow(x.shape[0], x.shape[1], detach, probe)
-    seq_lengths = _checked_lengths(x.shape[0], seq_lengths)
+    check_flow(x.shape[0], x.shape[1], detach, probe)
+    seq_lengths = checked_lengths(x.shape[0], seq_lengths)
     resets = None if resets is None else jnp.asarray(resets, bool)
     dtype = jnp.dtype(dtype or params.kernel_ih.dtype)
-    _check_dtypes(params, x, dtype)
+    check_dtypes(params, x, dtype)
     state_dtype = jnp.promote_types(dtype, jnp.float32)
     params = LSTMParams(params.kernel_ih.astype(dtype), params.kernel_hh.astype(dtype), params.bias)
     state = zero_state(x.shape[1], hidden, state_dtype) if carry is None else carry
@@ -170,68 +170,3 @@ def _varying_alike(inputs):
         return jax.lax.pcast(leaf, axes, to="varying") if axes else leaf
 
     return jax.tree.map(cast, inputs) if over else inputs
-
-
-def _check_shapes(params: LSTMParams, x, carry, seq_lengths, resets) -> int:
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}; expected [time, batch, features]")
-    time, batch, features = x.shape
-    hidden = params.kernel_hh.shape[0]
-    _check("kernel_ih", params.kernel_ih.shape, (features, 4 * hidden), "features of x by 4 hidden")
-    _check("kernel_hh", params.kernel_hh.shape, (hidden, 4 * hidden), "hidden by 4 hidden")
-    _check("bias", params.bias.shape, (4 * hidden,), "4 hidden")
-    if carry is not None:
-        _check("carry.h", carry.h.shape, (batch, hidden), "batch by hidden")
-        _check("carry.c", carry.c.shape, (batch, hidden), "batch by hidden")
-    if seq_lengths is not None:
-        _check("seq_lengths", np.shape(seq_lengths), (batch,), "batch")
-    if resets is not None:
-        _check("resets", np.shape(resets), (time, batch), "time by batch")
-    return hidden
-
-
-def _check_dtypes(params: LSTMParams, x, dtype) -> None:
-    dtypes = {name: value.dtype for name, value in params._asdict().items()} | {"dtype": dtype}
-    for name, found in dtypes.items():
-        if not jnp.issubdtype(found, jnp.floating):
-            raise ValueError(f"{name} is {found}; expected floats, such as float32 or bfloat16")
-    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
-        raise ValueError(f"x is {x.dtype}; expected floats, or integers as numbers")
-
-
-def _checked_lengths(time: int, seq_lengths):
-    """Return the lengths as an array; values are looked at where they are known."""
-    if seq_lengths is None:
-        return None
-    lengths = jnp.asarray(seq_lengths)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise ValueError(f"seq_lengths is {lengths.dtype}; expected integers, one for each row")
-    traced = isinstance(seq_lengths, Tracer)
-    if lengths.size and not traced and getattr(seq_lengths, "is_fully_addressable", True):
-        known = np.asarray(seq_lengths)
-        least, most = known.min(), known.max()
-        if least < 0 or most > time:
-            raise ValueError(
-                f"seq_lengths lie between {least} and {most}; expected 0 to {time}, the steps of x"
-            )
-    return lengths
-
-
-def _check_flow(time: int, batch: int, detach, probe) -> None:
-    if detach is not None and jnp.shape(detach) not in ((time,), (time, batch)):
-        raise ValueError(
-            f"detach has shape {jnp.shape(detach)}; expected {(time,)} or {(time, batch)}: time, "
-            f"or time by batch"
-        )
-    if probe is None:
-        return
-    if not isinstance(probe, GradientFlow):
-        raise ValueError(f"probe is a {type(probe).__name__}; expected a GradientFlow")
-    for name, slot in probe._asdict().items():
-        expected = (time, batch) if name in ("h", "c") else (time, batch, 4)
-        _check(f"probe.{name}", jnp.shape(slot), expected, "time by batch, and gates")
-
-
-def _check(name: str, shape: tuple, expected: tuple, meaning: str) -> None:
-    if shape != expected:
-        raise ValueError(f"{name} has shape {shape}; expected {expected}: {meaning}")

@@ -22,8 +22,24 @@ def backend(request, monkeypatch):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(x=np.ones((T, B))), r"x has shape \(5, 3\); expected \[time, batch, features\]"),
-        (dict(x=np.ones((T, B, F + 1))), r"kernel_ih has shape \(2, 16\); expected \(3, 16\)"),
+        (dict(x=np.ones((T, B))), r"x has shape \(5, 3\); expected three axes: time, batch, feat"),
+        (
+            dict(x=np.ones((T, B, F + 1))),
+            r"x has 3 features, but kernel_ih, of shape \(2, 16\), takes 2: x, of shape "
+            r"\(5, 3, 3\), is read as \[time, batch, features\]",
+        ),
+        (dict(carry=(np.ones((B, H)),) * 2), "carry is a tuple of 2; expected an LSTMState"),
+        (dict(carry=(LSTMState(np.ones((B, H)), np.ones((B, H))),)), "carry is a tuple of 1; exp"),
+        (dict(params=(draw()[0],)), "params is a tuple of 1; expected an LSTMParams"),
+        (dict(params=draw()[0]._replace(bias=np.ones(4))), r"bias has shape \(4,\); expected \(16"),
+        (
+            dict(params=draw()[0]._replace(kernel_ih=np.ones((F, 3)))),
+            r"kernel_ih has shape \(2, 3\); expected \(2, 16\): features by 4 hidden",
+        ),
+        (
+            dict(params=draw()[0]._replace(kernel_hh=np.ones(()))),
+            r"kernel_hh has shape \(\); expec",
+        ),
         (dict(x=np.ones((T, B, F), complex)), "x is complex64; expected floats"),
         (dict(carry=LSTMState(np.ones((B, 1)), np.ones((B, H)))), r"carry.h has shape \(3, 1\)"),
         (dict(seq_lengths=np.ones(B + 1, int)), r"seq_lengths has shape \(4,\); expected \(3,\)"),
@@ -42,6 +58,11 @@ def test_what_does_not_fit_is_named(change, message, backend):
     params, x, carry = draw()
     with pytest.raises(ValueError, match=message):
         lstm_sequence(**(dict(params=params, x=x, carry=carry, backend=backend) | change))
+
+
+def test_the_reference_refuses_to_save_memory():
+    with pytest.raises(ValueError, match="backend='reference' .* takes no gradient='remat'"):
+        lstm_sequence(*draw(), backend="reference", gradient="remat")
 
 
 @pytest.mark.parametrize("name", ["kernel_ih", "kernel_hh", "bias"])
@@ -64,7 +85,7 @@ def test_an_unknown_backend_is_told_those_there_are():
 def test_resets_of_a_layer_are_laid_out_as_its_inputs(time_major, backend):
     lstm = LSTM(F, H, time_major=time_major, backend=backend, rngs=nnx.Rngs(0))
     for shape in ((B + 1, T), (T,)):
-        with pytest.raises(ValueError, match=r"resets has shape .*; expected \(5, 3\), laid out"):
+        with pytest.raises(ValueError, match=r"resets has shape .*; expected \(5, 3\): laid out"):
             lstm(np.ones((T, B, F), np.float32), resets=np.ones(shape, bool))
 
 

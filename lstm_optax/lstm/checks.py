@@ -1,0 +1,182 @@
+"""What a call of the LSTM is checked for: the shapes, dtypes and lengths that came."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from lstm_optax.lstm.cell import LSTMParams, LSTMState
+from lstm_optax.lstm.flow import GradientFlow
+
+COUNTS = {1: "one axis", 2: "two axes", 3: "three axes"}
+
+
+def check_axes(name: str, shape: tuple, axes: Sequence[str]) -> None:
+    """Raise ValueError unless the shape has these axes."""
+    if len(shape) != len(axes):
+        raise ValueError(
+            f"{name} has shape {shape}; expected {COUNTS[len(axes)]}: {', '.join(axes)}"
+        )
+
+
+def check_features(x: Any, axes: Sequence[str], features: int) -> None:
+    """Raise ValueError unless x has these axes, and the last of this size."""
+    check_axes("x", x.shape, axes)
+    if x.shape[-1] != features:
+        raise ValueError(
+            f"x has {x.shape[-1]} features, but the layer takes {features}: {_read('x', x, axes)}"
+        )
+
+
+def check_rows(
+    name: str,
+    x: Any,
+    axes: Sequence[str],
+    hidden: int,
+    states: int,
+    *,
+    carry: Any = None,
+    seq_lengths: Any = None,
+    resets: Any = None,
+    detach: Any = None,
+) -> None:
+    """Raise ValueError unless the other arguments of a layer's call fit its input.
+
+    Args:
+      name: of the input, as the caller has it.
+      x: the input.
+      axes: names of its first axes, such as ("time", "batch").
+      hidden: hidden units of the layer.
+      states: of the carry, one for each layer and direction.
+    """
+    sizes = dict(zip(axes, x.shape, strict=False))
+    batch, laid_out, read = sizes["batch"], x.shape[: len(axes)], _read(name, x, axes)
+    for i, state in enumerate(() if carry is None else _checked_states(carry, states)):
+        for part, value in state._asdict().items():
+            expected = (batch, hidden)
+            _check_shape(f"carry[{i}].{part}", value, expected, f"batch by hidden; {read}")
+    if seq_lengths is not None:
+        _check_shape("seq_lengths", seq_lengths, (batch,), f"batch; {read}")
+    if resets is not None:
+        _check_shape("resets", resets, laid_out, f"laid out as {name}; {read}")
+    if detach is not None and np.shape(detach) != (sizes["time"],):
+        meaning = f"laid out as {name}, or {(sizes['time'],)} for all rows; {read}"
+        _check_shape("detach", detach, laid_out, meaning)
+
+
+def check_probe(probe: Any, count: int) -> Sequence[GradientFlow | None]:
+    """Return one record for each layer and direction, None where nothing is recorded."""
+    if probe is None:
+        return (None,) * count
+    if isinstance(probe, GradientFlow) or len(probe) != count:
+        raise ValueError(
+            f"probe has {len(probe)} parts; expected a tuple of {count} GradientFlow, one "
+            f"for each layer and direction"
+        )
+    return probe
+
+
+def check_sequence(params: Any, x: Any, carry: Any, seq_lengths: Any, resets: Any) -> int:
+    """Return the hidden units; ValueError unless the shapes fit each other."""
+    for name, value, kind in (("params", params, LSTMParams), ("carry", carry, LSTMState)):
+        if not isinstance(value, kind) and not (name == "carry" and value is None):
+            raise ValueError(f"{name} is a {_described(value)}; expected an {kind.__name__}")
+    check_axes("x", x.shape, ("time", "batch", "features"))
+    check_axes("kernel_ih", params.kernel_ih.shape, ("features", "4 hidden"))
+    check_axes("kernel_hh", params.kernel_hh.shape, ("hidden", "4 hidden"))
+    (time, batch, features), (taken, _) = x.shape, params.kernel_ih.shape
+    hidden = params.kernel_hh.shape[0]
+    _check_shape("kernel_hh", params.kernel_hh, (hidden, 4 * hidden), "hidden by 4 hidden")
+    _check_shape("kernel_ih", params.kernel_ih, (taken, 4 * hidden), "features by 4 hidden")
+    _check_shape("bias", params.bias, (4 * hidden,), "4 hidden")
+    if features != taken:
+        raise ValueError(
+            f"x has {features} features, but kernel_ih, of shape {params.kernel_ih.shape}, takes "
+            f"{taken}: {_read('x', x, ('time', 'batch', 'features'))}"
+        )
+    if carry is not None:
+        _check_shape("carry.h", carry.h, (batch, hidden), "batch by hidden")
+        _check_shape("carry.c", carry.c, (batch, hidden), "batch by hidden")
+    if seq_lengths is not None:
+        _check_shape("seq_lengths", seq_lengths, (batch,), "batch")
+    if resets is not None:
+        _check_shape("resets", resets, (time, batch), "time by batch")
+    return hidden
+
+
+def check_flow(time: int, batch: int, detach: Any, probe: Any) -> None:
+    """Raise ValueError unless what acts on the gradient fits the sequence."""
+    if detach is not None and jnp.shape(detach) not in ((time,), (time, batch)):
+        raise ValueError(
+            f"detach has shape {jnp.shape(detach)}; expected {(time,)} or {(time, batch)}: time, "
+            f"or time by batch"
+        )
+    if probe is None:
+        return
+    if not isinstance(probe, GradientFlow):
+        raise ValueError(f"probe is a {type(probe).__name__}; expected a GradientFlow")
+    for name, slot in probe._asdict().items():
+        expected = (time, batch) if name in ("h", "c") else (time, batch, 4)
+        _check_shape(f"probe.{name}", slot, expected, "time by batch, and gates")
+
+
+def check_dtypes(params: LSTMParams, x: Any, dtype: Any) -> None:
+    """Raise ValueError unless parameters and products are of floats, and x of numbers."""
+    dtypes = {name: value.dtype for name, value in params._asdict().items()} | {"dtype": dtype}
+    for name, found in dtypes.items():
+        if not jnp.issubdtype(found, jnp.floating):
+            raise ValueError(f"{name} is {found}; expected floats, such as float32 or bfloat16")
+    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        raise ValueError(f"x is {x.dtype}; expected floats, or integers as numbers")
+
+
+def checked_lengths(time: int, seq_lengths: Any) -> jax.Array | None:
+    """Return lengths as an array; ValueError unless they are integers, those known 0 to `time`."""
+    if seq_lengths is None:
+        return None
+    lengths = jnp.asarray(seq_lengths)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(f"seq_lengths is {lengths.dtype}; expected integers, one for each row")
+    values = known(seq_lengths)
+    if values is not None and values.size:
+        least, most = values.min(), values.max()
+        if least < 0 or most > time:
+            raise ValueError(
+                f"seq_lengths lie between {least} and {most}; expected 0 to {time}, the steps of x"
+            )
+    return lengths
+
+
+def known(values: Any) -> np.ndarray | None:
+    """Return values that can be looked at here; None for traced ones, or those of other hosts."""
+    if isinstance(values, Tracer) or not getattr(values, "is_fully_addressable", True):
+        return None
+    return np.asarray(values)
+
+
+def _checked_states(carry: Any, count: int) -> tuple[LSTMState, ...]:
+    states = isinstance(carry, tuple) and all(isinstance(s, LSTMState) for s in carry)
+    if isinstance(carry, LSTMState) or not states or len(carry) != count:
+        raise ValueError(
+            f"carry is a {_described(carry)}; expected a tuple of {count} LSTMState, one for each "
+            f"layer and direction, as `initial_carry` makes"
+        )
+    return carry
+
+
+def _read(name: str, x: Any, axes: Sequence[str]) -> str:
+    more = len(x.shape) - len(axes)
+    return f"{name}, of shape {x.shape}, is read as [{', '.join([*axes, *['features'] * more])}]"
+
+
+def _described(value: Any) -> str:
+    parts = len(value) if isinstance(value, tuple | list) else None
+    return type(value).__name__ + (f" of {parts}" if parts is not None else "")
+
+
+def _check_shape(name: str, value: Any, expected: tuple, meaning: str) -> None:
+    if np.shape(value) != expected:
+        raise ValueError(f"{name} has shape {np.shape(value)}; expected {expected}: {meaning}")
