@@ -1,48 +1,84 @@
 """What a model is trained by: losses as sums with their counts, and terms on its activations."""
 
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
+
+from lstm_optax.lstm.checks import known
+from lstm_optax.models.ids import check_range, signed_ids
 
 
 def token_losses(
-    logits: Float[Array, "*axes vocabulary"], targets: Int[Array, "*axes"]
-) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    logits: Float[Array, "*axes vocabulary"],
+    targets: Int[Array, "*axes"],
+    weights: Bool[Array, "*axes"] | Float[Array, "*axes"] | None = None,
+) -> tuple[Float[Array, ""], Num[Array, ""]]:
     """Return the summed cross-entropy in nats, and over how many tokens.
 
-    A target below 0 stands for nothing to predict, and does not count.
+        (Σ w · (log Σⱼ exp logitsⱼ − logits_target), Σ w)
+
+    Args:
+      logits: of each class or token, along the last axis.
+      targets: ids below the vocabulary; a target below 0 stands for nothing to predict, and does
+        not count.
+      weights: w, 0 or more; a mask is one of bools. All 1 if None. Where it is 0, the logits have
+        no influence, not even those that are not finite.
+
+    Raises:
+      ValueError: shapes that do not fit, targets that are no integers, or a known target or weight
+        out of range. The loss of a traced target out of range is NaN, and so is its gradient.
     """
+    vocabulary, axes = logits.shape[-1], logits.shape[:-1]
+    _check_shape("targets", targets, axes, f"ids for logits of shape {logits.shape}")
+    given, targets = targets, signed_ids("targets", targets)
+    if weights is not None:
+        weights = _checked_weights(weights, axes)
+        given = targets = jnp.where(weights != 0, targets, -1)
+    check_range("targets", given, vocabulary, least=None)
     counted = targets >= 0
+    weights = counted if weights is None else jnp.where(counted, weights, 0)
+    logits = jnp.where(counted[..., None], logits, 0)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, targets, 0))
-    return jnp.sum(jnp.where(counted, losses, 0)), jnp.sum(counted)
+    losses = losses * jnp.where(targets < vocabulary, 1, jnp.nan)
+    return jnp.sum(losses * weights), jnp.sum(weights)
 
 
 def sequence_losses(
-    outputs: Float[Array, "*axes outputs"], targets: Array
-) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    outputs: Float[Array, "*axes outputs"],
+    targets: Shaped[Array, "*answers"],
+    weights: Shaped[Array, "*answers"] | None = None,
+) -> tuple[Float[Array, ""], Num[Array, ""]]:
     """Return the summed loss of a sequence model, and over how many answers.
 
     The targets' dtype says which: the cross-entropy of `token_losses` for integers, which are
-    classes; the squared error for floats.
+    classes; the squared error for floats, (Σ w · (outputs − targets)², Σ w).
 
     Args:
-      outputs: logits or numbers, the last axis that of the outputs.
+      outputs: logits or numbers, the last axis that of the outputs; of every step or of one.
       targets: classes, without that axis, or numbers, of the outputs' shape.
+      weights: w, 0 or more, for each answer, without the axis of the outputs; for numbers also of
+        the outputs' shape. A mask is one of bools: `t < seq_lengths`, or `~isnan(targets)`. All 1
+        if None. Where it is 0, outputs and targets have no influence, not even those that are NaN.
 
     Raises:
-      ValueError: targets of another shape.
+      ValueError: targets or weights of another shape, or a known class or weight out of range.
     """
-    classes = jnp.issubdtype(targets.dtype, jnp.integer)
-    expected = outputs.shape[:-1] if classes else outputs.shape
-    if targets.shape != expected:
-        kind = "classes" if classes else "numbers"
-        raise ValueError(
-            f"targets have shape {targets.shape}; expected {expected}: {kind} for outputs of shape "
-            f"{outputs.shape}"
-        )
-    if classes:
-        return token_losses(outputs, targets)
-    return jnp.sum(jnp.square(outputs - targets)), jnp.asarray(targets.size)
+    axes = outputs.shape[:-1]
+    if jnp.issubdtype(jnp.asarray(targets).dtype, jnp.integer):
+        _check_shape("targets", targets, axes, f"classes for outputs of shape {outputs.shape}")
+        return token_losses(outputs, targets, weights)
+    _check_shape("targets", targets, outputs.shape, f"numbers for outputs of shape {outputs.shape}")
+    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
+    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    if weights is None:
+        return jnp.sum(jnp.square(outputs - targets)), jnp.asarray(outputs.size)
+    weights = _checked_weights(weights, axes, outputs.shape)
+    weights = weights if weights.shape == outputs.shape else weights[..., None]
+    weights = jnp.broadcast_to(weights, outputs.shape)
+    counted = weights != 0
+    errors = jnp.where(counted, outputs, 0) - jnp.where(counted, targets, 0)
+    return jnp.sum(jnp.square(errors) * weights), jnp.sum(weights)
 
 
 def activation_regularizer(
@@ -98,8 +134,25 @@ def _counted(x, counted) -> Bool[Array, "time batch"] | None:
 
 
 def _mean_square(x, counted) -> Float[Array, ""]:
-    squares = jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    x = jnp.asarray(x)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if counted is None:
-        return jnp.sum(squares) / max(squares.size, 1)
-    total = jnp.sum(jnp.where(counted[:, :, None], squares, 0))
+        return jnp.sum(jnp.square(x)) / jnp.maximum(jnp.asarray(x.size, x.dtype), 1)
+    total = jnp.sum(jnp.square(jnp.where(counted[:, :, None], x, 0)))
     return total / jnp.maximum(jnp.sum(counted) * x.shape[-1], 1)
+
+
+def _checked_weights(weights, *shapes: tuple[int, ...]) -> Shaped[Array, "..."]:
+    if jnp.shape(weights) not in shapes:
+        raise ValueError(
+            f"weights have shape {jnp.shape(weights)}; expected {' or '.join(map(str, shapes))}"
+        )
+    values = known(weights)
+    if values is not None and not np.all((values >= 0) & (values < np.inf)):
+        raise ValueError("weights hold a number that is negative or not finite; expected 0 or more")
+    return jnp.asarray(weights)
+
+
+def _check_shape(name: str, value, expected: tuple[int, ...], meaning: str) -> None:
+    if jnp.shape(value) != expected:
+        raise ValueError(f"{name} have shape {jnp.shape(value)}; expected {expected}: {meaning}")

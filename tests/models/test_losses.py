@@ -66,6 +66,8 @@ def test_nothing_to_count_is_zero():
     assert temporal_activation_regularizer(outputs(), none) == 0
     assert temporal_activation_regularizer(outputs()[:1]) == 0
     assert temporal_activation_regularizer(outputs()[:1], counted()[:1]) == 0
+    assert sequence_losses(outputs(), outputs(), none) == (0, 0)
+    assert token_losses(outputs(), np.ones((T, B), int), none) == (0, 0)
 
 
 def test_half_precision_is_summed_in_float32():
@@ -83,6 +85,153 @@ def test_numbers_cost_their_squares_and_classes_their_cross_entropy():
     np.testing.assert_allclose(sequence_losses(answers, classes), token_losses(answers, classes))
     total, count = sequence_losses(answers[0], classes[0])
     assert count == (classes[0] >= 0).sum()
+
+
+WEIGHTS = [None, counted(), counted() * np.float32([[0.5, 2.0, 1.0]]), counted().astype(np.int32)]
+
+
+def squares_by_hand(answers, targets, weights) -> tuple[float, float]:
+    """Sum of squared errors and weights as a loop; what has no weight is not looked at."""
+    total, count = 0.0, 0.0
+    for place in np.ndindex(answers.shape):
+        weight = 1.0 if weights is None else float(np.broadcast_to(weights, answers.shape)[place])
+        if weight:
+            total += weight * (float(answers[place]) - float(targets[place])) ** 2
+            count += weight
+    return total, count
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=["none", "mask", "weights", "integers"])
+@pytest.mark.parametrize("last", [False, True], ids=["every step", "last step"])
+def test_weighed_squares_equal_their_loop(weights, last, x64):
+    answers, targets = outputs(), np.random.default_rng(1).normal(size=(T, B, H))
+    if last:  # one answer for each row
+        answers, targets = answers[0], targets[0]
+        weights = None if weights is None else weights[0]
+    if weights is not None:  # what does not count may be anything
+        answers, targets = (
+            np.where(weights[..., None] != 0, a, np.nan) for a in (answers, targets)
+        )
+    by_hand = squares_by_hand(answers, targets, None if weights is None else weights[..., None])
+    for traced in (False, True):
+        run = jax.jit(sequence_losses) if traced else sequence_losses
+        np.testing.assert_allclose(run(answers, targets, weights), by_hand, rtol=1e-12)
+
+
+def test_padded_steps_do_not_count():
+    """Two rows of 5 and 2 steps: 7 answers, and not 10."""
+    lengths = np.array([5, 2])
+    mask = np.arange(5)[:, None] < lengths
+    answers, targets = np.zeros((5, 2, 1), np.float32), np.ones((5, 2, 1), np.float32)
+    assert sequence_losses(answers, targets) == (10, 10)
+    assert sequence_losses(answers, targets, mask) == (7, 7)
+    assert token_losses(np.zeros((5, 2, 2), np.float32), np.ones((5, 2), int), mask)[1] == 7
+
+
+def test_single_outputs_may_be_masked():
+    """As in a record of several gauges, where each has gaps of its own."""
+    answers, targets = outputs(), np.random.default_rng(1).normal(size=(T, B, H))
+    targets[1, 2, 3] = targets[0, 0, :2] = np.nan
+    mask = ~np.isnan(targets)
+    by_hand = squares_by_hand(answers, targets, mask)
+    np.testing.assert_allclose(sequence_losses(answers, targets, mask), by_hand, rtol=1e-5)
+    assert by_hand[1] == T * B * H - 3
+
+
+def cross_entropies_by_hand(logits, targets, weights) -> tuple[float, float]:
+    total, count = 0.0, 0.0
+    for place in np.ndindex(targets.shape):
+        weight = 1.0 if weights is None else float(weights[place])
+        if weight and targets[place] >= 0:
+            row = logits[place]
+            total += weight * (np.log(np.sum(np.exp(row))) - row[targets[place]])
+            count += weight
+    return total, count
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=["none", "mask", "weights", "integers"])
+@pytest.mark.parametrize("losses", [token_losses, sequence_losses])
+@pytest.mark.parametrize("kind", [np.int32, np.int8, np.uint8])
+def test_weighed_cross_entropies_equal_their_loop(weights, losses, kind, x64):
+    logits, targets = outputs(), np.random.default_rng(1).integers(0, H, (T, B)).astype(kind)
+    if weights is not None:
+        logits = np.where(weights[..., None] != 0, logits, np.nan)
+        targets = np.where(weights != 0, targets, 100).astype(kind)  # another convention of padding
+    if kind != np.uint8:
+        targets[0, 0] = -1
+    by_hand = cross_entropies_by_hand(logits, targets, weights)
+    for run in (losses, jax.jit(losses)):
+        np.testing.assert_allclose(run(logits, targets, weights), by_hand, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_what_has_no_weight_has_no_gradient(kind):
+    mask = counted()
+    answers = jnp.where(mask[..., None], outputs(), jnp.nan)
+    targets = np.where(mask, 1, 100)
+    if kind == "numbers":
+        targets = np.broadcast_to(np.where(mask[..., None], 1.0, np.inf), (T, B, H))
+    for run in (sequence_losses, jax.jit(sequence_losses)):
+        gradient = jax.grad(lambda a, f=run: f(a, targets, mask)[0])(answers)
+        assert np.all(np.isfinite(gradient))
+        np.testing.assert_array_equal(np.any(gradient != 0, -1), mask)
+
+
+def test_padding_of_classes_has_no_gradient():
+    """Targets below 0, without a mask, where the logits are not finite."""
+    targets = np.where(counted(), 1, -1)
+    logits = jnp.where(counted()[..., None], outputs(), jnp.inf)
+    gradient = jax.grad(lambda logits: token_losses(logits, targets)[0])(logits)
+    np.testing.assert_array_equal(np.any(gradient != 0, -1), counted())
+    assert np.all(np.isfinite(gradient))
+
+
+def test_terms_on_activations_pass_over_what_does_not_count():
+    h = jnp.where(counted()[..., None], outputs(), jnp.nan)
+    plain = jnp.where(counted()[..., None], outputs(), 0)
+    for term in (activation_regularizer, temporal_activation_regularizer):
+        value, gradient = jax.value_and_grad(term)(h, counted())
+        assert value == term(plain, counted()) and np.all(np.isfinite(gradient))
+
+
+def test_half_precision_errors_are_summed_in_float32():
+    ones = jnp.ones((64, 64, 8), jnp.bfloat16)
+    total, count = sequence_losses(ones, jnp.zeros_like(ones))
+    assert total == count == 64 * 64 * 8 and total.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("losses", [token_losses, sequence_losses])
+def test_a_target_out_of_range_is_named(losses):
+    targets = np.full((T, B), H)
+    with pytest.raises(ValueError, match="targets has 4; expected below 4: there are 4 ids"):
+        losses(outputs(), targets)
+    total, gradient = jax.jit(jax.value_and_grad(lambda x, y: losses(x, y)[0]))(
+        outputs().astype(np.float32), targets
+    )
+    assert np.isnan(total) and np.all(np.isnan(gradient))
+    with pytest.raises(ValueError, match=r"targets have shape \(5,\); expected \(5, 3\)"):
+        losses(outputs(), targets[:, 0])
+
+
+def test_targets_of_floats_are_no_tokens():
+    with pytest.raises(ValueError, match="targets is float32; expected integers"):
+        token_losses(outputs(), np.ones((T, B), np.float32))
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        (np.ones((B, T)), r"weights have shape \(3, 5\); expected \(5, 3\)"),
+        (np.ones(T), r"weights have shape \(5,\); expected \(5, 3\)"),
+        (-np.ones((T, B)), "negative or not finite; expected 0 or more"),
+        (np.full((T, B), np.nan), "negative or not finite"),
+    ],
+)
+@pytest.mark.parametrize("kind", [int, np.float32])
+def test_weights_that_cannot_be_are_named(weights, message, kind):
+    targets = np.ones((T, B) if kind is int else (T, B, H), kind)
+    with pytest.raises(ValueError, match=message):
+        sequence_losses(outputs(), targets, weights)
 
 
 @pytest.mark.parametrize(
