@@ -85,7 +85,7 @@ def make_model(config: TrainConfig, vocabulary: int) -> LanguageModel:
         tied=config.tied,
         cotangent_clip=CotangentClip(gates=config.clip_gates) if config.clip_gates else None,
         dtype=jnp.dtype(config.dtype),
-        rngs=nnx.Rngs(config.seed),
+        rngs=nnx.Rngs(params=config.seed),  # none for dropout: the loss is given a key
     )
 
 

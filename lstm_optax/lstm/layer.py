@@ -16,7 +16,7 @@ from lstm_optax.lstm.convert.methods import Conversions
 from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.reference import Clip, Gradient, before_step
 from lstm_optax.lstm.sequence import check_gradient, find_backend, lstm_sequence, zero_state
-from lstm_optax.lstm.weights import LSTMWeights, make_dropout
+from lstm_optax.lstm.weights import LSTMWeights, keep_stream, make_dropout
 
 Carry = tuple[LSTMState, ...]
 """One state for each layer and direction: layer 0 forward, layer 0 backward, layer 1 forward, …"""
@@ -31,7 +31,8 @@ class LSTM(Conversions, nnx.Module):
       num_layers: layers, at least 1.
       bidirectional: also run backwards in time; features of the two are concatenated, forward
         first, so that a layer gives 2 · hidden_features.
-      dropout: probability in [0, 1) that an output of a layer, but the last, is dropped.
+      dropout: probability in [0, 1) that an output of a layer other than the last is dropped; needs
+        two layers or more.
       locked_dropout: drop the same outputs of a row at all steps of a call (variational dropout).
       weight_dropout: probability in [0, 1) that a weight of kernel_hh is dropped, for all rows and
         steps of a call; the others are scaled by 1/(1 − probability).
@@ -44,10 +45,13 @@ class LSTM(Conversions, nnx.Module):
       backend: what computes a sequence: "auto" or a name in `lstm_optax.BACKENDS`.
       gradient: "stored", "remat" for less memory, or "autodiff", see `lstm_sequence`.
       time_major: inputs, outputs and resets are [time, batch, …]; else [batch, time, …].
-      rngs: where the parameters' randomness comes from.
+      rngs: where the parameters' randomness comes from. With a rate above 0 the layer keeps a
+        stream of it for its dropout, as `nnx.Dropout` does; `nnx.Rngs(params=0)` has no such
+        stream, so the layer stays without state, and each call needs its own `rngs`.
 
     Raises:
-      ValueError: a size below 1, dropout out of range, or an unknown backend or gradient.
+      ValueError: a size below 1, dropout out of range or between the layers of a single one, or an
+        unknown backend or gradient.
 
     Reference: Hochreiter & Schmidhuber, 1997, doi:10.1162/neco.1997.9.8.1735; Jozefowicz et al.,
     2015, ICML, for the forget bias of 1; Gal & Ghahramani, 2016, arXiv:1512.05287, for locked
@@ -105,23 +109,37 @@ class LSTM(Conversions, nnx.Module):
                 for direction in self.directions
             }
             self.layers.append(nnx.Dict(weights))
-        self.dropout = make_dropout("dropout", dropout, locked=locked_dropout)
-        self.weight_dropout = make_dropout("weight_dropout", weight_dropout)
+        self.dropout = make_dropout("dropout", dropout, locked=locked_dropout, rngs=rngs)
+        if dropout and num_layers == 1:
+            raise ValueError(
+                f"dropout is {dropout}, but it acts between layers and num_layers is 1: use two "
+                f"layers or more, or drop the outputs of this layer with nnx.Dropout"
+            )
+        self.weight_dropout = make_dropout("weight_dropout", weight_dropout, rngs=rngs)
 
     @classmethod
     def from_params(
-        cls, params: Sequence[LSTMParams], *, bidirectional: bool = False, **options: Any
+        cls,
+        params: Sequence[LSTMParams],
+        *,
+        bidirectional: bool = False,
+        rngs: nnx.Rngs | None = None,
+        **options: Any,
     ) -> Self:
         """Return a stack that has these parameters; also under `jit` and `grad`.
 
         Args:
           params: one LSTMParams for each layer and direction, in the order of the carry.
           bidirectional: whether every second one is of a backward direction.
+          rngs: the layer keeps a stream of it for its dropout, as above.
           options: `dropout`, `weight_dropout`, `dtype`, `backend`, …, as above.
 
         Raises:
-          ValueError: shapes that do not fit a stack.
+          ValueError: shapes that do not fit a stack, or an option that the parameters decide.
         """
+        for name in ("forget_bias", "param_dtype", "num_layers"):
+            if name in options:
+                raise ValueError(f"{name} is {options[name]}, but is that of the parameters given")
         params = jax.tree.map(jnp.asarray, tuple(params))
         directions = 2 if bidirectional else 1
         if not params or len(params) % directions:
@@ -129,7 +147,9 @@ class LSTM(Conversions, nnx.Module):
         features, hidden = params[0].kernel_ih.shape[0], params[0].kernel_hh.shape[0]
         sizes = dict(num_layers=len(params) // directions, bidirectional=bidirectional)
         options |= dict(param_dtype=params[0].kernel_ih.dtype)
-        lstm = nnx.eval_shape(lambda: cls(features, hidden, **sizes, **options, rngs=nnx.Rngs(0)))
+        lstm = nnx.eval_shape(
+            lambda: cls(features, hidden, **sizes, **options, rngs=nnx.Rngs(params=0))
+        )
         for i, (weights, new) in enumerate(zip(lstm._weights(), params, strict=True)):
             for name, value in new._asdict().items():
                 expected = getattr(weights, name).shape
@@ -138,6 +158,8 @@ class LSTM(Conversions, nnx.Module):
                         f"{name} of params[{i}] has shape {value.shape}; expected {expected}"
                     )
                 setattr(weights, name, nnx.Param(value))
+        for dropout in (lstm.dropout, lstm.weight_dropout):
+            keep_stream(dropout, rngs)
         return lstm
 
     def params(self) -> tuple[LSTMParams, ...]:
@@ -175,7 +197,7 @@ class LSTM(Conversions, nnx.Module):
             first: record the gradient inside each as the derivative by it, see `probe`.
           deterministic: drop nothing; None for the module's mode, see `train` and `eval`, which
             is at first to drop.
-          rngs: randomness of the dropout; needed where something is dropped.
+          rngs: randomness of the dropout, instead of the stream that the layer keeps.
 
         Returns:
           The outputs of the last layer, laid out as x, and the carry after the sequence.

@@ -43,11 +43,36 @@ class LSTMWeights(nnx.Module):
         return LSTMParams(self.kernel_ih[...], self.kernel_hh[...], self.bias[...])
 
 
-def make_dropout(name: str, rate: float, *, locked: bool = False) -> nnx.Dropout:
-    """Return the dropout of `rate`; `locked`, one whose mask is the same along the first axis.
+def make_dropout(
+    name: str,
+    rate: float,
+    *,
+    locked: bool = False,
+    time_axis: int = 0,
+    rngs: nnx.Rngs | None = None,
+) -> nnx.Dropout:
+    """Return the dropout of `rate`; `locked`, one whose mask is the same along the time axis.
+
+    It keeps a stream of its own of `rngs`, see `keep_stream`.
 
     Raises:
-      ValueError: a rate out of range; it says `name`.
+      ValueError: a rate out of range, which is called `name`, or `locked` without a rate.
     """
     DECAY.check(**{name: rate})
-    return nnx.Dropout(rate, broadcast_dims=(0,) if locked else ())
+    if locked and not rate:
+        raise ValueError(
+            f"locked_dropout=True needs a {name} above 0: it makes the mask of {name} the same at "
+            f"all steps"
+        )
+    return keep_stream(nnx.Dropout(rate, broadcast_dims=(time_axis,) if locked else ()), rngs)
+
+
+def keep_stream(dropout: nnx.Dropout, rngs: nnx.Rngs | None) -> nnx.Dropout:
+    """Store a stream of `rngs` in the module, as `nnx.Dropout(rate, rngs=rngs)` does.
+
+    Without a rate, or where `rngs` has neither a stream "dropout" nor a default one, there is
+    nothing to store: the module stays without state, and a call needs its own `rngs`.
+    """
+    if dropout.rate and rngs is not None and {"dropout", "default"} & set(rngs):
+        dropout.rngs = rngs["dropout"].fork()
+    return dropout

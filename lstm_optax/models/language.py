@@ -9,10 +9,12 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.checks import LENGTH, check_flags
+from lstm_optax.lstm.checks import check_rows
 from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
 from lstm_optax.lstm.reference import Clip, Gradient
 from lstm_optax.lstm.weights import make_dropout
+from lstm_optax.models.ids import read_ids
 
 
 class LanguageModel(nnx.Module):
@@ -42,7 +44,8 @@ class LanguageModel(nnx.Module):
       dtype: dtype of the products; logits are float32 or better in any case.
       param_dtype: dtype of the parameters.
       backend, gradient: what computes and differentiates an LSTM layer, see `LSTM`.
-      rngs: where the parameters' randomness comes from.
+      rngs: where the parameters' randomness comes from; the model keeps streams of it for its
+        dropout, see `LSTM`.
 
     Raises:
       ValueError: a size below 1, a probability or bound that cannot be, or `tied` with sizes that
@@ -87,14 +90,14 @@ class LanguageModel(nnx.Module):
             param_dtype=param_dtype,
             rngs=rngs,
         )
-        self.embedding_dropout = make_dropout("embedding_dropout", embedding_dropout)
-        self.dropout = make_dropout("dropout", dropout, locked=locked_dropout)
+        between: dict[str, Any] = {}
+        if num_layers > 1:
+            between = dict(dropout=dropout, locked_dropout=locked_dropout)
         self.lstm = LSTM(
             embedding_features,
             hidden_features,
             num_layers=num_layers,
-            dropout=dropout,
-            locked_dropout=locked_dropout,
+            **between,
             weight_dropout=weight_dropout,
             cotangent_clip=cotangent_clip,
             dtype=self.dtype,
@@ -108,6 +111,8 @@ class LanguageModel(nnx.Module):
             self.output = nnx.Linear(
                 hidden_features, vocabulary, dtype=self.dtype, param_dtype=param_dtype, rngs=rngs
             )
+        self.embedding_dropout = make_dropout("embedding_dropout", embedding_dropout, rngs=rngs)
+        self.dropout = make_dropout("dropout", dropout, locked=locked_dropout, rngs=rngs)
 
     def __call__(
         self,
@@ -123,14 +128,18 @@ class LanguageModel(nnx.Module):
         """Return the logits of each next token, and the carry after the last.
 
         Args:
-          tokens: codes below the vocabulary, time first.
+          tokens: codes from 0 to below the vocabulary, time first.
           carry: the state of the LSTM before the first token; zero if None.
           seq_lengths: how many tokens of each row count, see `LSTM`.
           resets: True where the carry is zeroed before a token.
           probe: record the gradient inside the LSTM, see `LSTM`.
           deterministic: drop nothing; None for the module's mode, see `train` and `eval`, which
             is at first to drop.
-          rngs: randomness of the dropout; needed where something is dropped.
+          rngs: randomness of the dropout, instead of the streams that the model keeps.
+
+        Raises:
+          ValueError: a token out of range, or shapes that do not fit. A token out of range that is
+            traced, as under `jit`, is read as NaN.
         """
         options: dict[str, Any] = dict(seq_lengths=seq_lengths, resets=resets, probe=probe)
         _, dropped, carry = self.hidden(
@@ -155,6 +164,10 @@ class LanguageModel(nnx.Module):
         `temporal_activation_regularizer` and `activation_regularizer` take.
         """
         dropping: dict[str, Any] = dict(deterministic=deterministic, rngs=rngs)
+        axes = ("time", "batch")
+        tokens = read_ids("tokens", tokens, self.embedding.num_embeddings, axes)
+        rows: dict[str, Any] = dict(carry=carry, seq_lengths=seq_lengths, resets=resets)
+        check_rows("tokens", tokens, axes, self.lstm.hidden_features, len(self.lstm.layers), **rows)
         x = self.embedding(tokens)
         if self.embedding_dropout.rate:  # each token's vector times 0 or 1/(1 − rate)
             ones = jnp.ones((self.embedding.num_embeddings, 1), x.dtype)
@@ -187,9 +200,9 @@ class LanguageModel(nnx.Module):
           temperature: logits are divided by it; 0 takes the likeliest token each time.
 
         Raises:
-          ValueError: the prompt is empty.
+          ValueError: the prompt is empty, or has a token out of range.
         """
-        prompt = jnp.asarray(prompt)
+        prompt = read_ids("prompt", prompt, self.embedding.num_embeddings, ("time",))
         if prompt.shape[0] == 0:
             raise ValueError("the prompt is empty; give at least one token")
         logits, carry = self(prompt[:, None], deterministic=True)

@@ -14,7 +14,7 @@ T, B, F, H = 4, 3, 2, 32
 
 
 def make(**options) -> LSTM:
-    return LSTM(F, H, **options, rngs=nnx.Rngs(0))
+    return LSTM(F, H, **options, rngs=nnx.Rngs(params=0))
 
 
 def inputs(time=T):
@@ -100,7 +100,7 @@ def test_the_gradient_reaches_the_weights_that_are_kept(calls):
 
 @pytest.mark.parametrize("options", [dict(weight_dropout=0.5), dict(dropout=0.5, num_layers=2)])
 def test_what_is_dropped_depends_on_the_key_alone(options):
-    lstm = make(locked_dropout=True, **options)
+    lstm = make(locked_dropout="dropout" in options, **options)
     one, other = lstm(inputs(), rngs=rngs())[0], lstm(inputs(), rngs=rngs(4))[0]
     np.testing.assert_array_equal(one, lstm(inputs(), rngs=rngs())[0])
     assert not np.allclose(one, other)
@@ -128,8 +128,7 @@ def test_locked_dropout_is_the_same_at_all_steps(calls, locked, time_major):
 
 
 def test_at_a_rate_of_0_nothing_is_drawn():
-    """Neither number changes the program, nor the kind of dropout where there is none."""
-    plain, zero = make(num_layers=2), make(num_layers=2, weight_dropout=0.0, locked_dropout=True)
+    plain, zero = make(num_layers=2), make(num_layers=2, weight_dropout=0.0, dropout=0.0)
     programs = [str(jax.make_jaxpr(lambda x, m=m: m(x))(inputs())) for m in (plain, zero)]
     assert programs[0] == programs[1] and "random" not in programs[0]
     drawn = str(jax.make_jaxpr(lambda x: make(weight_dropout=0.1)(x, rngs=rngs()))(inputs()))

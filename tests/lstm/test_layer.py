@@ -1,6 +1,7 @@
 """The NNX layer: its stack, its options, its own initialisation."""
 
 import chex
+import cudnn_stand_in
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ import oracle
 import pytest
 from flax import nnx
 
-from lstm_optax import GATES, LSTM, LSTMState, gate_slice
+from lstm_optax import BACKENDS, GATES, LSTM, LSTMState, gate_slice
 
 T, B, F, H = 5, 3, 2, 4
 
@@ -19,6 +20,10 @@ def make(**options) -> LSTM:
 
 def inputs(seed=0, time=T):
     return np.random.default_rng(seed).normal(size=(time, B, F)).astype(np.float32)
+
+
+def wide_carry():
+    return LSTM(F, H + 1, rngs=nnx.Rngs(0)).initial_carry(B)
 
 
 def as_oracle(lstm: LSTM):
@@ -80,6 +85,36 @@ def test_single_steps_equal_the_sequence(time_major):
     chex.assert_trees_all_close(carry, last, rtol=1e-5)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("time_major", [True, False])
+def test_steps_with_resets_equal_the_sequence(backend, time_major, monkeypatch):
+    """cuDNN too, which takes no resets in a sequence."""
+    cudnn_stand_in.install(monkeypatch)
+    options = dict(num_layers=2, time_major=time_major)
+    lstm, x = make(**options, backend=backend), inputs()
+    done = np.random.default_rng(3).random((T, B)) < 0.4
+    carry = jax.tree.map(lambda s: s + 0.5, lstm.initial_carry(B))
+    turned = (lambda a: a) if time_major else (lambda a: np.swapaxes(a, 0, 1))
+    whole, last = make(**options)(turned(x), carry, resets=turned(done))
+    outputs = []
+    for t in range(T):
+        resets = done[t] if t % 2 else done[t].astype(np.float32)  # numbers serve as bools
+        out, carry = lstm.step(x[t], carry, resets=resets)
+        outputs.append(out)
+    chex.assert_trees_all_close(turned(np.stack(outputs)), whole, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(carry, last, rtol=1e-5, atol=1e-6)
+
+
+def test_a_reset_step_has_no_gradient_to_its_carry():
+    lstm, done = make(num_layers=2), np.array([True, False, True])
+    carry = jax.tree.map(
+        lambda s: s + jnp.array([jnp.nan, 1, jnp.inf])[:, None], make(num_layers=2).initial_carry(B)
+    )
+    loss = lambda carry: jnp.sum(lstm.step(inputs()[0], carry, resets=done)[0] ** 2)  # noqa: E731
+    for leaf in jax.tree.leaves(jax.grad(loss)(carry)):
+        assert not leaf[done].any() and leaf[~done].any()
+
+
 def test_batch_major_is_the_same_turned():
     first, last = make(time_major=True), make(time_major=False)
     x, resets = inputs(), np.random.default_rng(2).random((T, B)) < 0.3
@@ -89,9 +124,8 @@ def test_batch_major_is_the_same_turned():
 
 
 def test_dropout_acts_between_the_layers_alone():
-    one, two = make(dropout=0.5), make(num_layers=2, dropout=0.5)
+    two = LSTM(F, H, num_layers=2, dropout=0.5, rngs=nnx.Rngs(params=0))
     rngs = lambda: nnx.Rngs(dropout=3)  # noqa: E731
-    chex.assert_trees_all_close(one(inputs()), make()(inputs()))
     plain, dropped = two(inputs(), deterministic=True)[0], two(inputs(), rngs=rngs())[0]
     assert not np.allclose(plain, dropped)
     chex.assert_trees_all_close(two(inputs(), rngs=rngs())[0], dropped)
@@ -138,10 +172,68 @@ def test_dtypes():
         (lambda: make(num_layers=0), "num_layers is 0"),
         (lambda: make(dropout=1.0), r"dropout is 1.0, but must be a number in \[0, 1\)"),
         (lambda: make(backend="fast"), "unknown LSTM backend 'fast'"),
+        (
+            lambda: make(dropout=0.5),
+            "dropout is 0.5, but it acts between layers and num_layers is 1",
+        ),
+        (lambda: make(num_layers=2, locked_dropout=True), "needs a dropout above 0"),
         (lambda: make(bidirectional=True).step(np.ones((B, F))), "needs the whole sequence"),
-        (lambda: make()(np.ones((B, F))), "expected three axes"),
+        (
+            lambda: make()(np.ones((B, F))),
+            r"x has shape \(3, 2\); expected three axes: time, batch",
+        ),
+        (
+            lambda: make(time_major=False)(np.ones((B, F))),
+            "expected three axes: batch, time, features",
+        ),
+        (
+            lambda: make()(np.ones((T, B, 7))),
+            r"x has 7 features, but the layer takes 2: x, of shape \(5, 3, 7\), is read as "
+            r"\[time, batch, features\]",
+        ),
+        (
+            lambda: make(time_major=False)(np.ones((B, T, 7))),
+            r"x, of shape \(3, 5, 7\), is read as \[batch, time, features\]",
+        ),
+        (
+            lambda: make().step(np.ones((B, 1))),
+            r"x has 1 features, .* takes 2: x, of shape \(3, 1\), is read as \[batch, features\]",
+        ),
+        (lambda: make().step(inputs()), r"x has shape \(5, 3, 2\); expected two axes: batch, feat"),
+        (lambda: make().step(np.ones(F)), r"x has shape \(2,\); expected two axes"),
+        (
+            lambda: make().step(np.ones((B, F)), resets=np.ones((B, 1), bool)),
+            r"resets has shape \(3, 1\); expected \(3,\): laid out as x; x, of shape \(3, 2\)",
+        ),
+        (
+            lambda: make().step(np.ones((B, F)), make().initial_carry(B + 1)),
+            r"carry\[0\].h has shape \(4, 4\); expected \(3, 4\): batch by hidden; x, of shape ",
+        ),
+        (
+            lambda: make(time_major=False)(inputs(), make().initial_carry(B)),
+            r"carry\[0\].h has shape \(3, 4\); expected \(5, 4\): batch by hidden; x, of shape "
+            r"\(5, 3, 2\), is read as \[batch, time, features\]",
+        ),
+        (
+            lambda: make(num_layers=2)(inputs(), (*make().initial_carry(B), *wide_carry())),
+            r"carry\[1\].h has shape \(3, 5\); expected \(3, 4\)",
+        ),
+        (
+            lambda: make(time_major=False)(inputs(), seq_lengths=np.ones(B, int)),
+            r"seq_lengths has shape \(3,\); expected \(5,\): batch; x, .* \[batch, time, feat",
+        ),
+        (
+            lambda: make(time_major=False)(inputs(), detach=np.ones((B, T), bool)),
+            r"detach has shape \(3, 5\); expected \(5, 3\): laid out as x, or \(3,\) for all rows",
+        ),
         (lambda: make()(inputs(), (jnp.ones((B, H)),) * 2), "expected a tuple of 1 LSTMState"),
+        (lambda: make()(inputs(), make().initial_carry(B)[0]), "expected a tuple of 1 LSTMState"),
         (lambda: make(num_layers=2)(inputs(), make().initial_carry(B)), "a tuple of 2 LSTMState"),
+        (
+            lambda: LSTM.from_params(make().params(), forget_bias=3.0),
+            "forget_bias is 3.0, but is that of the parameters given",
+        ),
+        (lambda: LSTM.from_params(make().params(), param_dtype=jnp.bfloat16), "param_dtype is"),
         (lambda: gate_slice("memory", 4), "unknown gate 'memory'"),
     ],
 )

@@ -43,8 +43,48 @@ def test_tied_embedding_shares_its_kernel():
         make(tied=True)
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int8, np.uint8, np.int64])
+def test_tokens_out_of_range_are_named(kind):
+    model = make()
+    for bad in (5, 100, -1) if kind != np.uint8 else (5, 255):
+        tokens = TOKENS.astype(kind)
+        tokens[1, 0] = bad
+        with pytest.raises(ValueError, match=f"tokens has {bad}; expected 0 to 4: there are 5 ids"):
+            model(tokens)
+        with pytest.raises(ValueError, match=f"tokens has {bad}; expected 0 to 4"):
+            jax.eval_shape(lambda t=tokens: model.hidden(t))
+        with pytest.raises(ValueError, match=f"prompt has {bad}; expected 0 to 4"):
+            model.generate(jax.random.key(0), tokens[:, 0], 2)
+        logits, _ = jax.jit(lambda t: model(t))(tokens)  # traced, and so not looked at
+        assert np.isnan(logits[1:, 0]).all() and np.isfinite(logits[:, 1]).all()
+    np.testing.assert_array_equal(model(TOKENS.astype(kind))[0], model(TOKENS)[0])
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m: m(TOKENS[0]), r"tokens has shape \(2,\); expected two axes: time, batch"),
+        (lambda m: m(TOKENS.astype(np.float32)), "tokens is float32; expected integers"),
+        (lambda m: m.generate(jax.random.key(0), TOKENS, 2), r"prompt has shape \(3, 2\); expec"),
+        (
+            lambda m: m(TOKENS, resets=np.ones((2, 3), bool)),
+            r"resets has shape \(2, 3\); expected \(3, 2\): laid out as tokens; tokens, of shape "
+            r"\(3, 2\), is read as \[time, batch\]",
+        ),
+        (lambda m: m(TOKENS, m.lstm.initial_carry(3)), r"carry\[0\].h .* tokens, of shape"),
+        (lambda m: m(TOKENS, m.lstm.initial_carry(2)[0]), "carry is a LSTMState of 2; expected a"),
+        (lambda m: m(TOKENS, seq_lengths=np.ones(3, int)), r"seq_lengths .* tokens, of shape"),
+    ],
+)
+def test_arguments_are_named_as_the_caller_has_them(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(make())
+
+
 def test_dropout_needs_rngs():
-    model = make(dropout=0.5)
+    model = LanguageModel(
+        5, embedding_features=6, hidden_features=8, dropout=0.5, rngs=nnx.Rngs(params=0)
+    )
     plain = model(TOKENS, deterministic=True)[0]
     dropped = model(TOKENS, rngs=nnx.Rngs(dropout=1))[0]
     assert not np.allclose(plain, dropped)
@@ -124,7 +164,7 @@ def read_by_the_lstm(monkeypatch, model, tokens, **options):
 def test_embedding_dropout_drops_whole_tokens(monkeypatch, tied):
     model = LanguageModel(
         400, embedding_features=8, hidden_features=8, embedding_dropout=0.25, tied=tied,
-        rngs=nnx.Rngs(0),
+        rngs=nnx.Rngs(params=0),
     )  # fmt: skip
     tokens = np.stack([np.arange(400), np.arange(400)[::-1]], 1)
     table = model.embedding.embedding[...]
@@ -170,7 +210,7 @@ def test_the_gradient_inside_the_lstm_is_clipped():
 
 def test_without_regularisation_nothing_is_drawn():
     plain = make(num_layers=2)
-    zero = make(num_layers=2, weight_dropout=0.0, embedding_dropout=0.0, locked_dropout=True)
+    zero = make(num_layers=2, weight_dropout=0.0, embedding_dropout=0.0)
     programs = [str(jax.make_jaxpr(lambda x, m=m: m(x))(TOKENS)) for m in (plain, zero)]
     assert programs[0] == programs[1] and "random" not in programs[0]
 

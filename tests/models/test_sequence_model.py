@@ -64,6 +64,39 @@ def test_dropout_passes_to_the_layer():
         lo.SequenceModel(2, 0, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.parametrize("every_step", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_dropout_acts_on_what_the_output_layer_reads(every_step, layers):
+    """The last outputs are kept and scaled, or zero; those between the layers too."""
+    model = make(dropout=0.5, every_step=every_step, num_layers=layers, hidden_features=32)
+    seen = []
+    model.output = lambda x: seen.append(x) or x  # not the answers, but what they are made of
+    model(inputs(), rngs=nnx.Rngs(dropout=1))
+    model(inputs(), deterministic=True)
+    dropped, plain = map(np.asarray, seen)
+    assert 0.3 < (dropped != 0).mean() < 0.7
+    if layers == 1:
+        np.testing.assert_allclose(dropped, np.where(dropped, plain / 0.5, 0), rtol=1e-6)
+    assert (model.lstm.dropout.rate, model.dropout.rate) == (0.5 if layers == 2 else 0, 0.5)
+
+
+@pytest.mark.parametrize("time_major", [True, False])
+def test_locked_dropout_is_the_same_at_all_steps(time_major):
+    """For each row its own."""
+    options = dict(dropout=0.5, locked_dropout=True, every_step=True, hidden_features=32)
+    model = make(**options, time_major=time_major)
+    seen = []
+    model.output = lambda x: seen.append(x) or x
+    model(inputs() if time_major else inputs().swapaxes(0, 1), rngs=nnx.Rngs(dropout=1))
+    mask = np.asarray(seen[0] if time_major else seen[0].swapaxes(0, 1)) != 0
+    assert (mask == mask[0]).all() and not (mask == mask[:, :1]).all()
+    last = make(**options | dict(every_step=False), time_major=time_major)
+    last.output = lambda x: seen.append(x) or x
+    last(inputs() if time_major else inputs().swapaxes(0, 1), rngs=nnx.Rngs(dropout=1))
+    mask = np.asarray(seen[1]) != 0
+    assert mask.shape == (B, 32) and not (mask == mask[:1]).all()
+
+
 def test_a_probe_and_resets_pass_to_the_layer():
     model, resets = make(num_layers=2), np.arange(T)[:, None] == np.full(B, 3)
     flows = lo.probe(

@@ -1,0 +1,186 @@
+"""`jax.export` with symbolic batch and time, for CPU, CUDA and TPU: the same bits when called."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import lstm_optax as lo
+from lstm_optax.lstm import fused
+
+T, B, F, H, V = 5, 3, 2, 4, 6
+PLATFORMS = ["cpu", "cuda", "tpu"]
+
+
+def exported(function, symbolic, *arguments):
+    """Outputs of the exported function and of the function itself.
+
+    Args:
+      symbolic: for each argument the names of its axes, such as "t, b, _"; None for static ones.
+    """
+    scope = jax.export.SymbolicScope()
+    shapes = [
+        jax.eval_shape(lambda a=argument: a)
+        if axes is None
+        else jax.tree.map(
+            lambda leaf, axes=axes: jax.ShapeDtypeStruct(
+                jax.export.symbolic_shape(axes, like=leaf.shape, scope=scope), leaf.dtype
+            ),
+            argument,
+        )
+        for argument, axes in zip(arguments, symbolic, strict=True)
+    ]
+    function = jax.jit(function)
+    program = jax.export.export(function, platforms=PLATFORMS)(*shapes)
+    assert program.platforms == tuple(PLATFORMS)
+    return program.call(*arguments), function(*arguments)
+
+
+def same_bits(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(expected))
+
+
+def draw(*shape, seed=0):
+    return jnp.float32(np.random.default_rng(seed).normal(size=shape))
+
+
+def params():
+    return lo.LSTMParams(draw(F, 4 * H, seed=1), draw(H, 4 * H, seed=2) / 2, draw(4 * H, seed=3))
+
+
+LENGTHS = jnp.array([5, 2, 4], jnp.int32)
+RESETS = jnp.arange(T)[:, None] == jnp.array([[2, 1, 3]])
+
+
+def test_a_sequence_exports_with_its_gradient():
+    def run(params, x, lengths, resets):
+        def loss(params, x):
+            outputs, last = lo.lstm_sequence(params, x, seq_lengths=lengths, resets=resets)
+            return jnp.sum(outputs**2) + jnp.sum(last.c), outputs
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+
+    axes = None, "t, b, _", "b", "t, b"
+    same_bits(*exported(run, axes, params(), draw(T, B, F), LENGTHS, RESETS))
+
+
+@pytest.mark.parametrize("cached", [2**23, 4 * H * B * T - 1])
+def test_a_symbolic_size_is_compared_when_called(monkeypatch, cached):
+    """The program without a gradient, below and above the size that a CPU's cache holds."""
+    monkeypatch.setattr(fused, "_CACHED", cached)
+    run = lambda params, x: lo.lstm_sequence(params, x)  # noqa: E731
+    same_bits(*exported(run, (None, "t, b, _"), params(), draw(T, B, F)))
+
+
+def test_sizes_beyond_int32_are_not_cached():
+    for sizes in ((2**12, 2**11, 1), (2**31, 2**10, 2**10), (2**23 + 1, 1, 1)):
+        symbolic = fused._is_cached(*map(jnp.float32, sizes))
+        assert bool(symbolic) == fused._is_cached(*sizes) == (sizes[0] == 2**12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    "backend, gradient",
+    [("fused", "stored"), ("fused", "remat"), ("fused", "autodiff"), ("reference", "stored")],
+)
+def test_every_option_exports(backend, gradient, reverse):
+    options = dict(
+        backend=backend,
+        gradient=gradient,
+        reverse=reverse,
+        cotangent_clip=lo.CotangentNormClip(gates=1.0),
+    )
+
+    def run(params, x, lengths, resets, detach):
+        def loss(params, x):
+            outputs, last = lo.lstm_sequence(
+                params, x, seq_lengths=lengths, resets=resets, detach=detach, **options
+            )
+            return jnp.sum(outputs**2) + jnp.sum(last.c), outputs
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+
+    detach = jnp.arange(T) % 2 == 0
+    axes = None, "t, b, _", "b", "t, b", "t"
+    same_bits(*exported(run, axes, params(), draw(T, B, F), LENGTHS, RESETS, detach))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{}, dict(num_layers=2, bidirectional=True), dict(time_major=False), dict(dtype=jnp.bfloat16)],
+    ids=str,
+)
+def test_the_layer_and_its_step_export(options):
+    lstm = lo.LSTM(F, H, **options, rngs=nnx.Rngs(0))
+    graphdef, weights = nnx.split(lstm)
+    axes, x = ("t, b, _", draw(T, B, F)) if lstm.time_major else ("b, t, _", draw(B, T, F))
+    call = lambda weights, x, n: nnx.merge(graphdef, weights)(x, seq_lengths=n)  # noqa: E731
+    same_bits(*exported(call, (None, axes, "b"), weights, x, LENGTHS))
+    if not lstm.directions[1:]:
+        step = lambda weights, x, carry, done: nnx.merge(graphdef, weights).step(  # noqa: E731
+            x, carry, resets=done
+        )
+        carry = jax.tree.map(lambda s: draw(*s.shape), lstm.initial_carry(B))
+        axes = None, "b, _", "b, _", "b"
+        same_bits(*exported(step, axes, weights, draw(B, F), carry, LENGTHS > 4))
+
+
+def language_step(optimizer, **options):
+    """A train step of a language model with both terms on the activations, and its arguments."""
+    sizes = dict(embedding_features=3, hidden_features=H)
+    model = lo.LanguageModel(V, **sizes, **options, rngs=nnx.Rngs(params=0))
+    graphdef, weights = nnx.split(model)
+
+    def loss(weights, carry, batch, key):
+        tokens, targets = batch
+        model = nnx.merge(graphdef, weights)
+        raw, dropped, carry = model.hidden(tokens, carry, rngs=nnx.Rngs(dropout=key))
+        total, count = lo.token_losses(model.logits(dropped), targets)
+        terms = lo.activation_regularizer(dropped, targets >= 0)
+        return total / count + terms + lo.temporal_activation_regularizer(raw), carry
+
+    state = lo.init_state(weights, optimizer, model.lstm.initial_carry(B), jax.random.key(0))
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, V, (T, B)), jnp.int32)
+    return lo.make_step(loss, optimizer), state, (tokens, tokens.at[1, 1].set(-1))
+
+
+def check_step(optimizer, **options):
+    step, state, batch = language_step(optimizer, **options)
+
+    def run(params, opt_state, carry, key, batch):
+        fields = dict(params=params, opt_state=opt_state, carry=carry, key=key)
+        state_after, metrics = step(state._replace(**fields), batch)
+        return state_after.params, state_after.carry, metrics.loss
+
+    arguments = state.params, state.opt_state, state.carry, state.key, batch
+    found, expected = exported(run, (None, None, "b, _", None, "t, b"), *arguments)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert np.isfinite(expected[-1]) and expected[-1] > 0
+
+
+def test_a_train_step_exports():
+    check_step(optax.chain(lo.clip_by_global_norm(1.0), lo.nadam(1e-2)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", [lo.awd_sgd(0.1), lo.rmsprop_momentum(0.01)])
+def test_a_train_step_exports_with_all_that_drops(optimizer):
+    rates = dict(dropout=0.2, locked_dropout=True, weight_dropout=0.2, embedding_dropout=0.2)
+    check_step(optimizer, num_layers=2, **rates)
+
+
+@pytest.mark.slow
+def test_sequence_losses_export():
+    model = lo.SequenceModel(F, 2, hidden_features=H, rngs=nnx.Rngs(0))
+    graphdef, weights = nnx.split(model)
+
+    def run(weights, x, targets):
+        loss = lambda weights: lo.sequence_losses(nnx.merge(graphdef, weights)(x)[0], targets)[0]  # noqa: E731
+        return jax.value_and_grad(loss)(weights)
+
+    same_bits(*exported(run, (None, "t, b, _", "b, _"), weights, draw(T, B, F), draw(B, 2)))
