@@ -35,13 +35,13 @@ def token_losses(
     if weights is not None:
         weights = _checked_weights(weights, axes)
         given = targets = jnp.where(weights != 0, targets, -1)
+        logits = jnp.where((targets >= 0)[..., None], logits, 0)
     check_range("targets", given, vocabulary, least=None)
     counted = targets >= 0
-    weights = counted if weights is None else jnp.where(counted, weights, 0)
-    logits = jnp.where(counted[..., None], logits, 0)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, targets, 0))
     losses = losses * jnp.where(targets < vocabulary, 1, jnp.nan)
-    return jnp.sum(losses * weights), jnp.sum(weights)
+    weights = counted if weights is None else jnp.where(counted, weights, 0)
+    return jnp.sum(jnp.where(counted, losses * weights, 0)), jnp.sum(weights)
 
 
 def sequence_losses(

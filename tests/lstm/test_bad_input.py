@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_named(change, message, backend):
         lstm_sequence(**(dict(params=params, x=x, carry=carry, backend=backend) | change))
 
 
-def test_the_reference_refuses_to_save_memory():
+def test_reference_refuses_remat():
     with pytest.raises(ValueError, match="backend='reference' .* takes no gradient='remat'"):
         lstm_sequence(*draw(), backend="reference", gradient="remat")
 

@@ -290,7 +290,7 @@ def linen_parameters(cell, shape):
     return cell.init(jax.random.key(0), carry, jnp.zeros(shape))["params"]
 
 
-def test_a_cell_that_starts_at_zero_is_taken():
+def test_zero_carry_init_is_accepted():
     cell = with_attribute(nnx.LSTMCell, carry_init=nnx.initializers.zeros_init())
     assert LSTM.from_flax(cell).params()[0].kernel_ih.shape == (F, 4 * H)
 
@@ -307,7 +307,7 @@ class LinenReader(linen.Module):
 
 
 @pytest.mark.parametrize("kind", LINEN)
-def test_a_cell_of_linen_is_taken_inside_apply(kind):
+def test_bound_linen_cell_is_accepted(kind):
     """Its parameters, if its attributes are the defaults."""
     x = jnp.zeros((B, F))
     reader = LinenReader(kind(H, kernel_init=linen.initializers.ones))
@@ -471,7 +471,7 @@ def test_modules_that_are_no_stack_are_named(make, message):
 @pytest.mark.parametrize(
     "options", [{}, dict(reverse=True), dict(keep_order=True), dict(reverse=True, keep_order=True)]
 )
-def test_a_backward_run_in_a_list_keeps_its_order(options):
+def test_backward_rnn_needs_keep_order(options):
     """Outputs at their own times, as this LSTM has them; another order is refused."""
     cells = [nnx_cell(nnx.LSTMCell, seed=seed) for seed in (0, 1)]
     runs = [nnx.RNN(cells[0]), nnx.RNN(cells[1], **options)]

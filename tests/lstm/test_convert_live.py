@@ -109,7 +109,7 @@ def test_a_layer_of_keras(keras, masked):
     same_with_gradients(theirs, ours, weights, X, H0, C0)
 
 
-def test_a_left_mask_of_keras_is_a_reset(keras):
+def test_left_mask_of_keras_is_reset(keras):
     """At the first valid step of each row, with all gradients, those by the padding 0."""
     layer = lstm_of(keras, return_state=True)
     layer.build((B, T, F))

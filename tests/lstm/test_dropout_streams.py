@@ -33,7 +33,7 @@ def inputs(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rate", ["dropout", "weight_dropout", "embedding_dropout"])
-def test_a_call_draws_from_the_kept_stream(kind, rate):
+def test_call_draws_from_kept_stream(kind, rate):
     if rate == "embedding_dropout" and kind != "language model":
         return
     model, x = make(kind, **{rate: 0.5}), inputs(kind)
@@ -48,7 +48,7 @@ def test_a_call_draws_from_the_kept_stream(kind, rate):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_given_rngs_win_and_leave_the_stream(kind):
+def test_given_rngs_win_over_stream(kind):
     model, x = make(kind, dropout=0.5), inputs(kind)
     before = jax.tree.leaves(nnx.state(model, nnx.RngCount))
     given = [model(x, rngs=nnx.Rngs(dropout=seed))[0] for seed in (1, 1, 2)]
@@ -61,7 +61,7 @@ def test_given_rngs_win_and_leave_the_stream(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_state_without_a_rate_or_a_stream(kind):
+def test_no_state_without_rate_or_stream(kind):
     """The trees of models that drop nothing, and of those made for a key in the loss."""
     for model in (make(kind), make(kind, nnx.Rngs(params=0), dropout=0.5, weight_dropout=0.5)):
         assert not jax.tree.leaves(nnx.state(model, nnx.RngState))
@@ -72,7 +72,7 @@ def test_no_state_without_a_rate_or_a_stream(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_seed_for_parameters_alone_draws_the_same_parameters(kind):
+def test_parameter_seed_decides_parameters(kind):
     chex.assert_trees_all_equal(
         nnx.state(make(kind), nnx.Param),
         nnx.state(make(kind, nnx.Rngs(params=0), dropout=0.5), nnx.Param),
@@ -80,7 +80,7 @@ def test_a_seed_for_parameters_alone_draws_the_same_parameters(kind):
     )
 
 
-def test_streams_are_split_and_merged_as_flax_does():
+def test_streams_split_and_merge():
     model, x = make("sequence model", dropout=0.5), inputs("sequence model")
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     assert {type(leaf) for _, leaf in nnx.to_flat_state(rest)} <= {nnx.RngKey, nnx.RngCount}
@@ -97,7 +97,7 @@ def test_streams_are_split_and_merged_as_flax_does():
     np.testing.assert_allclose(model(x)[0], first, rtol=1e-6)
 
 
-def test_an_optimizer_of_flax_trains_with_the_stream():
+def test_nnx_optimizer_trains_with_stream():
     model, x = make("sequence model", dropout=0.2), inputs("sequence model")
     optimizer = nnx.Optimizer(model, lo.nadam(0.01), wrt=nnx.Param)
 
@@ -114,7 +114,7 @@ def test_an_optimizer_of_flax_trains_with_the_stream():
     assert np.mean(losses[-10:]) < 0.5 * losses[0]
 
 
-def test_a_layer_of_given_parameters_takes_a_stream():
+def test_from_params_keeps_stream():
     plain = make("layer")
     lstm = lo.LSTM.from_params(plain.params(), dropout=0.5, rngs=nnx.Rngs(0))
     x = inputs("layer")
@@ -125,7 +125,7 @@ def test_a_layer_of_given_parameters_takes_a_stream():
     chex.assert_trees_all_equal(lo.LSTM.from_torch(lstm.to_torch()).params(), lstm.params())
 
 
-def test_a_stream_survives_the_optimizers_of_optax():
+def test_fit_trains_parameters_without_stream():
     """`fit` and `make_step` take the parameters alone; the rest stays outside."""
     model = make("layer", dropout=0.5)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)

@@ -55,7 +55,7 @@ LENGTHS = jnp.array([5, 2, 4], jnp.int32)
 RESETS = jnp.arange(T)[:, None] == jnp.array([[2, 1, 3]])
 
 
-def test_a_sequence_exports_with_its_gradient():
+def test_sequence_gradient_exports():
     def run(params, x, lengths, resets):
         def loss(params, x):
             outputs, last = lo.lstm_sequence(params, x, seq_lengths=lengths, resets=resets)
@@ -68,7 +68,7 @@ def test_a_sequence_exports_with_its_gradient():
 
 
 @pytest.mark.parametrize("cached", [2**23, 4 * H * B * T - 1])
-def test_a_symbolic_size_is_compared_when_called(monkeypatch, cached):
+def test_symbolic_size_is_compared_when_called(monkeypatch, cached):
     """The program without a gradient, below and above the size that a CPU's cache holds."""
     monkeypatch.setattr(fused, "_CACHED", cached)
     run = lambda params, x: lo.lstm_sequence(params, x)  # noqa: E731
@@ -115,7 +115,7 @@ def test_every_option_exports(backend, gradient, reverse):
     [{}, dict(num_layers=2, bidirectional=True), dict(time_major=False), dict(dtype=jnp.bfloat16)],
     ids=str,
 )
-def test_the_layer_and_its_step_export(options):
+def test_layer_and_step_export(options):
     lstm = lo.LSTM(F, H, **options, rngs=nnx.Rngs(0))
     graphdef, weights = nnx.split(lstm)
     axes, x = ("t, b, _", draw(T, B, F)) if lstm.time_major else ("b, t, _", draw(B, T, F))
@@ -163,13 +163,13 @@ def check_step(optimizer, **options):
     assert np.isfinite(expected[-1]) and expected[-1] > 0
 
 
-def test_a_train_step_exports():
+def test_train_step_exports():
     check_step(optax.chain(lo.clip_by_global_norm(1.0), lo.nadam(1e-2)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [lo.awd_sgd(0.1), lo.rmsprop_momentum(0.01)])
-def test_a_train_step_exports_with_all_that_drops(optimizer):
+def test_train_step_with_dropout_exports(optimizer):
     rates = dict(dropout=0.2, locked_dropout=True, weight_dropout=0.2, embedding_dropout=0.2)
     check_step(optimizer, num_layers=2, **rates)
 

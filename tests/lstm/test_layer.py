@@ -87,7 +87,7 @@ def test_single_steps_equal_the_sequence(time_major):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("time_major", [True, False])
-def test_steps_with_resets_equal_the_sequence(backend, time_major, monkeypatch):
+def test_steps_with_resets_equal_sequence(backend, time_major, monkeypatch):
     """cuDNN too, which takes no resets in a sequence."""
     cudnn_stand_in.install(monkeypatch)
     options = dict(num_layers=2, time_major=time_major)
@@ -105,7 +105,7 @@ def test_steps_with_resets_equal_the_sequence(backend, time_major, monkeypatch):
     chex.assert_trees_all_close(carry, last, rtol=1e-5, atol=1e-6)
 
 
-def test_a_reset_step_has_no_gradient_to_its_carry():
+def test_reset_step_stops_carry_gradient():
     lstm, done = make(num_layers=2), np.array([True, False, True])
     carry = jax.tree.map(
         lambda s: s + jnp.array([jnp.nan, 1, jnp.inf])[:, None], make(num_layers=2).initial_carry(B)

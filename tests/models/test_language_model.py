@@ -76,7 +76,7 @@ def test_tokens_out_of_range_are_named(kind):
         (lambda m: m(TOKENS, seq_lengths=np.ones(3, int)), r"seq_lengths .* tokens, of shape"),
     ],
 )
-def test_arguments_are_named_as_the_caller_has_them(call, message):
+def test_errors_name_arguments_of_caller(call, message):
     with pytest.raises(ValueError, match=message):
         call(make())
 

@@ -103,7 +103,7 @@ def squares_by_hand(answers, targets, weights) -> tuple[float, float]:
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=["none", "mask", "weights", "integers"])
 @pytest.mark.parametrize("last", [False, True], ids=["every step", "last step"])
-def test_weighed_squares_equal_their_loop(weights, last, x64):
+def test_weighted_squares_equal_loop(weights, last, x64):
     answers, targets = outputs(), np.random.default_rng(1).normal(size=(T, B, H))
     if last:  # one answer for each row
         answers, targets = answers[0], targets[0]
@@ -152,7 +152,7 @@ def cross_entropies_by_hand(logits, targets, weights) -> tuple[float, float]:
 @pytest.mark.parametrize("weights", WEIGHTS, ids=["none", "mask", "weights", "integers"])
 @pytest.mark.parametrize("losses", [token_losses, sequence_losses])
 @pytest.mark.parametrize("kind", [np.int32, np.int8, np.uint8])
-def test_weighed_cross_entropies_equal_their_loop(weights, losses, kind, x64):
+def test_weighted_cross_entropies_equal_loop(weights, losses, kind, x64):
     logits, targets = outputs(), np.random.default_rng(1).integers(0, H, (T, B)).astype(kind)
     if weights is not None:
         logits = np.where(weights[..., None] != 0, logits, np.nan)
@@ -165,7 +165,7 @@ def test_weighed_cross_entropies_equal_their_loop(weights, losses, kind, x64):
 
 
 @pytest.mark.parametrize("kind", ["classes", "numbers"])
-def test_what_has_no_weight_has_no_gradient(kind):
+def test_zero_weight_has_no_gradient(kind):
     mask = counted()
     answers = jnp.where(mask[..., None], outputs(), jnp.nan)
     targets = np.where(mask, 1, 100)
@@ -177,16 +177,7 @@ def test_what_has_no_weight_has_no_gradient(kind):
         np.testing.assert_array_equal(np.any(gradient != 0, -1), mask)
 
 
-def test_padding_of_classes_has_no_gradient():
-    """Targets below 0, without a mask, where the logits are not finite."""
-    targets = np.where(counted(), 1, -1)
-    logits = jnp.where(counted()[..., None], outputs(), jnp.inf)
-    gradient = jax.grad(lambda logits: token_losses(logits, targets)[0])(logits)
-    np.testing.assert_array_equal(np.any(gradient != 0, -1), counted())
-    assert np.all(np.isfinite(gradient))
-
-
-def test_terms_on_activations_pass_over_what_does_not_count():
+def test_activation_terms_skip_uncounted_nan():
     h = jnp.where(counted()[..., None], outputs(), jnp.nan)
     plain = jnp.where(counted()[..., None], outputs(), 0)
     for term in (activation_regularizer, temporal_activation_regularizer):
@@ -194,14 +185,14 @@ def test_terms_on_activations_pass_over_what_does_not_count():
         assert value == term(plain, counted()) and np.all(np.isfinite(gradient))
 
 
-def test_half_precision_errors_are_summed_in_float32():
+def test_half_precision_errors_sum_in_float32():
     ones = jnp.ones((64, 64, 8), jnp.bfloat16)
     total, count = sequence_losses(ones, jnp.zeros_like(ones))
     assert total == count == 64 * 64 * 8 and total.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("losses", [token_losses, sequence_losses])
-def test_a_target_out_of_range_is_named(losses):
+def test_target_out_of_range_is_named(losses):
     targets = np.full((T, B), H)
     with pytest.raises(ValueError, match="targets has 4; expected below 4: there are 4 ids"):
         losses(outputs(), targets)
@@ -213,7 +204,7 @@ def test_a_target_out_of_range_is_named(losses):
         losses(outputs(), targets[:, 0])
 
 
-def test_targets_of_floats_are_no_tokens():
+def test_float_targets_are_no_tokens():
     with pytest.raises(ValueError, match="targets is float32; expected integers"):
         token_losses(outputs(), np.ones((T, B), np.float32))
 
@@ -228,7 +219,7 @@ def test_targets_of_floats_are_no_tokens():
     ],
 )
 @pytest.mark.parametrize("kind", [int, np.float32])
-def test_weights_that_cannot_be_are_named(weights, message, kind):
+def test_bad_weights_are_named(weights, message, kind):
     targets = np.ones((T, B) if kind is int else (T, B, H), kind)
     with pytest.raises(ValueError, match=message):
         sequence_losses(outputs(), targets, weights)

@@ -94,7 +94,7 @@ def program(kind, options) -> str:
     ROWS,
     ids=[f"{kind.__name__}-{name}-{len(others)}" for kind, name, _, others in ROWS],
 )
-def test_an_option_changes_the_program_or_is_refused(kind, name, value, others):
+def test_option_acts_or_is_refused(kind, name, value, others):
     options = others | {name: value}
     if (kind, name, len(others)) in REFUSED:
         with pytest.raises(ValueError, match=name):

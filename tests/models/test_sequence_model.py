@@ -66,7 +66,7 @@ def test_dropout_passes_to_the_layer():
 
 @pytest.mark.parametrize("every_step", [False, True])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_dropout_acts_on_what_the_output_layer_reads(every_step, layers):
+def test_dropout_acts_before_output_layer(every_step, layers):
     """The last outputs are kept and scaled, or zero; those between the layers too."""
     model = make(dropout=0.5, every_step=every_step, num_layers=layers, hidden_features=32)
     seen = []
@@ -81,7 +81,7 @@ def test_dropout_acts_on_what_the_output_layer_reads(every_step, layers):
 
 
 @pytest.mark.parametrize("time_major", [True, False])
-def test_locked_dropout_is_the_same_at_all_steps(time_major):
+def test_locked_dropout_holds_over_steps(time_major):
     """For each row its own."""
     options = dict(dropout=0.5, locked_dropout=True, every_step=True, hidden_features=32)
     model = make(**options, time_major=time_major)
