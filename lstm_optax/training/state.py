@@ -35,8 +35,10 @@ def init_state(
       key: a random key, of JAX's default implementation.
 
     Raises:
-      ValueError: a key of another implementation, which a checkpoint would not remember.
+      ValueError: random keys among the parameters, as those of a Flax module's dropout, or a key of
+        another implementation, which a checkpoint would not remember.
     """
+    _check_no_keys(params)
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
     expected = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
@@ -48,3 +50,14 @@ def init_state(
     zero = jnp.zeros([], jnp.int32)
     state = TrainState(zero, zero, params, optimizer.init(params), carry, key, zero_sums())
     return jax.tree.map(jnp.copy, state)
+
+
+def _check_no_keys(params: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        dtype: Any = getattr(leaf, "dtype", None)
+        if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(
+                f"params has a random key at {name}, which no optimizer can train: split it off "
+                f"with graphdef, params, rest = nnx.split(model, nnx.Param, ...)"
+            )

@@ -139,3 +139,12 @@ def test_fit_trains_parameters_without_stream():
     batches = [inputs("layer")] * 4
     result = lo.fit(lo.make_step(loss, optimizer), state, lambda p: batches[p], steps=4)
     assert np.isfinite(result.history[-1]["train_loss"])
+
+
+def test_init_state_refuses_streams():
+    _, everything = nnx.split(make("layer", dropout=0.5))
+    message = (
+        r"params has a random key at dropout\.rngs\.key.*nnx.split\(model, nnx.Param, \.\.\.\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        lo.init_state(everything, lo.sgd(0.1), (), jax.random.key(0))
