@@ -150,8 +150,15 @@ def cross_entropies_by_hand(logits, targets, weights) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=["none", "mask", "weights", "integers"])
-@pytest.mark.parametrize("losses", [token_losses, sequence_losses])
-@pytest.mark.parametrize("kind", [np.int32, np.int8, np.uint8])
+@pytest.mark.parametrize(
+    "losses, kind",
+    [
+        (sequence_losses, np.int32),
+        (token_losses, np.uint8),
+        pytest.param(token_losses, np.int8, marks=pytest.mark.slow),
+        pytest.param(token_losses, np.int32, marks=pytest.mark.slow),
+    ],
+)
 def test_weighted_cross_entropies_equal_loop(weights, losses, kind, x64):
     logits, targets = outputs(), np.random.default_rng(1).integers(0, H, (T, B)).astype(kind)
     if weights is not None:
