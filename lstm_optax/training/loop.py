@@ -39,7 +39,7 @@ class NonFiniteError(ArithmeticError):
         self.leaf = jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
         self.largest = float(size)
         fault = "was refused, and the guard gives up" if metrics.gave_up else "is not finite"
-        hint = "; ids of tokens or classes out of range give this" if np.isnan(self.loss) else ""
+        hint = "; a token or target out of range has this loss" if np.isnan(self.loss) else ""
         super().__init__(
             f"step {step} {fault}: loss {self.loss:g}, gradient norm {self.grad_norm:g}, "
             f"largest gradient {self.largest:g} in {self.leaf}{hint}"

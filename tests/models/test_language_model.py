@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import lstm_optax as lo
 from lstm_optax import LSTM, CotangentClip, LanguageModel, token_losses
 
 TOKENS = np.array([[1, 2], [3, 4], [0, 1]])
@@ -58,6 +59,24 @@ def test_tokens_out_of_range_are_named(kind):
         logits, _ = jax.jit(lambda t: model(t))(tokens)  # traced, and so not looked at
         assert np.isnan(logits[1:, 0]).all() and np.isfinite(logits[:, 1]).all()
     np.testing.assert_array_equal(model(TOKENS.astype(kind))[0], model(TOKENS)[0])
+
+
+@pytest.mark.parametrize("bad", [-1, 5])
+def test_training_names_ids_out_of_range(bad):
+    """In a batch of `fit`, where the loss does not see the numbers."""
+    model = make()
+    graphdef, params = nnx.split(model)
+
+    def loss(params, carry, batch, key):
+        logits, _ = nnx.merge(graphdef, params)(batch)
+        total, count = token_losses(logits, jnp.zeros(batch.shape, int))
+        return total / count, carry
+
+    batches = [TOKENS, np.where(TOKENS == 3, bad, TOKENS)]
+    state = lo.init_state(params, lo.sgd(0.1), (), jax.random.key(0))
+    step = lo.make_step(loss, lo.sgd(0.1))
+    with pytest.raises(lo.NonFiniteError, match="step 2 .* a token or target out of range has"):
+        lo.fit(step, state, lambda p: batches[p % 2], steps=2)
 
 
 @pytest.mark.parametrize(
