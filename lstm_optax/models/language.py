@@ -74,7 +74,8 @@ class LanguageModel(nnx.Module):
         gradient: Gradient = "stored",
         rngs: nnx.Rngs,
     ):
-        LENGTH.check(vocabulary=vocabulary, embedding_features=embedding_features)
+        sizes = dict(embedding_features=embedding_features, num_layers=num_layers)
+        LENGTH.check(vocabulary=vocabulary, **sizes)
         check_flags(tied=tied)
         if tied and embedding_features != hidden_features:
             raise ValueError(
