@@ -1,0 +1,148 @@
+"""The objects of a pickle as inert records: what a file calls for is kept, never called."""
+
+import pickle
+import reprlib
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+ADVICE = (
+    "tensors, numbers, strings and their containers are read: leave it out, or save the "
+    "`state_dict()` of the model and of the optimizer alone"
+)
+
+
+class NotRead(ValueError):
+    """A file is whole and holds what is not read; the message says what, and where."""
+
+
+MAX_DEPTH = 100
+"""How deep containers may be nested; state dicts are nested five levels deep or less."""
+
+
+class Held:
+    """An object that a file asks for: the name of its class or function, and its arguments."""
+
+    name = ""
+    args: tuple
+    state: Any
+    items: list[Any]  # what is put into it, as into a container
+
+    def __new__(cls, *args: Any) -> "Held":
+        self = super().__new__(cls)
+        self.args, self.state, self.items = args, None, []
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items.append((key, value))
+
+    def append(self, item: Any) -> None:
+        self.items.append(item)
+
+
+def held(name: str) -> type[Held]:
+    """Return a class that holds the objects of that name."""
+    return type(name, (Held,), {"name": name})
+
+
+_Unpickler: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class HoldingUnpickler(_Unpickler):
+    """Read a pickle into dictionaries, lists, numbers and `Held`; nothing is imported or called.
+
+    It is the unpickler in Python, since the one in C reserves memory for any index into its memo.
+    Python hashes tuples by recursion without a bound, so their depth is bounded as they are made.
+    """
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file, encoding="latin1")
+        self._classes: dict[str, type[Held]] = {}
+        self._tuples: dict[int, tuple[int, tuple]] = {}  # their depths
+
+    def find_class(self, module: str, name: str) -> type[Held]:
+        if self.proto < 3:  # Python 2's names
+            module, name = NAME_MAPPING.get(
+                (module, name), (IMPORT_MAPPING.get(module, module), name)
+            )
+        full = f"{module}.{name}"
+        return self._classes.setdefault(full, held(full))
+
+    def get_extension(self, code: int) -> None:
+        raise pickle.UnpicklingError(f"extension {code} of a registry")
+
+    def persistent_load(self, pid: Any) -> Any:
+        return pid[1] if pid[0] == "module" else pid  # a class with its source, or a storage
+
+    def check_tuple(self) -> None:
+        made = self.stack[-1]
+        depth = 1 + max((self._tuples[id(x)][0] for x in made if id(x) in self._tuples), default=0)
+        if depth > MAX_DEPTH:
+            raise NotRead(f"tuples are nested more than {MAX_DEPTH} levels deep")
+        self._tuples[id(made)] = depth, made
+
+    dispatch = _Unpickler.dispatch.copy()
+    for _code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
+
+        def _load(self, load=dispatch[_code[0]]):
+            load(self)
+            self.check_tuple()
+
+        dispatch[_code[0]] = _load
+
+
+def check_held(x: Any, where: str, accepts: Callable[[type[Held], Any], bool]) -> None:
+    """Raise NotRead for the first object in a tree that is not accepted.
+
+    Args:
+      x: what `HoldingUnpickler` read.
+      where: how to name it in the error.
+      accepts: from the class of a `Held`, and the object or None for the class itself, to whether
+        it may be read.
+    """
+    done: set[int] = set()
+    above: list[int] = []
+
+    def check(x: Any, where: str) -> None:
+        if isinstance(x, type) and issubclass(x, Held):
+            if not accepts(x, None):
+                raise NotRead(f"{where} is {x.name}, a class or function; {ADVICE}")
+            return
+        if id(x) in done or isinstance(x, (str, bytes, int, float)):
+            return
+        if id(x) in above:
+            raise NotRead(f"{where} is an object that holds itself")
+        if len(above) == MAX_DEPTH:
+            raise NotRead(f"it is nested more than {MAX_DEPTH} levels deep, at {where[:200]}…")
+        if isinstance(x, Held) and not accepts(type(x), x):
+            raise NotRead(f"{where} is an object of {x.name}; {ADVICE}")
+        above.append(id(x))
+        for part, at in _parts(x, where):
+            check(part, at)
+        above.pop()
+        done.add(id(x))
+
+    check(x, where)
+
+
+def _parts(x: Any, where: str) -> Iterator[tuple[Any, str]]:
+    if isinstance(x, dict):
+        for key, value in x.items():
+            yield key, f"a key of {where}"
+            yield value, f"{where}[{reprlib.repr(key)}]"
+    elif isinstance(x, (list, tuple)):
+        for i, value in enumerate(x):
+            yield value, f"{where}[{i}]"
+    elif isinstance(x, (set, frozenset)):
+        for value in x:
+            yield value, f"an item of {where}"
+    elif isinstance(x, Held):
+        yield from ((part, where) for part in (*x.args, x.items))
+        if isinstance(x.state, dict):
+            yield from ((value, f"{where}.{name}") for name, value in x.state.items())
+        else:
+            states = x.state if isinstance(x.state, tuple) else (x.state,)
+            yield from ((part, where) for part in states)
