@@ -105,10 +105,12 @@ _ROOMS = {
         "lstm_params_to_keras",
         "lstm_params_to_torch",
         "lstm_sequence",
+        "module_from_torch",
+        "module_to_torch",
         "probe",
         "vanishing_penalty",
     ),
-    "lstm_optax.files": ("read_torch",),
+    "lstm_optax.files": ("load_weights", "read_torch", "save_weights"),
     "lstm_optax.models": (
         "LanguageModel",
         "SequenceModel",
@@ -140,12 +142,14 @@ _ROOMS = {
         "Checkpoints",
         "FitResult",
         "NonFiniteError",
+        "SavedParams",
         "TrainState",
         "best_record",
         "fit",
         "init_state",
         "make_evaluate",
         "make_step",
+        "read_params",
         "run_steps",
     ),
     "lstm_optax.response": (
@@ -160,6 +164,7 @@ _ROOMS = {
     "lstm_optax.experiments.bench.plan": ("BenchConfig",),
     "lstm_optax.experiments.bench.records": ("read_bench",),
     "lstm_optax.experiments.bench.running": ("benchmark",),
+    "lstm_optax.experiments.loading": ("LoadedRun", "load_run"),
     "lstm_optax.experiments.measure": ("explain_optimizers",),
     "lstm_optax.experiments.options": ("OptionError", "SampleConfig", "TrainConfig"),
     "lstm_optax.experiments.sample": ("sample_text",),
@@ -201,6 +206,7 @@ if TYPE_CHECKING:  # type checkers see these names alone: any other is an error 
     from lstm_optax.experiments.bench.plan import *
     from lstm_optax.experiments.bench.records import *
     from lstm_optax.experiments.bench.running import *
+    from lstm_optax.experiments.loading import *
     from lstm_optax.experiments.measure import *
     from lstm_optax.experiments.options import *
     from lstm_optax.experiments.sample import *

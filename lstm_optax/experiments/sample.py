@@ -8,17 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_optax.data import Vocabulary
-from lstm_optax.experiments.language import (
-    make_model,
-    make_optimizer,
-    make_schedule,
-    make_state,
-)
+from lstm_optax.experiments.loading import load_run
 from lstm_optax.experiments.options import SampleConfig
 from lstm_optax.experiments.run_folder import RunFolder
 from lstm_optax.models import LanguageModel
-from lstm_optax.training import Checkpoints, best_record
-from lstm_optax.transforms import eval_params
 
 __all__ = ["sample_text"]
 
@@ -41,27 +34,22 @@ def sample_text(
       CheckpointError: the run has no whole checkpoint.
     """
     run = RunFolder(folder)
-    trained, facts = run.read_config()
+    _, facts = run.read_config()
     config.check(facts["text"]["vocabulary"])
-    vocabulary = Vocabulary.of(facts["text"]["vocabulary"])
+    loaded = load_run(folder)
+    for bad in loaded.damaged:
+        warn(f"the checkpoint of step {bad} is damaged; sampling from that of step {loaded.step}")
+    vocabulary = loaded.vocabulary
     prompt = _default_prompt(vocabulary) if config.prompt is None else config.prompt
     codes = jnp.asarray(vocabulary.encode(prompt))
-    model = make_model(trained, len(vocabulary))
-    state = make_state(trained, model, make_optimizer(trained, make_schedule(trained)))
-    best = best_record(run.read_records())
-    prefer = best["step"] if best else None
-    step, state, damaged = Checkpoints(run.checkpoints).restore(state, prefer=prefer)
-    for bad in damaged:
-        warn(f"the checkpoint of step {bad} is damaged; sampling from that of step {step}")
-    graphdef = nnx.graphdef(model)
+    graphdef, weights = nnx.split(loaded.model)
 
     @jax.jit
-    def generate(params, key):
-        model: LanguageModel = nnx.merge(graphdef, params)
+    def generate(weights, key):
+        model: LanguageModel = nnx.merge(graphdef, weights)
         return model.generate(key, codes, config.length, temperature=config.temperature)
 
-    params = eval_params(state.opt_state, state.params)
-    drawn = jax.device_get(generate(params, jax.random.key(config.seed)))
+    drawn = jax.device_get(generate(weights, jax.random.key(config.seed)))
     return prompt + vocabulary.decode(drawn)
 
 

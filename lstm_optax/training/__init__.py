@@ -3,6 +3,7 @@
 from lstm_optax.training.checkpoint import CheckpointError, Checkpoints
 from lstm_optax.training.evaluation import make_evaluate
 from lstm_optax.training.loop import FitResult, NonFiniteError, best_record, fit
+from lstm_optax.training.reading import SavedParams, read_params
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState, init_state
 from lstm_optax.training.step import make_step, run_steps
@@ -13,11 +14,13 @@ __all__ = [
     "Checkpoints",
     "FitResult",
     "NonFiniteError",
+    "SavedParams",
     "TrainState",
     "best_record",
     "fit",
     "init_state",
     "make_evaluate",
     "make_step",
+    "read_params",
     "run_steps",
 ]

@@ -504,7 +504,7 @@ def test_a_sample_is_of_the_average(config, tmp_path, monkeypatch):
     assert [record["averaging"] for record in records] == [True]
     asked = SampleConfig(prompt="cat", length=300, temperature=1.0)
     text = sample_text(tmp_path / "run", asked)
-    monkeypatch.setattr("lstm_optax.experiments.sample.eval_params", lambda state, params: params)
+    monkeypatch.setattr("lstm_optax.training.reading.eval_params", lambda state, params: params)
     assert sample_text(tmp_path / "run", asked) != text
 
 
