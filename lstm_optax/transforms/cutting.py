@@ -113,12 +113,12 @@ def _apart(left: Any, pieces: list[Piece]) -> list[Any]:
 
 
 def _join(pieces: list[tuple[Piece, Any]]) -> Any:
-    """Return the leaf that was cut into these pieces, its parts along the first axis."""
-    parts: dict[int, list[tuple[Piece, Any]]] = {}
+    """Return the leaf that was cut into these pieces, its parts along its first axes."""
+    parts: dict[tuple[int, ...], list[tuple[Piece, Any]]] = {}
     for piece, x in pieces:
-        parts.setdefault(piece.part.index[0].start, []).append((piece, x))
-    arrays = []
-    for theirs in parts.values():
+        parts.setdefault(tuple(cut.start for cut in piece.part.index), []).append((piece, x))
+    rows: dict[int, list[Any]] = {}  # an ensemble's leaf may hold two kinds for each member
+    for start, theirs in parts.items():
         part, blocks = theirs[0][0].part, theirs[0][1]
         if len(theirs) > 1:
             gates = {
@@ -127,7 +127,10 @@ def _join(pieces: list[tuple[Piece, Any]]) -> Any:
                 for i, one in zip(piece.at, piece.singles(x), strict=True)
             }
             blocks = jnp.stack([gates[i] for i in sorted(gates)], part.axis)
-        arrays.append(blocks.reshape([cut.stop - cut.start for cut in part.index]))
+        rows.setdefault(start[0], []).append(
+            blocks.reshape([cut.stop - cut.start for cut in part.index])
+        )
+    arrays = [row[0] if len(row) == 1 else jnp.concatenate(row, axis=1) for row in rows.values()]
     return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays)
 
 
