@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from lstm_optax.gates.blocks import GatePart
-from lstm_optax.gates.cells import Cell, cell_at, leave_out, misfit
+from lstm_optax.gates.cells import Cell, cell_at, leave_out, misfit, stacked, unstacked
 from lstm_optax.gates.leaves import Leaf
 from lstm_optax.gates.order import GATES
 
@@ -33,7 +33,8 @@ def apart_parts(leaves: Mapping[tuple[str, ...], Leaf]) -> Iterator[GatePart]:
                 f"the LSTM cell at {'/'.join(cell.above)!r} has no {', '.join(missing)}; give the "
                 f"whole cell, or {leave_out(cell.above)}"
             )
-        yield from _parts(cell, theirs)
+        theirs, members = unstacked(theirs, lambda name: name[1] == "bias")
+        yield from stacked(_parts(cell, theirs), members)
 
 
 def _parts(cell: Cell, theirs: Mapping[tuple[str, str], Leaf]) -> Iterator[GatePart]:

@@ -52,6 +52,7 @@ class GatePart(NamedTuple):
     axis: int  # that axis
     transposed: bool
     added: tuple[float, ...]  # for each gate
+    member: int | None = None  # on the leaf's first axis, where that stacks an ensemble
 
     def blocks(self) -> Iterator[GateBlock]:
         """Return the blocks of the part, as they lie."""
@@ -72,7 +73,8 @@ class GatePart(NamedTuple):
 
     def _cut(self, i: int) -> tuple[slice, ...]:
         """Where gate i lies in the leaf."""
-        axis = min(self.axis, len(self.index) - 1)  # a flat vector has but one
+        before = 0 if self.member is None else 1  # axes of the leaf that a block does not have
+        axis = before + min(self.axis, len(self.index) - before - 1)  # a flat vector has one
         start, stop = self.index[axis].start, self.index[axis].stop
         size = (stop - start) // len(self.gates)
         cut = slice(start + i * size, start + (i + 1) * size)

@@ -1,9 +1,12 @@
 """A cell of an LSTM: what the names above its parameters say, and the errors about it."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 from lstm_optax.gates.blocks import GatePart
 from lstm_optax.gates.leaves import Leaf
+
+Name = TypeVar("Name")
 
 
 class Cell(NamedTuple):
@@ -49,6 +52,38 @@ def cell_at(above: tuple[str, ...]) -> Cell:
             return Cell(above, tuple(lstm), int(layer), direction)
     words = [name.split("_")[0] for name in above if name.startswith(("forward_", "backward_"))]
     return Cell(above, above, 0, words[-1] if words else "forward")
+
+
+def unstacked(
+    leaves: Mapping[Name, Leaf], is_bias: Callable[[Name], bool]
+) -> tuple[dict[Name, Leaf], int | None]:
+    """Return the leaves of one member of an ensemble, and the number of members.
+
+    An ensemble, as `jax.vmap` makes it, has one more axis in front of every array of a cell. Where
+    the leaves of a cell do not, they stay as they are, and the number is None.
+    """
+    there = {name: leaf.shape for name, leaf in leaves.items() if leaf.shape is not None}
+    counts = {
+        shape[0] if len(shape) == (2 if is_bias(name) else 3) else None
+        for name, shape in there.items()
+    }
+    if len(counts) != 1 or None in counts:
+        return dict(leaves), None
+    return {
+        name: leaf._replace(shape=there[name][1:] if name in there else None)
+        for name, leaf in leaves.items()
+    }, counts.pop()
+
+
+def stacked(parts: Iterable[GatePart], members: int | None) -> Iterator[GatePart]:
+    """Return the parts of each member, where `unstacked` found an ensemble."""
+    if members is None:
+        yield from parts
+        return
+    for part in parts:
+        for i in range(members):
+            index = (slice(i, i + 1), *part.index)
+            yield part._replace(lstm=f"{part.lstm}[{i}]", index=index, member=i)
 
 
 def misfit(leaf: Leaf, expected: str, cell: Cell) -> ValueError:

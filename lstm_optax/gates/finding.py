@@ -22,7 +22,9 @@ def find_gates(
     By names and shapes together: this library's layer, the LSTM cells of Flax (NNX and Linen),
     Haiku, Equinox, Keras and PyTorch. Only shapes are read, so leaves may be tracers or
     ShapeDtypeStruct; None and `optax.MaskedNode` are passed over. Other recurrent cells are no
-    LSTMs. What may or may not be one is an error, never a guess.
+    LSTMs. What may or may not be one is an error, never a guess. In an ensemble, whose arrays have
+    one more axis in front as `jax.vmap` makes it, each member is an LSTM of its own, named such as
+    "lstm[0]".
 
     Args:
       params: any tree: nested or flat dictionaries, `nnx.State`, modules, tuples of LSTMParams.

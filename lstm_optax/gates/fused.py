@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from lstm_optax.gates.blocks import GatePart
-from lstm_optax.gates.cells import Cell, cell_at, leave_out, misfit, unclear
+from lstm_optax.gates.cells import Cell, cell_at, leave_out, misfit, stacked, unclear, unstacked
 from lstm_optax.gates.leaves import Leaf
 from lstm_optax.gates.order import GATES
 
@@ -49,9 +49,10 @@ def fused_parts(
     """
     names = FUSED[layout]
     for cell, theirs in _cells(names, leaves).items():
+        theirs, members = unstacked(theirs, names.biases.__contains__)
         hidden = _hidden(layout, cell, theirs, told)
         if hidden is not None:
-            yield from _cut(names, cell, theirs, hidden)
+            yield from stacked(_cut(names, cell, theirs, hidden), members)
 
 
 def _cells(names: Fused, leaves: Mapping[tuple[str, ...], Leaf]) -> dict[Cell, dict[str, Leaf]]:

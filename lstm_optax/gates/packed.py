@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from lstm_optax.gates.blocks import GatePart
-from lstm_optax.gates.cells import Cell, cell_at, misfit, unclear
+from lstm_optax.gates.cells import Cell, cell_at, misfit, stacked, unclear, unstacked
 from lstm_optax.gates.leaves import Leaf
 from lstm_optax.gates.order import GATES
 
@@ -28,11 +28,14 @@ def haiku_parts(leaves: Mapping[tuple[str, ...], Leaf], *, told: bool) -> Iterat
       ValueError: a shape does not fit, or a module that is not named lstm may be one.
     """
     for above in dict.fromkeys(name[:-2] for name in leaves if name[-2:-1] == ("linear",)):
-        w, b = (leaves.get((*above, "linear", own)) for own in "wb")
-        if not above or not (w or b):
+        names = {own: (*above, "linear", own) for own in "wb"}
+        theirs = {own: leaves[name] for own, name in names.items() if name in leaves}
+        if not above or not theirs:
             continue
+        theirs, members = unstacked(theirs, lambda own: own == "b")
+        w, b = theirs.get("w"), theirs.get("b")
         if told or _NAME.fullmatch(above[-1]):
-            yield from _haiku(cell_at(above), w, b)
+            yield from stacked(_haiku(cell_at(above), w, b), members)
         elif w and _fits(w) and _alone(above, leaves):
             why = "has the shape that an LSTM of Haiku has, and a Linear may have"
             raise unclear(w, why, "haiku", above)
