@@ -34,15 +34,16 @@ def make_evaluate(
     else:
         stacked = jax.device_put(stacked)
 
+    sums = jax.jit(partial(sum_over, measure))  # its own, and freed with it
+
     def evaluate(params: Any) -> float:
         params = sharding.whole(params) if sharding else params
-        total, count = sum_over(measure, params, carry, stacked)
+        total, count = sums(params, carry, stacked)
         return float(total) / int(count)
 
     return evaluate
 
 
-@partial(jax.jit, static_argnums=0)
 def sum_over(measure: Measure, params: Any, carry: Any, stacked: Any):
     """Return the summed loss and the number of targets over batches stacked along a first axis."""
 

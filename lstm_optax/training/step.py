@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import jax
 import jax.numpy as jnp
@@ -73,9 +74,8 @@ def may_go_on(metrics: StepMetrics) -> jax.Array:
     return jnp.where(metrics.refused, ~metrics.gave_up, finite)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=1)
 def run_steps(
-    step: Step, state: TrainState, batches: Any, count: jax.Array
+    step: Step, state: TrainState, batches: Any, count: Any
 ) -> tuple[TrainState, StepMetrics]:
     """Run `count` steps in one dispatch; fewer where one goes wrong or the batches end.
 
@@ -86,15 +86,43 @@ def run_steps(
     the program, so however steps are grouped, the same program computes them.
 
     Args:
-      step: what `make_step` returns; the program is compiled once for each.
+      step: what `make_step` returns. The program is compiled once for each step function, and is
+        freed with it; so keep the function in a variable between two calls.
       state: is donated: its buffers are reused, and it must not be used again.
       batches: the steps' batches, stacked along a first axis.
-      count: int32 [], at least 1.
+      count: how many, at least 1.
 
     Returns:
       The state after the last step, and what that step measured.
     """
+    return program_of(step)(state, batches, jnp.int32(count))
 
+
+_programs: WeakKeyDictionary[Step, Any] = WeakKeyDictionary()
+
+
+def program_of(step: Step) -> Any:
+    """Return the jitted function (state, batches, count) → (state, metrics) of a step function.
+
+    The program refers to the step weakly, so that the two are freed once the caller drops the step.
+    A static argument of one module-level `jax.jit` would keep each step, and all that its loss
+    closes over, for the life of the process.
+    """
+    if step not in _programs:
+        weak = ref(step)
+
+        def program(state: TrainState, batches: Any, count: jax.Array):
+            alive = weak()
+            assert alive is not None  # whoever calls the program holds the step
+            return _run(alive, state, batches, count)
+
+        _programs[step] = jax.jit(program, donate_argnums=0)
+    return _programs[step]
+
+
+def _run(
+    step: Step, state: TrainState, batches: Any, count: jax.Array
+) -> tuple[TrainState, StepMetrics]:
     count = jnp.minimum(count, jax.tree.leaves(batches)[0].shape[0])
 
     def go_on(loop):

@@ -1,5 +1,7 @@
 """The study of averaging: iterates are plain SGD's, the average their mean, the rate is tuned."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import jax
@@ -175,3 +177,22 @@ def test_an_option_that_cannot_be_is_one_line(flags, message, tmp_path, capsys):
     shown = capsys.readouterr().err
     assert message in shown and len(shown.splitlines()) == 1
     assert not (tmp_path / "r.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_dropped_lanes_are_freed(tmp_path, monkeypatch):
+    path, watched = tmp_path / "text.txt", []
+    path.write_text(TEXT)
+
+    def watch(graphdef):
+        losses = make_losses(graphdef)
+        watched.extend(map(weakref.ref, losses))
+        return losses
+
+    monkeypatch.setattr("lstm_optax.experiments.character_lanes.make_losses", watch)
+    lanes = CharacterLanes(load_corpus(path, SIZES.batch, SIZES.window), replace(SIZES, steps=1))
+    lanes.train("constant", [(1.0, 0)])
+    watched.append(weakref.ref(lanes))
+    del lanes
+    gc.collect()
+    assert len(watched) == 3 and not any(reference() for reference in watched)

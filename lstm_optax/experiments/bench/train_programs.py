@@ -19,7 +19,8 @@ from lstm_optax.experiments.language import make_losses
 from lstm_optax.experiments.options import TrainConfig
 from lstm_optax.models import LanguageModel
 from lstm_optax.optimizers import OPTIMIZERS
-from lstm_optax.training import init_state, make_step, run_steps
+from lstm_optax.training import init_state, make_step
+from lstm_optax.training.step import program_of
 from lstm_optax.transforms import clip_by_global_norm
 
 CLIP, LEARNING_RATE = 1.0, 1e-3
@@ -75,8 +76,7 @@ def _ours(row: TrainRow, model: LanguageModel, batches: list[Batch], *, as_used:
         stack = jax.tree.map(lambda *xs: np.stack(xs), *batches)
         return sharding.batches(stack) if sharding else stack
 
-    arguments = (step, state, stacked(), count)
-    compiled, seconds, memory = compile_ahead(run_steps, *arguments)
+    compiled, seconds, memory = compile_ahead(program_of(step), state, stacked(), count)
     held = [state]
 
     def call():
