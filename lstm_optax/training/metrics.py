@@ -22,13 +22,40 @@ class StepMetrics(NamedTuple):
     gave_up: jax.Array  # bool [], whether a guard has refused too many in a row
 
 
+class Total(NamedTuple):
+    """A running sum in two parts. One float32 is 1 % off after 10⁶ equal terms, 12 % after 10⁷."""
+
+    value: jax.Array  # float []
+    rest: jax.Array  # float [], the part of the sum that rounding has taken from the value
+
+    def plus(self, term: jax.Array) -> "Total":
+        """Return the sum with one more term, by Knuth's TwoSum; no part of it is rounded away."""
+        term = term.astype(self.value.dtype)
+        value = self.value + term
+        seen = value - self.value
+        lost = (self.value - (value - seen)) + (term - seen) + self.rest
+        return _two_parts(value, lost)
+
+    def mean(self, count: float) -> float:
+        """Return the sum divided by a count, as a number of the host."""
+        return (float(self.value) + float(self.rest)) / count
+
+
+def _two_parts(value: jax.Array, rest: jax.Array) -> Total:
+    """Return value + rest, the rest at most half a unit in the last place of the value."""
+    whole = value + rest
+    left = rest - (whole - value)
+    finite = jnp.isfinite(whole)  # infinity − infinity is not a number
+    return Total(jnp.where(finite, whole, value), jnp.where(finite, left, 0.0))
+
+
 class Sums(NamedTuple):
     """Sums over the steps since the last record; a part of the training state, so that an
     interrupted interval goes on where it was."""
 
     steps: jax.Array  # int32 [], without those refused
-    loss: jax.Array  # float32 []
-    grad_norm: jax.Array  # float32 []
+    loss: Total
+    grad_norm: Total
     clipped: jax.Array  # int32 []
     refused: jax.Array  # int32 []
 
@@ -36,15 +63,16 @@ class Sums(NamedTuple):
 def zero_sums() -> Sums:
     """Return the sums over no steps."""
     steps, clipped, refused = (jnp.zeros([], jnp.int32) for _ in range(3))
-    return Sums(steps, jnp.zeros([]), jnp.zeros([]), clipped, refused)
+    loss, grad_norm = (Total(jnp.zeros([]), jnp.zeros([])) for _ in range(2))
+    return Sums(steps, loss, grad_norm, clipped, refused)
 
 
 def add(sums: Sums, metrics: StepMetrics) -> Sums:
     """Return the sums with one more step; of one that was refused, only that it was."""
     taken = Sums(
         steps=sums.steps + 1,
-        loss=sums.loss + metrics.loss,
-        grad_norm=sums.grad_norm + metrics.grad_norm,
+        loss=sums.loss.plus(metrics.loss),
+        grad_norm=sums.grad_norm.plus(metrics.grad_norm),
         clipped=sums.clipped + metrics.clipped,
         refused=sums.refused,
     )
@@ -57,8 +85,8 @@ def means(sums: Sums) -> dict[str, float]:
     of them that was clipped, and how many were refused; a mean over no steps is NaN."""
     steps = int(sums.steps) or math.nan
     return {
-        "train_loss": float(sums.loss) / steps,
-        "grad_norm": float(sums.grad_norm) / steps,
+        "train_loss": sums.loss.mean(steps),
+        "grad_norm": sums.grad_norm.mean(steps),
         "clipped": int(sums.clipped) / steps,
         "refused": int(sums.refused),
     }
