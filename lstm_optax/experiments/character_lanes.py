@@ -59,8 +59,8 @@ class CharacterLanes:
         held_out = jax.device_put(jax.tree.map(lambda *x: np.stack(x), *corpus.validation))
 
         def validate(params: Any) -> jax.Array:
-            total, count = sum_over(measure, params, carry, held_out)
-            return total / count
+            (totals, counts), _ = sum_over(measure, params, carry, held_out)
+            return totals.sum() / counts.sum()
 
         def lane(course: Course, state: TrainState, rate: jax.Array, batches: Any):
             step = make_step(loss, self._optimizer(course, rate))

@@ -4,6 +4,7 @@ from lstm_optax.training.checkpoint import CheckpointError, Checkpoints
 from lstm_optax.training.evaluation import make_evaluate
 from lstm_optax.training.loop import FitResult, NonFiniteError, best_record, fit
 from lstm_optax.training.reading import SavedParams, read_params
+from lstm_optax.training.records import best_record
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState, init_state
 from lstm_optax.training.step import make_step, run_steps

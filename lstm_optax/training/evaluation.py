@@ -1,55 +1,121 @@
-"""The loss over a whole data set, the carry running from window to window."""
+"""Means over a whole data set, the carry running from window to window."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from lstm_optax.training.batches import check_arrays, stack
+from lstm_optax.training.checks import check_callable, check_same, describe, describe_leaf, is_array
 from lstm_optax.training.sharding import BatchSharding
 
-Measure = Callable[[Any, Any, Any], tuple[tuple[jax.Array, jax.Array], Any]]
-"""(params, carry, batch) → ((summed loss, number of targets), new carry)."""
+Measure = Callable[[Any, Any, Any], tuple[Any, Any]]
+"""(params, carry, batch) → ((sum, number of targets), new carry), or a dictionary of such pairs."""
+
+
+class Evaluation:
+    """The function params → mean over all targets of all batches; `make_evaluate` makes it."""
+
+    def __init__(
+        self, measure: Measure, carry: Any, stacks: list[Any], sharding: BatchSharding | None
+    ):
+        self._sums = jax.jit(partial(sum_over, measure))  # its own, and freed with it
+        self._carry, self._stacks, self._sharding = carry, stacks, sharding
+
+    def __call__(self, params: Any) -> Any:
+        params = self._sharding.whole(params) if self._sharding else params
+        carry, parts = self._carry, []
+        for stacked in self._stacks:
+            sums, carry = self._sums(params, carry, stacked)
+            parts.append(sums)
+        parts = jax.device_get(parts)
+        if isinstance(parts[0], Mapping):
+            return {name: _mean(name, [part[name] for part in parts]) for name in parts[0]}
+        return _mean("loss", parts)
+
+    def names(self, params: Any) -> list[str]:
+        """Return the names of the means, without computing them; raises as `measure` does."""
+        sums, _ = jax.eval_shape(self._sums, params, self._carry, self._stacks[0])
+        return list(sums) if isinstance(sums, Mapping) else ["loss"]
 
 
 def make_evaluate(
-    measure: Measure, carry: Any, batches: Sequence[Any], *, sharding: BatchSharding | None = None
-) -> Callable[[Any], float]:
+    measure: Measure, carry: Any, batches: Iterable[Any], *, sharding: BatchSharding | None = None
+) -> Callable[[Any], Any]:
     """Return the function params → mean loss over all targets of all batches.
+
+    A mean is the sum over all batches divided by the number of targets in all of them, added up in
+    double precision. Batches of one shape are read in one dispatch. Where shapes differ, each batch
+    is a dispatch, and each shape is compiled once.
 
     Args:
       measure: (params, carry, batch) → ((summed loss, number of targets), new carry), without
-        dropout.
+        dropout. For several metrics, a dictionary of such pairs by name takes the place of the
+        pair, and the function returns a dictionary of means.
       carry: the carry before the first batch.
-      batches: the windows of the data set in order, all of one shape.
+      batches: the windows of the data set in order.
       sharding: how devices share the rows of each batch; None for one device.
 
     Raises:
-      ValueError: rows that the devices do not divide.
+      ValueError: no batches, a batch without arrays, or rows that the devices do not divide; when
+        the function is called, a `measure` of another form, or no targets.
     """
-    stacked = jax.tree.map(lambda *xs: np.stack(xs), *batches)
-    if sharding:
-        stacked, carry = sharding.batches(stacked), sharding.carry(carry)
-    else:
-        stacked = jax.device_put(stacked)
+    check_callable("measure", measure, "a function (params, carry, batch) → (sums, new carry)")
+    batches = list(batches)
+    if not batches:
+        raise ValueError("batches is empty; expected at least one batch to evaluate on")
+    for i, batch in enumerate(batches):
+        check_arrays(f"batch {i}", batch)
+    first = batches[0]
+    alike = all(
+        describe(batch) == describe(first)
+        and jax.tree.structure(batch) == jax.tree.structure(first)
+        for batch in batches
+    )
+    stacks = [stack(batches)] if alike else [stack([batch]) for batch in batches]
+    place = sharding.batches if sharding else jax.device_put
+    carry = sharding.carry(carry) if sharding else carry
+    return Evaluation(measure, carry, [place(stacked) for stacked in stacks], sharding)
 
-    sums = jax.jit(partial(sum_over, measure))  # its own, and freed with it
 
-    def evaluate(params: Any) -> float:
-        params = sharding.whole(params) if sharding else params
-        total, count = sums(params, carry, stacked)
-        return float(total) / int(count)
+def sum_over(measure: Measure, params: Any, carry: Any, stacked: Any) -> tuple[Any, Any]:
+    """Return the sums and numbers of targets of batches stacked along a first axis, and the carry.
 
-    return evaluate
-
-
-def sum_over(measure: Measure, params: Any, carry: Any, stacked: Any):
-    """Return the summed loss and the number of targets over batches stacked along a first axis."""
+    Raises:
+      ValueError: `measure` returns something else than pairs of scalars and a carry as it was.
+    """
 
     def body(carry, batch):
-        sums, carry = measure(params, carry, batch)
-        return carry, sums
+        found = measure(params, carry, batch)
+        if not (isinstance(found, tuple) and len(found) == 2 and _are_sums(found[0])):
+            raise ValueError(
+                f"measure returned {jax.tree.map(describe_leaf, found)}; expected ((sum, number of "
+                "targets), new carry) with scalars in the pair, or a dictionary of such pairs in "
+                "the place of the pair"
+            )
+        check_same("the carry of measure", found[1], carry, "return it as it came")
+        return found[1], found[0]
 
-    totals, counts = jax.lax.scan(body, carry, stacked)[1]
-    return totals.sum(), counts.sum()
+    carry, sums = jax.lax.scan(body, carry, stacked)
+    return sums, carry
+
+
+def _are_sums(sums: Any) -> bool:
+    pairs = list(sums.values()) if isinstance(sums, Mapping) else [sums]
+    return bool(pairs) and all(
+        isinstance(pair, tuple)
+        and len(pair) == 2
+        and all(is_array(part) and np.ndim(part) == 0 for part in pair)
+        for pair in pairs
+    )
+
+
+def _mean(name: str, parts: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    total, count = (np.sum(np.concatenate(part), dtype=float) for part in zip(*parts, strict=True))
+    if not count > 0:
+        raise ValueError(
+            f"the batches have {count:g} targets for {name!r}; expected at least one to evaluate on"
+        )
+    return float(total / count)

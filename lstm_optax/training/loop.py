@@ -7,16 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lstm_optax.training.batches import BatchReader
+from lstm_optax.training.checks import check_callable, check_whole
 from lstm_optax.training.metrics import StepMetrics, means, zero_sums
+from lstm_optax.training.records import Judge, Record
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
 from lstm_optax.training.step import Step, may_go_on, run_steps
-from lstm_optax.transforms import eval_params, observe
-from lstm_optax.transforms.evaluation import is_averaging
-
-Record = dict[str, Any]
-"""What an interval measured: step, seconds, train_loss, grad_norm, clipped, refused, val_loss,
-averaging."""
+from lstm_optax.transforms import eval_params
 
 
 class NonFiniteError(ArithmeticError):
@@ -61,7 +59,9 @@ def fit(
     batches: Callable[[int], Any],
     *,
     steps: int,
-    evaluate: Callable[[Any], float] | None = None,
+    evaluate: Callable[[Any], Any] | None = None,
+    metric: str = "loss",
+    larger_is_better: bool = False,
     eval_every: int = 100,
     patience: int | None = None,
     steps_per_dispatch: int = 8,
@@ -74,7 +74,7 @@ def fit(
     """Train: forward, loss, backward, update, until converged or out of steps.
 
     Where the optimizer keeps an average of the parameters, that is what is evaluated, by
-    `eval_params`; and its triggers are told the loss, by `observe`.
+    `eval_params`; and its triggers receive the deciding metric, by `observe`.
 
     Where a `guard` in the optimizer gives up, the run ends with the state that it kept. Several
     steps run in one dispatch. Where dispatches end is a function of the step's number
@@ -83,11 +83,14 @@ def fit(
     Args:
       step: what `make_step` returns.
       state: where to begin; is donated, and must not be used again.
-      batches: position → batch, for positions 0, 1, 2, …; a pure function.
-      steps: the step to end at, counted from the beginning of training.
-      evaluate: params → validation loss; None for none.
+      batches: position → batch, for positions 0, 1, 2, …; a pure function. Each position is asked
+        for once, in order, and all batches have the same structure, shapes and dtypes.
+      steps: the step to end at, counted from the beginning of training, at least 0.
+      evaluate: params → validation loss, or a dictionary of metrics by name; None for none.
+      metric: the metric that decides: the one that `patience` and `observe` follow.
+      larger_is_better: whether that metric is to rise; `observe` receives its negative.
       eval_every: steps from record to record, at least 1.
-      patience: end after so many evaluations without a new lowest loss; None for never.
+      patience: end after so many evaluations without a new best value; None for never.
       steps_per_dispatch: most steps in one dispatch, at least 1.
       sharding: how devices share the rows of each batch; None for one device.
       history: the records of an earlier part of the run.
@@ -99,27 +102,32 @@ def fit(
     Raises:
       NonFiniteError: a step's loss or gradient was not finite, and no `guard` in the optimizer
         refused it; nothing after it was computed.
-      ValueError: a count below 1, a parameter of which the optimizer keeps two averages, or rows
-        that the devices do not divide.
+      ValueError: a count that is no whole number or too small, a batch without arrays or one that
+        differs from the first, a metric that the evaluation does not return, a parameter of which
+        the optimizer keeps two averages, or rows that the devices do not divide.
     """
-    counts = dict(eval_every=eval_every, steps_per_dispatch=steps_per_dispatch)
-    for name, value in (counts | {"patience": patience}).items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}, but must be at least 1")
-    if evaluate:  # two averages of one parameter are an error now, not at the first record
-        jax.eval_shape(eval_params, state.opt_state, state.params)
+    steps = check_whole("steps", steps, 0)
+    eval_every = check_whole("eval_every", eval_every, 1)
+    size = check_whole("steps_per_dispatch", steps_per_dispatch, 1)
+    patience = None if patience is None else check_whole("patience", patience, 1)
+    check_callable("step", step, "what make_step returns")
+    check_callable("batches", batches, "a function position → batch")
+    judge = Judge(evaluate, metric, larger_is_better)
+    if evaluate:  # errors are found now, and not at the first record
+        check_callable("evaluate", evaluate, "a function params → loss, or None")
+        judge.check(jax.eval_shape(eval_params, state.opt_state, state.params))
     state = sharding.state(state) if sharding else state
-    history = list(history)
+    reader, history = BatchReader(batches, size), list(history)
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     now, position = int(state.step), int(state.position)
     while True:
-        reason = _reason_to_end(now, steps, history, patience, should_stop)
+        reason = _reason_to_end(now, steps, history, patience, judge, should_stop)
         if reason:
             return FitResult(state, history, reason)
-        end = min(_next(now, steps_per_dispatch), _next(now, eval_every), steps)
-        stacked = _stack(batches, position, end - now, steps_per_dispatch)
+        end = min(_next(now, size), _next(now, eval_every), steps)
+        stacked = reader.read(position, end - now)
         stacked = sharding.batches(stacked) if sharding else stacked
-        state, metrics = run_steps(step, state, stacked, np.int32(end - now))
+        state, metrics = run_steps(step, state, stacked, end - now)
         metrics = jax.device_get(metrics)
         if not may_go_on(metrics):
             error = NonFiniteError(int(state.step), metrics)
@@ -131,7 +139,8 @@ def fit(
         on_progress(now, float(metrics.loss))
         if now % eval_every == 0 or now == steps:
             record = {"step": now, "seconds": 0.0} | means(jax.device_get(state.sums))
-            record["val_loss"], record["averaging"], state = _validated(evaluate, state)
+            validation, state = judge.validated(state)
+            record |= validation
             record["seconds"] = time.perf_counter() - began
             state = state._replace(sums=zero_sums())
             state = sharding.state(state) if sharding else state  # what is new in it, too
@@ -139,28 +148,10 @@ def fit(
             on_record(history, state)
 
 
-def _validated(
-    evaluate: Callable[[Any], float] | None, state: TrainState
-) -> tuple[float | None, bool, TrainState]:
-    """The validation loss, whether it is that of an average, and the state that knows the loss."""
-    averaging = bool(is_averaging(state.opt_state))
-    if evaluate is None:
-        return None, averaging, state
-    loss = evaluate(eval_params(state.opt_state, state.params))
-    return loss, averaging, state._replace(opt_state=observe(state.opt_state, loss))
-
-
-def best_record(history: Sequence[Record]) -> Record | None:
-    """Return the record with the lowest finite validation loss, None if there is none."""
-    evaluated = [r for r in history if r.get("val_loss") is not None]
-    finite = [r for r in evaluated if np.isfinite(r["val_loss"])]
-    return min(finite, key=lambda r: r["val_loss"], default=None)
-
-
-def _reason_to_end(now, steps, history, patience, should_stop) -> str | None:
+def _reason_to_end(now, steps, history, patience, judge, should_stop) -> str | None:
     if now >= steps:
         return "steps"
-    best = best_record(history)
+    best = judge.best(history)
     if patience and best and len(history) - 1 - history.index(best) >= patience:
         return "patience"
     return "interrupted" if should_stop() else None
@@ -168,9 +159,3 @@ def _reason_to_end(now, steps, history, patience, should_stop) -> str | None:
 
 def _next(now: int, every: int) -> int:
     return now - now % every + every
-
-
-def _stack(batches: Callable[[int], Any], position: int, count: int, size: int) -> Any:
-    """Stack `count` batches along a new first axis, padded to `size` with copies of the last."""
-    taken = [batches(position + min(i, count - 1)) for i in range(size)]
-    return jax.tree.map(lambda *xs: np.stack(xs), *taken)

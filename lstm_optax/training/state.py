@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import check_transformations
 from lstm_optax.training.metrics import Sums, zero_sums
 
 
@@ -35,21 +36,39 @@ def init_state(
       key: a random key, of JAX's default implementation.
 
     Raises:
-      ValueError: random keys among the parameters, as those of a Flax module's dropout, or a key of
-        another implementation, which a checkpoint would not remember.
+      ValueError: an optimizer without `init` and `update`, a random key among the parameters, such
+        as one of a Flax module's dropout, a leaf that is no array, or a key of another
+        implementation, which a checkpoint would not remember.
     """
+    check_transformations(optimizer=optimizer)
     _check_no_keys(params)
+    zero = jnp.zeros([], jnp.int32)
+    opt_state = optimizer.init(params)
+    state = TrainState(zero, zero, params, opt_state, carry, _key_data(key), zero_sums())
+    return jax.tree_util.tree_map_with_path(_copy, state)
+
+
+def _key_data(key: jax.Array) -> jax.Array:
+    if not hasattr(key, "dtype"):
+        raise ValueError(f"key is {key!r}; expected a random key, such as jax.random.key(0)")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
     expected = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-    if key.shape != expected.shape:
+    if (key.shape, key.dtype) != (expected.shape, expected.dtype):
         raise ValueError(
-            f"the key's data has shape {key.shape}, the default implementation's "
-            f"{expected.shape}: make it by jax.random.key(seed) without `impl`"
+            f"the key's data has shape {key.shape} and dtype {key.dtype}, the default "
+            f"implementation's {expected.shape} and {expected.dtype}: make it by "
+            "jax.random.key(seed) without `impl`"
         )
-    zero = jnp.zeros([], jnp.int32)
-    state = TrainState(zero, zero, params, optimizer.init(params), carry, key, zero_sums())
-    return jax.tree.map(jnp.copy, state)
+    return key
+
+
+def _copy(path: Any, leaf: Any) -> jax.Array:
+    try:
+        return jnp.copy(leaf)
+    except TypeError:
+        name = jax.tree_util.keystr(path).removeprefix(".")
+        raise ValueError(f"{name} is of type {type(leaf).__name__}; expected an array") from None
 
 
 def _check_no_keys(params: Any) -> None:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lstm_optax.checks import check_transformations
+from lstm_optax.training.checks import check_callable, check_same
 from lstm_optax.training.metrics import StepMetrics, Watch, add, watch
 from lstm_optax.training.state import TrainState
 from lstm_optax.transforms import global_norm
@@ -18,6 +20,9 @@ Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 
 Step = Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
 """(state, batch) → (new state, what the step measured); pure."""
+
+
+CARRY_REMEDY = "return it as it came, or give `init_state` a carry like the one returned"
 
 
 def make_step(
@@ -38,8 +43,14 @@ def make_step(
       extra_args: batch → what the optimizer's `update` is told beside the loss (`value`), such as
         the `rate_factor` of `scale_by_rate_factor`.
 
+    Raises:
+      ValueError: an optimizer without `init` and `update`; when the step is traced, a carry that
+        differs from the state's in structure, shape or dtype.
+
     Reference: Williams & Peng, 1990, doi:10.1162/neco.1990.2.4.490.
     """
+    check_callable("loss", loss, "a function (params, carry, batch, key) → (mean loss, new carry)")
+    check_transformations(optimizer=optimizer)
     optimizer = optax.with_extra_args_support(optimizer)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
@@ -48,6 +59,7 @@ def make_step(
             (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(
                 state.params, state.carry, batch, key
             )
+        check_same("the carry that the loss returns", carry, state.carry, CARRY_REMEDY)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(
                 grads, state.opt_state, state.params, value=value, **extra_args(batch)

@@ -224,12 +224,125 @@ def test_counts_below_one_are_named(name):
         run(**{name: 0})
 
 
-def test_evaluate_carries_from_window_to_window_and_counts_targets():
-    def measure(params, carry, batch):
-        return (params * batch.sum() + carry, np.int32(batch.size)), carry + 1.0
+@pytest.mark.parametrize("name", ["steps", "eval_every", "steps_per_dispatch", "patience"])
+@pytest.mark.parametrize("value", [2.5, 4.0, True, "4", np.float32(3), float("nan"), [4]])
+def test_fit_rejects_counts_of_other_types(name, value):
+    with pytest.raises(ValueError, match=f"{name} is .*, but must be a whole number"):
+        run(**{name: value})
 
-    evaluate = lo.make_evaluate(measure, np.float32(10), [np.ones(3, np.float32)] * 2)
-    assert evaluate(2.0) == pytest.approx((6 + 10 + 6 + 11) / 6)
+
+def test_fit_takes_integers_of_numpy():
+    assert [r["step"] for r in run(steps=np.int64(4), eval_every=np.int32(2)).history] == [2, 4]
+    with pytest.raises(ValueError, match="steps is -1, but must be at least 0"):
+        run(steps=-1)
+
+
+@pytest.mark.parametrize("size, every", [(8, 1), (3, 4), (1, 5), (8, 100)])
+def test_each_position_is_read_once(size, every):
+    """In order, from the beginning, after an interruption, and to an early end."""
+    asked, halts = [], iter([False, True] + 99 * [False])
+
+    def batches(position):
+        asked.append(position)
+        return toy.batches(position)
+
+    options = dict(eval_every=every, steps_per_dispatch=size, should_stop=lambda: next(halts))
+    first = lo.fit(toy.STEP, toy.start()[1], batches, steps=10, **options)
+    assert asked == list(range(int(first.state.step)))
+    lo.fit(toy.STEP, first.state, batches, steps=10, **options)
+    assert asked == list(range(10))
+
+
+WRONG_BATCHES = {
+    "none": (None, r"batches\(2\) is None, which holds no array; expected a tree of arrays"),
+    "text": (("a", "b"), r"batches\(2\) is a tree with str in it; expected a tree of arrays"),
+    "objects": ((object(), 1), r"batches\(2\) is a tree with object in it"),
+    "shape": (
+        (np.zeros((3, 2), "f4"),) * 2,
+        r"batches\(2\) has float32\[3,2\] at \[0\], expected ",
+    ),
+    "dtype": ((np.zeros((4, 2)),) * 2, r"float64\[4,2\] at \[0\], expected float32\[4,2\]"),
+    "tree": ([np.zeros((4, 2), "f4")] * 2, r"batches\(2\) has the structure .*, expected "),
+    "fewer": ((np.zeros((4, 2), "f4"),), r"nothing at \[1\], expected float32\[4,2\]"),
+}
+
+
+@pytest.mark.parametrize("size", [2, 8])
+@pytest.mark.parametrize("name", WRONG_BATCHES)
+def test_batches_that_differ_are_named(name, size):
+    """In the middle of a dispatch, and from one dispatch to another."""
+    wrong, message = WRONG_BATCHES[name]
+    with pytest.raises(ValueError, match=message):
+        lo.fit(
+            toy.STEP,
+            toy.start()[1],
+            lambda position: wrong if position == 2 else toy.batches(position),
+            steps=4,
+            steps_per_dispatch=size,
+        )
+
+
+@pytest.mark.parametrize("name", ["step", "batches", "evaluate"])
+def test_fit_rejects_what_is_no_function(name):
+    given = dict(step=toy.STEP, batches=toy.batches, evaluate=EVALUATE) | {name: [toy.batches(0)]}
+    with pytest.raises(ValueError, match=f"{name} is of type list; expected "):
+        lo.fit(state=toy.start()[1], steps=4, **given)
+
+
+def scores(values, **options):
+    """A run whose evaluation returns an accuracy, and next to it a loss that falls."""
+    told, losses = iter(values), iter(range(99, 0, -1))
+    return run(
+        evaluate=lambda params: {"loss": next(losses), "accuracy": next(told)}, steps=400, **options
+    )
+
+
+def test_every_metric_is_recorded_and_one_decides():
+    result = scores([0.1, 0.5, 0.2, 0.3], metric="accuracy", larger_is_better=True, patience=2)
+    assert result.reason == "patience"
+    assert [r["val_accuracy"] for r in result.history] == [0.1, 0.5, 0.2, 0.3]
+    assert [r["val_loss"] for r in result.history] == [99.0, 98.0, 97.0, 96.0]
+    assert lo.best_record(result.history, "accuracy", larger_is_better=True)["step"] == 8
+    assert lo.best_record(result.history, "accuracy")["step"] == 4
+    assert lo.best_record(result.history)["step"] == 16
+    assert lo.best_record(result.history, "other") is None
+    down = scores([0.5, 0.1, 0.2, 0.3], metric="accuracy", patience=2)
+    assert len(down.history) == 4
+
+
+@pytest.mark.parametrize("larger", [False, True])
+def test_the_trigger_follows_the_deciding_metric(larger):
+    values = iter([1.0, 2.0, 3.0, 4.0])
+    step, state = toy.start(lo.triggered_average(toy.OPTIMIZER, nonmonotone=1))
+    result = lo.fit(
+        step,
+        state,
+        toy.batches,
+        steps=8,
+        eval_every=2,
+        evaluate=lambda params: {"score": next(values)},
+        metric="score",
+        larger_is_better=larger,
+    )
+    assert bool(result.state.opt_state.triggered) == (not larger)
+
+
+def test_a_metric_that_is_not_there_is_named_at_once():
+    evaluate = lo.make_evaluate(
+        lambda params, carry, batch: ({"error": (0.0, 1), "hits": (1.0, 1)}, carry),
+        (),
+        [np.ones(2)],
+    )
+    told = []
+    with pytest.raises(
+        ValueError, match="metric is 'loss', but the evaluation returns error, hits"
+    ):
+        run(evaluate=evaluate, on_progress=lambda step, loss: told.append(step))
+    assert not told
+    with pytest.raises(ValueError, match="metric is 'f1', but the evaluation returns loss"):
+        run(metric="f1")
+    with pytest.raises(ValueError, match="evaluate returned None for 'loss'; expected a number"):
+        run(evaluate=lambda params: None)
 
 
 def test_the_loss_falls_by_truncated_bptt_on_an_lstm():

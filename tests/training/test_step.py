@@ -160,8 +160,8 @@ def test_a_refused_step_skips_its_batch():
         alone = alone._replace(step=jnp.int32(position), position=jnp.int32(position))
         alone, _ = step(alone, toy.batches(position))
     chex.assert_trees_all_close(
-        (after.params, after.carry, after.opt_state.inner, after.sums.loss),
-        (alone.params, alone.carry, alone.opt_state.inner, alone.sums.loss),
+        (after.params, after.carry, after.opt_state.inner, after.sums.loss.value),
+        (alone.params, alone.carry, alone.opt_state.inner, alone.sums.loss.value),
         rtol=1e-6,
     )
 
@@ -220,3 +220,42 @@ def test_clips_and_guards_of_each_gate_are_watched():
         state, metrics = lo.run_steps(step, state, gradient[None], np.int32(1))
         assert (metrics.clipped, metrics.refused) == (clipped, refused)
         assert int(state.sums.clipped) == before + clipped
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda c: c.astype(jnp.float16), r"has float16\[2\] at its root, expected float32\[2\]"),
+        (lambda c: c[:1], r"has float32\[1\] at its root"),
+        (lambda c: (c, c), r"nothing at its root, expected float32\[2\]; float32\[2\] at \[0\]"),
+        (lambda c: None, "nothing at its root"),
+    ],
+)
+def test_a_carry_that_changes_is_named(change, message):
+    """Before the state is donated."""
+
+    def loss(params, carry, batch, key):
+        value, carry = toy.loss(params, carry, batch, key)
+        return value, change(carry)
+
+    state = toy.start()[1]
+    with pytest.raises(ValueError, match=f"the carry that the loss returns .*{message}"):
+        lo.run_steps(lo.make_step(loss, toy.OPTIMIZER), state, stacked(0, 2), 2)
+    assert not state.carry.is_deleted()
+
+
+@pytest.mark.parametrize("optimizer", [None, 0.1, lo.nadam, "nadam", (lo.nadam(0.1),)])
+def test_what_is_no_optimizer_is_named(optimizer):
+    with pytest.raises(ValueError, match="optimizer is of type .*, which has no `init` and"):
+        lo.init_state({}, optimizer, (), jax.random.key(0))
+    with pytest.raises(ValueError, match="expected an Optax transformation"):
+        lo.make_step(toy.loss, optimizer)
+
+
+def test_init_state_names_what_is_no_array():
+    with pytest.raises(ValueError, match=r"params\['w'\] is of type str; expected an array"):
+        lo.init_state({"w": "text"}, optax.identity(), (), jax.random.key(0))
+    with pytest.raises(ValueError, match=r"carry\[0\] is of type object"):
+        lo.init_state({}, optax.identity(), (object(),), jax.random.key(0))
+    with pytest.raises(ValueError, match="key is 7; expected a random key"):
+        lo.init_state({}, optax.identity(), (), 7)

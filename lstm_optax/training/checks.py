@@ -1,0 +1,74 @@
+"""Checks of the arguments of training: whole numbers, and trees that must agree."""
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+MOST = 3  # differences that a message names
+
+
+def check_whole(name: str, value: Any, low: int) -> int:
+    """Return `value` as an int; ValueError unless it is a whole number, at least `low`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, but must be a whole number")
+    if number < low:
+        raise ValueError(f"{name} is {value!r}, but must be at least {low}")
+    return number
+
+
+def check_callable(name: str, value: Any, expected: str) -> None:
+    """Raise ValueError unless `value` can be called."""
+    if not callable(value):
+        raise ValueError(f"{name} is of type {type(value).__name__}; expected {expected}")
+
+
+def check_same(what: str, found: Any, expected: Any, remedy: str) -> None:
+    """Raise ValueError unless two trees agree in structure, and their leaves in shape and dtype."""
+    if differing := differences(describe(found), describe(expected)):
+        raise ValueError(f"{what} has {differing}: {remedy}")
+    structures = jax.tree.structure(found), jax.tree.structure(expected)
+    if structures[0] != structures[1]:
+        raise ValueError(f"{what} has the structure {structures[0]}, expected {structures[1]}")
+
+
+def describe(tree: Any) -> dict[str, str]:
+    """Return the dtype and shape of each leaf by its path, such as {"['h']": "float32[2,3]"}."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): describe_leaf(leaf) for path, leaf in leaves}
+
+
+def describe_leaf(leaf: Any) -> str:
+    """Return the dtype and shape of an array or number, as JAX writes them; else its type."""
+    if not is_array(leaf):
+        return type(leaf).__name__
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+    return f"{dtype}[{','.join(map(str, np.shape(leaf)))}]"
+
+
+def is_array(leaf: Any) -> bool:
+    """Return whether a leaf is a number or an array of numbers, truth values or random keys."""
+    if isinstance(leaf, bool | int | float | complex):
+        return True
+    kinds = np.number, np.bool_, jax.dtypes.prng_key
+    return hasattr(leaf, "dtype") and any(jnp.issubdtype(leaf.dtype, kind) for kind in kinds)
+
+
+def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """Return the first leaves that differ, each with both descriptions; "" if none does."""
+    names = [*expected, *(name for name in found if name not in expected)]
+    differing = [
+        f"{found.get(name, 'nothing')} at {name or 'its root'}, "
+        f"expected {expected.get(name, 'nothing')}"
+        for name in names
+        if found.get(name) != expected.get(name)
+    ]
+    more = [f"and {len(differing) - MOST} more"] if len(differing) > MOST else []
+    return "; ".join(differing[:MOST] + more)
