@@ -76,7 +76,7 @@ class RecordFile:
         try:
             record = json.loads(line)
             study, settings, _ = record["study"], record["settings"], record["cell"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise OptionError(f"line {number} of {self.path} is no record: {remedy}") from None
         if study != self.study:
             raise OptionError(f"{self.path} holds records of {study}, not {self.study}: {remedy}")

@@ -3,13 +3,19 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
+
+from lstm_optax.training.checks import check_whole, differences
+from lstm_optax.training.stored import check_storable, leaves_of, read_leaves, read_tree, write_tree
+
+MANIFEST = re.compile(r"(0|[1-9][0-9]{0,17})\.sha256")  # as `save` names them, and no other digits
+MOST_STEPS = 10**18
 
 
 class CheckpointError(RuntimeError):
@@ -19,19 +25,18 @@ class CheckpointError(RuntimeError):
 class Checkpoints:
     """The checkpoints of one run: a folder STEP for each, and beside it its manifest STEP.sha256.
 
-    The manifest lists the SHA-256 of every file, as `sha256sum` prints them. It is written last and
-    checked before anything is restored, since Orbax does not notice a flipped bit.
+    The manifest lists the SHA-256 of every file, as `sha256sum` prints them. It is written last,
+    after every array was found again by name, shape and dtype, and checked before anything is
+    restored, since Orbax does not notice a flipped bit.
 
     Args:
-      folder: where they lie; made when the first is saved.
+      folder: where they are; made when the first is saved. Any path that the file system takes.
       keep: how many of the newest stay, at least 1.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2):
-        if keep < 1:
-            raise ValueError(f"keep is {keep}, but must be at least 1")
         self.folder = Path(folder).absolute()
-        self.keep = keep
+        self.keep = check_whole("keep", keep, 1)
 
     def save(self, step: int, state: Any, *, spare: int | None = None) -> None:
         """Write `state` as the checkpoint of `step`, then drop the oldest beyond `keep`.
@@ -39,20 +44,24 @@ class Checkpoints:
         Those of later steps are dropped too: a run that was resumed before them left them behind.
 
         Args:
-          step: its number.
-          state: any tree of arrays.
+          step: its number, from 0 to 10¹⁸ − 1.
+          state: any tree of JAX or NumPy arrays, numbers and random keys.
           spare: the step of a checkpoint that stays, however old, such as the best so far.
 
         Raises:
+          ValueError: a step that is no such number, or a leaf that is no array; nothing is written.
           OSError: the folder cannot be written or the disk is full; earlier checkpoints remain.
         """
+        step = check_whole("step", step, 0)
+        if step >= MOST_STEPS:
+            raise ValueError(f"step is {step}, but must be below 10¹⁸")
+        check_storable(state)
         target, manifest = self._paths(step)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_space(state)
         self._drop(step)
         try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(target, state)
+            write_tree(target, state)
             _write_whole(manifest, "".join(f"{h}  {name}\n" for name, h in _hashes(target)))
         except BaseException as error:
             self._drop(step)
@@ -66,8 +75,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint and its manifest, in order."""
-        manifests = self.folder.glob("*.sha256")
-        return sorted(int(m.stem) for m in manifests if m.stem.isdigit())
+        names = (MANIFEST.fullmatch(path.name) for path in self.folder.glob("*.sha256"))
+        return sorted(int(name[1]) for name in names if name)
 
     def is_whole(self, step: int) -> bool:
         """Return whether every file of the checkpoint is there, and as it was written."""
@@ -78,32 +87,36 @@ class Checkpoints:
         except (OSError, ValueError):
             return False
 
-    def restore(self, like: Any, *, prefer: int | None = None) -> tuple[int, Any, list[int]]:
+    def restore(
+        self, like: Any, *, prefer: int | None = None, cast: bool = False
+    ) -> tuple[int, Any, list[int]]:
         """Return the newest whole checkpoint, and the newer ones that are damaged.
 
         Args:
-          like: a state of the same tree, shapes, dtypes and devices.
+          like: a state of the same tree, shapes and dtypes; each leaf is restored as JAX array on
+            the devices of this one, as NumPy array or as Python number, whichever it is here.
           prefer: the step of the one to try first, if it is there.
+          cast: convert to the dtypes of `like` where those saved are others.
 
         Returns:
           Its step, its state, and the steps of the damaged ones that were passed over.
 
         Raises:
-          CheckpointError: there is none, or none is whole.
+          CheckpointError: there is none, none is whole, or it holds another tree, other shapes or
+            other dtypes than `like`; the message names the first leaves that differ.
         """
         steps = self.steps()
         if not steps:
             raise CheckpointError(f"there is no checkpoint in {self.folder}")
         damaged = []
         for step in sorted(steps, key=lambda s: (s == prefer, s), reverse=True):
-            if not self.is_whole(step):
+            target, _ = self._paths(step)
+            saved = read_leaves(target) if self.is_whole(step) else None
+            if saved is None:
                 damaged.append(step)
                 continue
-            target = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-            )
-            with ocp.StandardCheckpointer() as checkpointer:
-                return step, checkpointer.restore(self._paths(step)[0], target), damaged
+            _check_like(target, saved, leaves_of(like), cast)
+            return step, read_tree(target, like), damaged
         raise CheckpointError(
             f"every checkpoint in {self.folder} is damaged (steps {', '.join(map(str, steps))})"
         )
@@ -113,7 +126,7 @@ class Checkpoints:
 
     def _check_space(self, state: Any) -> None:
         """Raise OSError before Orbax fails halfway, with the tracebacks of its threads."""
-        needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
+        needed = 2 * sum(getattr(leaf, "nbytes", 8) for leaf in jax.tree.leaves(state)) + 2**20
         if shutil.disk_usage(self.folder).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
 
@@ -122,6 +135,19 @@ class Checkpoints:
         manifest.unlink(missing_ok=True)
         for folder in (target, *self.folder.glob(f"{step}.orbax-checkpoint-tmp*")):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_like(path: Path, saved: dict[str, str], expected: dict[str, str], cast: bool) -> None:
+    """Raise CheckpointError unless what was saved is what is expected, but for dtypes if `cast`."""
+    shapes = [{n: "[" + d.split("[")[1] for n, d in leaves.items()} for leaves in (saved, expected)]
+    others_agree = shapes[0] == shapes[1]
+    if saved == expected or (cast and others_agree):
+        return
+    remedy = ", or ask for these dtypes with cast=True" if others_agree else ""
+    raise CheckpointError(
+        f"{path} was saved with {differences(saved, expected)}: restore into a state of the same "
+        f"model and optimizer{remedy}"
+    )
 
 
 def _hashes(folder: Path) -> Iterator[tuple[str, str]]:

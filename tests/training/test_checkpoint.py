@@ -2,11 +2,13 @@
 
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import toy
 
@@ -168,3 +170,149 @@ def test_manifests_are_what_sha256sum_reads(saved):
 def test_keep_below_one_is_named():
     with pytest.raises(ValueError, match="keep is 0"):
         lo.Checkpoints(Path("x"), keep=0)
+
+
+NAMES = ["a[1]", "a[b", "*", "a?b", "{a,b}", "gs:", " a ", "new\nline", "bad\udcff", "~", "ü%20#"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_folders_of_any_name_are_whole(tmp_path, name):
+    checkpoints = lo.Checkpoints(tmp_path / name / "checkpoints", keep=1)
+    for step in (1, 2):
+        checkpoints.save(step, state_of(step))
+    assert checkpoints.steps() == [2] and checkpoints.is_whole(2)
+    assert {p.name for p in checkpoints.folder.iterdir()} == {"2", "2.sha256"}
+    chex.assert_trees_all_equal(checkpoints.restore(state_of(0))[1], state_of(2))
+
+
+def test_folders_through_links_and_relative_ones_are_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for name in ("link", "relative/../here", "~/runs"):
+        checkpoints = lo.Checkpoints(Path(name))
+        checkpoints.save(1, state_of(1))
+        chex.assert_trees_all_equal(checkpoints.restore(state_of(0))[1], state_of(1))
+    assert lo.Checkpoints(tmp_path / "real").is_whole(1)
+
+
+def test_a_path_that_cannot_be_linked_is_refused_first(tmp_path, monkeypatch):
+    (tmp_path / "odd[1]").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "odd[1]"))
+    with pytest.raises(OSError, match="set TMPDIR"):
+        lo.Checkpoints(tmp_path / "a[1]").save(1, state_of(1))
+    assert not list((tmp_path / "a[1]").iterdir()) and not list((tmp_path / "odd[1]").iterdir())
+
+
+def lose(*_, **__):
+    """Stand for Orbax's merge of what each process wrote, which finds nothing."""
+
+    async def nothing():
+        return None
+
+    return nothing()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's
+def test_a_checkpoint_without_its_arrays_is_not_sealed(saved, monkeypatch):
+    name = "orbax.checkpoint._src.serialization.ocdbt_utils.merge_ocdbt_per_process_files"
+    monkeypatch.setattr(name, lose)
+    with pytest.raises(OSError, match="cannot be read back"):
+        saved.save(4, state_of(4))
+    assert saved.steps() == [2, 3] and not (saved.folder / "4").exists()
+
+
+@pytest.mark.parametrize("step", [5.0, -1, True, "5", None, 2.5, 10**18, np.float32(5)])
+def test_save_rejects_steps_it_would_not_find(saved, step):
+    with pytest.raises(ValueError, match="step is .*, but must be"):
+        saved.save(step, state_of(5))
+    assert saved.steps() == [2, 3]
+    saved.save(np.int64(5), state_of(5))
+    assert saved.steps() == [3, 5]
+
+
+@pytest.mark.parametrize("name", ["²³", "007", "-1", "1.0", "9" * 200, "٣"])
+def test_strange_manifests_are_passed_over(saved, name):
+    (saved.folder / f"{name}.sha256").write_text("")
+    assert saved.steps() == [2, 3]
+    assert saved.restore(state_of(0))[0] == 3
+
+
+def mixed():
+    return {
+        "array": np.arange(3.0),
+        "number": 2.5,
+        "count": 7,
+        "flag": True,
+        "scalar": np.float64(0.1),
+        "int": np.int8(3),
+        "jax": jnp.arange(2, dtype=jnp.bfloat16),
+        "key": jax.random.key(3),
+        "complex": 1 + 2j,
+        "none": None,
+        "nested": [(np.ones((2, 1), bool),), {}],
+    }
+
+
+def test_numpy_and_python_numbers_are_restored_as_such(tmp_path):
+    checkpoints, tree = lo.Checkpoints(tmp_path), mixed()
+    checkpoints.save(0, tree)
+    like = mixed() | {"number": 0.0, "count": 0, "flag": False, "scalar": np.float64(0)}
+    like |= {"array": np.zeros(3), "nested": [(np.zeros((2, 1), bool),), {}]}
+    _, restored, _ = checkpoints.restore(like)
+    key = restored.pop("key")
+    assert (jax.random.key_data(key) == jax.random.key_data(tree.pop("key"))).all()
+    chex.assert_trees_all_equal_structs(restored, tree)
+    chex.assert_trees_all_equal(restored, tree)
+    types = jax.tree.map(lambda a, b: type(a) is type(b), restored, tree)
+    assert jax.tree.all(types) and restored["array"].dtype == np.float64
+
+
+def test_an_abstract_state_is_enough_to_restore(saved):
+    like = jax.eval_shape(lambda: state_of(0))
+    chex.assert_trees_all_equal(saved.restore(like)[1], state_of(3))
+
+
+def test_restore_names_leaves_that_differ(saved):
+    like = state_of(0)._replace(params={"leak": jnp.float16(0), "gain": jnp.zeros(4)})
+    message = (
+        r"with float32\[3\] at params.gain, expected float32\[4\]; float32\[\] at params.leak, "
+    )
+    with pytest.raises(lo.CheckpointError, match=message + r"expected float16\[\]: restore into"):
+        saved.restore(like, cast=True)
+    like = state_of(0)._replace(params={"gain": jnp.zeros(3), "new": jnp.zeros(2)})
+    with pytest.raises(lo.CheckpointError, match=r"nothing at params.new, .*; .* at params.leak, "):
+        saved.restore(like)
+    other = toy.start(lo.momentum_sgd(0.1))[1]
+    with pytest.raises(lo.CheckpointError, match="opt_state.*same model and optimizer$"):
+        saved.restore(other._replace(params=state_of(0).params))
+
+
+def test_restore_casts_only_when_asked(saved):
+    large = state_of(70000.5)
+    saved.save(4, large)
+    half = large._replace(params=jax.tree.map(lambda x: x.astype(jnp.float16), large.params))
+    with pytest.raises(lo.CheckpointError, match=r"expected float16.* or ask .* with cast=True"):
+        saved.restore(half)
+    _, state, _ = saved.restore(half, cast=True)
+    assert state.params["gain"].dtype == jnp.float16 and np.isinf(state.params["leak"])
+    numpy = jax.device_get(large)
+    double = numpy._replace(params=jax.tree.map(np.float64, numpy.params))
+    assert saved.restore(double, cast=True)[1].params["leak"] == np.float64(70000.5)
+
+
+@pytest.mark.parametrize(
+    "state, message",
+    [
+        ({}, "a checkpoint holds a tree of arrays"),
+        (np.ones(2), "a checkpoint holds a tree of arrays"),
+        ({"a": {"b": "text"}}, "a.b is str, which a checkpoint cannot hold"),
+        ({"a": object()}, "a is object"),
+        ({"a": np.zeros((0, 2))}, r"a is float64\[0,2\]"),
+        ({"a": np.array(["x"])}, "a is ndarray"),
+    ],
+)
+def test_save_names_what_it_cannot_hold(saved, state, message):
+    with pytest.raises(ValueError, match=message):
+        saved.save(3, state)
+    assert saved.is_whole(3)

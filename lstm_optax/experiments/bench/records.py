@@ -136,7 +136,7 @@ def cpu_name() -> str:
 def _object(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     kinds = ("run", "row", "result", "end")
     return record if isinstance(record, dict) and record.get("record") in kinds else None

@@ -1,0 +1,122 @@
+"""One tree of arrays on disk, written and read by Orbax, whatever the path is called."""
+
+import errno
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+
+from lstm_optax.training.checks import describe_leaf, is_array
+
+PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
+
+
+def check_storable(tree: Any) -> None:
+    """Raise ValueError unless it is a tree of arrays that Orbax can store."""
+    if not jax.tree.leaves(tree) or jax.tree_util.all_leaves([tree]):
+        raise ValueError("a checkpoint holds a tree of arrays, such as a dictionary with one in it")
+    for name, leaf in _flat(tree).items():
+        if not is_array(leaf) or 0 in np.shape(leaf):
+            raise ValueError(
+                f"{name} is {describe_leaf(leaf)}, which a checkpoint cannot hold; expected an "
+                "array with at least one entry, or a number"
+            )
+
+
+def write_tree(path: Path, tree: Any) -> None:
+    """Write a tree, and check that the names, shapes and dtypes that can be read back are its own.
+
+    The check opens each array and reads no data.
+
+    Raises:
+      OSError: the arrays cannot be read back.
+    """
+    with _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(plain, jax.tree.map(_as_array, tree))
+    if read_leaves(path) != leaves_of(tree):
+        raise OSError(errno.EIO, "the arrays of the checkpoint cannot be read back", str(path))
+
+
+def read_leaves(path: Path) -> dict[str, str] | None:
+    """Return dtype and shape of each stored leaf by its name; None if one cannot be opened."""
+    with _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(plain).item_metadata
+    if stored is None:
+        return None
+    return {name: describe_leaf(leaf) for name, leaf in _flat(stored.tree).items()}
+
+
+def leaves_of(tree: Any) -> dict[str, str]:
+    """Return dtype and shape of each leaf by the name that it is stored under."""
+    return {name: describe_leaf(_as_array(leaf)) for name, leaf in _flat(tree).items()}
+
+
+def read_tree(path: Path, like: Any) -> Any:
+    """Return a stored tree, each leaf in the type, dtype and place of that of `like`."""
+    with _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.restore(plain, jax.tree.map(_target, like))
+    return jax.tree.map(_as_it_was, stored, like)
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """Yield the path, or the same place through a link whose name has plain characters alone.
+
+    Orbax reads some names as patterns ("[1]") or addresses ("gs:"), and loses arrays or fails.
+    """
+    if PLAIN.fullmatch(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="lstm_optax-") as folder:
+        if not PLAIN.fullmatch(folder):
+            message = f"Orbax needs a plain name, and so does a link to it in {folder}; set TMPDIR"
+            raise OSError(errno.EINVAL, message, str(path))
+        link = Path(folder) / "checkpoints"
+        link.symlink_to(path.parent, target_is_directory=True)
+        yield link / path.name
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a tree by the names of Orbax, which has dictionaries for NamedTuples."""
+    plain = ocp.tree.serialize_tree(tree, keep_empty_nodes=True)
+    leaves = jax.tree_util.tree_leaves_with_path(plain)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(getattr(leaf, "dtype", np.int32), jax.dtypes.prng_key)
+
+
+def _as_array(leaf: Any) -> Any:
+    """Return a leaf as it is stored: numbers as NumPy arrays, random keys as their data."""
+    if _is_key(leaf):
+        return jax.random.key_data(leaf)
+    return leaf if isinstance(leaf, jax.Array) or _is_shape(leaf) else np.asarray(leaf)
+
+
+def _is_shape(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _target(leaf: Any) -> Any:
+    leaf = _as_array(leaf)
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    sharding = leaf.sharding or SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _as_it_was(stored: Any, like: Any) -> Any:
+    if _is_key(like):
+        return jax.random.wrap_key_data(stored, impl=jax.random.key_impl(like))
+    if isinstance(like, np.ndarray | jax.Array) or _is_shape(like):
+        return stored
+    return stored[()] if isinstance(like, np.generic) else type(like)(stored.item())
