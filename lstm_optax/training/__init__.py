@@ -2,7 +2,7 @@
 
 from lstm_optax.training.checkpoint import CheckpointError, Checkpoints
 from lstm_optax.training.evaluation import make_evaluate
-from lstm_optax.training.loop import FitResult, NonFiniteError, best_record, fit
+from lstm_optax.training.loop import FitResult, NonFiniteError, fit
 from lstm_optax.training.reading import SavedParams, read_params
 from lstm_optax.training.records import best_record
 from lstm_optax.training.sharding import BatchSharding
