@@ -12,6 +12,10 @@ from lstm_optax.lstm.convert.flax import lstm_params_from_flax, lstm_params_to_f
 from lstm_optax.lstm.convert.haiku import lstm_params_from_haiku, lstm_params_to_haiku
 from lstm_optax.lstm.convert.keras import lstm_params_from_keras, lstm_params_to_keras
 from lstm_optax.lstm.convert.module import module_from_torch, module_to_torch
+from lstm_optax.lstm.convert.tensorflow import (
+    lstm_params_from_tensorflow,
+    lstm_params_to_tensorflow,
+)
 from lstm_optax.lstm.convert.torch import lstm_params_from_torch, lstm_params_to_torch
 from lstm_optax.lstm.flow import GradientFlow, probe
 from lstm_optax.lstm.initializers import init_chrono, init_forget_bias, init_orthogonal
@@ -39,11 +43,13 @@ __all__ = [
     "lstm_params_from_flax",
     "lstm_params_from_haiku",
     "lstm_params_from_keras",
+    "lstm_params_from_tensorflow",
     "lstm_params_from_torch",
     "lstm_params_to_equinox",
     "lstm_params_to_flax",
     "lstm_params_to_haiku",
     "lstm_params_to_keras",
+    "lstm_params_to_tensorflow",
     "lstm_params_to_torch",
     "lstm_sequence",
     "module_from_torch",

@@ -35,15 +35,9 @@ def lstm_params_from_haiku(linear: Mapping[str, Any]) -> LSTMParams:
     Reference: `haiku.LSTM`, Haiku 0.0.17.
     """
     found = named_arrays(dict(linear))
-    columns, rows = size(found, "w", 1), size(found, "w", 0)
-    hidden = columns // 4
-    if columns % 4 or rows <= hidden:
-        raise ValueError(f"w has shape {(rows, columns)}; expected (features + hidden, 4 hidden)")
-    check_shapes(found, {"b": (columns,)})
+    params = from_stacked(found, ("w", "b"), 1)
     check_names(found, ("w", "b"), "an LSTM of Haiku")
-    w, bias = _swap(jnp.asarray(get(found, "w"))), _swap(jnp.asarray(get(found, "b")))
-    bias = bias.at[gate_slice("forget", hidden)].add(1)
-    return LSTMParams(w[: rows - hidden], w[rows - hidden :], bias)
+    return params
 
 
 def lstm_params_to_haiku(params: LSTMParams) -> dict[str, Array]:
@@ -58,9 +52,33 @@ def lstm_params_to_haiku(params: LSTMParams) -> dict[str, Array]:
     Raises:
       ValueError: it is no LSTMParams, or shapes do not fit.
     """
+    w, b = to_stacked(params, 1)
+    return {"w": w, "b": b}
+
+
+def from_stacked(found: Mapping[str, Any], names: tuple[str, str], added: Any) -> LSTMParams:
+    """Return parameters from a kernel with the inputs' rows over the hidden state's, and a bias.
+
+    Gates have the order i, g, f, o, and `added` is what the library adds to the forget gate.
+    """
+    kernel, bias = names
+    columns, rows = size(found, kernel, 1), size(found, kernel, 0)
+    hidden = columns // 4
+    if columns % 4 or rows <= hidden:
+        raise ValueError(
+            f"{kernel} has shape {(rows, columns)}; expected (features + hidden, 4 hidden)"
+        )
+    check_shapes(found, {bias: (columns,)})
+    w, b = (_swap(jnp.asarray(get(found, name))) for name in names)
+    b = b.at[gate_slice("forget", hidden)].add(added)
+    return LSTMParams(w[: rows - hidden], w[rows - hidden :], b)
+
+
+def to_stacked(params: LSTMParams, added: Any) -> tuple[Array, Array]:
+    """Return the kernel and the bias that `from_stacked` takes."""
     _, hidden = sizes_of(params)
-    bias = jnp.asarray(params.bias).at[gate_slice("forget", hidden)].add(-1)
-    return {"w": _swap(jnp.concatenate(params[:2])), "b": _swap(bias)}
+    bias = jnp.asarray(params.bias).at[gate_slice("forget", hidden)].add(-added)
+    return _swap(jnp.concatenate(params[:2])), _swap(bias)
 
 
 def _swap(x: Array) -> Array:

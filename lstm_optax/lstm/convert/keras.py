@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from lstm_optax.lstm.cell import LSTMParams
@@ -15,7 +16,8 @@ def lstm_params_from_keras(weights: Sequence[Any]) -> tuple[LSTMParams, ...]:
         kernel_ih = kernel,  kernel_hh = recurrent_kernel,  bias = bias, or 0 without
 
     Keras' order i, f, c, o of the gates is the same as i, f, g, o. The arrays stay what they are,
-    so that this may be compiled and differentiated.
+    so that this may be compiled and differentiated. A bias of 8·hidden is that of a `CuDNNLSTM` of
+    Keras 2: its kernels, which have cuDNN's layout, get that of `LSTM`, and its biases are added.
 
     Args:
       weights: as `get_weights()` of a `keras.layers.LSTM` gives them, or of a `Bidirectional` of
@@ -39,10 +41,26 @@ def lstm_params_from_keras(weights: Sequence[Any]) -> tuple[LSTMParams, ...]:
         names = names[2:]
         array: Any = np.zeros(4 * hidden, found[kernel].dtype)
         if bias in found and np.ndim(found[bias]) != 2:
-            check_shapes(found, {bias: (4 * hidden,)})
+            if np.shape(found[bias]) != (8 * hidden,):
+                check_shapes(found, {bias: (4 * hidden,)})
             array, names = found[bias], names[1:]
-        params.append(LSTMParams(found[kernel], found[recurrent], array))
+        cell = LSTMParams(found[kernel], found[recurrent], array)
+        params.append(_from_cudnn(cell) if np.shape(array) == (8 * hidden,) else cell)
     return tuple(params)
+
+
+def _from_cudnn(cell: LSTMParams) -> LSTMParams:
+    """The parameters of a `CuDNNLSTM`: each gate's block holds the entries of [hidden, inputs]."""
+    features, hidden = np.shape(cell.kernel_ih)[0], np.shape(cell.kernel_hh)[0]
+
+    def turned(kernel: Any, rows: int) -> Any:
+        blocks = jnp.split(jnp.asarray(kernel), 4, axis=1)
+        return jnp.concatenate([block.reshape(hidden, rows).T for block in blocks], axis=1)
+
+    first, second = jnp.split(jnp.asarray(cell.bias), 2)
+    return LSTMParams(
+        turned(cell.kernel_ih, features), turned(cell.kernel_hh, hidden), first + second
+    )
 
 
 def lstm_params_to_keras(params: Sequence[LSTMParams]) -> list[Any]:

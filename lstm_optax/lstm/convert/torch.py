@@ -10,6 +10,7 @@ from jaxtyping import Array
 from lstm_optax.files import as_numpy
 from lstm_optax.lstm.cell import LSTMParams
 from lstm_optax.lstm.convert.arrays import check_shapes, check_stack, get
+from lstm_optax.lstm.convert.torch_names import has_reverse, plain_names
 
 _TORCH_NAME = re.compile(r"(weight|bias)_(ih|hh)_l(0|[1-9]\d*)(_reverse)?")
 
@@ -17,7 +18,7 @@ _TORCH_NAME = re.compile(r"(weight|bias)_(ih|hh)_l(0|[1-9]\d*)(_reverse)?")
 def lstm_params_from_torch(
     weights: Mapping[str, Any], *, prefix: str = ""
 ) -> tuple[LSTMParams, ...]:
-    """Return the weights of a `torch.nn.LSTM` as parameters, one for each layer and direction.
+    """Return the weights of a `torch.nn.LSTM` or `LSTMCell`, one for each layer and direction.
 
         kernel_ih = weight_ihᵀ,  kernel_hh = weight_hhᵀ,  bias = bias_ih + bias_hh, or 0 without
 
@@ -27,12 +28,13 @@ def lstm_params_from_torch(
 
     Args:
       weights: arrays or tensors by PyTorch's names, `weight_ih_l0` [4·hidden, features] and so on,
-        whose gates have the same order i, f, g, o.
+        whose gates have the same order i, f, g, o. Names without `_l0` are those of an `LSTMCell`.
+        Weights that `weight_norm`, `prune` or WeightDrop keep in parts are computed from them.
       prefix: of the LSTM's names, such as "lstm."; names that do not begin with it are left alone.
 
     Raises:
-      ValueError: a name is missing or none of an LSTM's, a shape does not fit, or the LSTM has
-        projections (`proj_size`).
+      ValueError: a name is missing or none of an LSTM's, a shape does not fit, the LSTM has
+        projections (`proj_size`), or a weight is kept in parts of another wrapper.
 
     Reference: `torch.nn.LSTM`, PyTorch 2.13.
     """
@@ -41,6 +43,7 @@ def lstm_params_from_torch(
         for name, value in weights.items()
         if name.startswith(prefix)
     }
+    found = plain_names(found, prefix)
     layers, suffixes, has_bias = _torch_layout(found, prefix)
     hidden = _hidden(get(found, "weight_hh_l0", prefix), prefix)
     features = get(found, "weight_ih_l0", prefix).shape[-1:]
@@ -102,7 +105,7 @@ def lstm_params_to_torch(
 
 def torch_is_bidirectional(weights: Mapping[str, Any], *, prefix: str = "") -> bool:
     """Return whether these weights of a `torch.nn.LSTM` have a backward direction."""
-    return any(name.startswith(prefix) and name.endswith("_reverse") for name in weights)
+    return has_reverse(weights, prefix)
 
 
 def _torch_layout(found: Mapping[str, Any], prefix: str) -> tuple[int, tuple[str, ...], bool]:
