@@ -274,3 +274,42 @@ def test_equinox(need, bias):
         chex.assert_trees_all_close(lstm_params_to_equinox(here, cell), there, **CLOSE)
     with pytest.raises(ValueError, match=r"weight_ih has shape \(12, 2\); expected"):
         lstm_params_from_equinox(equinox.nn.GRUCell(F, H, key=jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda layers: layers.LSTM(H, activation="relu"), "activation of the LSTM .* is 'relu'"),
+        (
+            lambda layers: layers.LSTM(H, recurrent_activation="hard_sigmoid"),
+            "recurrent_activation of .* is 'hard_sigmoid'; this LSTM has 'sigmoid'",
+        ),
+        (lambda layers: layers.LSTM(H, go_backwards=True), "go_backwards of .* is True"),
+        (lambda layers: layers.LSTM(H, dropout=0.5), "dropout of .* is 0.5"),
+        (
+            lambda layers: layers.Bidirectional(layers.LSTM(H, recurrent_dropout=0.1)),
+            "recurrent_dropout of the Bidirectional .* is 0.1",
+        ),
+        (
+            lambda layers: layers.Bidirectional(layers.LSTM(H), merge_mode="sum"),
+            "merge_mode of the Bidirectional .* is 'sum'",
+        ),
+        (lambda layers: layers.Bidirectional(layers.GRU(H)), "Bidirectional is one of GRU"),
+        (lambda layers: layers.GRU(H), "a GRU came; expected keras.layers.LSTM"),
+    ],
+)
+def test_option_of_keras_layer_is_refused(need, make, message):
+    layer = make(need("keras").layers)
+    layer.build((B, T, F))
+    with pytest.raises(ValueError, match=message):
+        lstm_params_from_keras(layer)
+
+
+def test_layer_of_keras_is_its_weights(need):
+    layers = need("keras").layers
+    first = layers.Bidirectional(layers.LSTM(H, return_sequences=True, use_bias=False))
+    first.build((B, T, F))
+    second = layers.Bidirectional(layers.LSTM(H))
+    second.build((B, T, 2 * H))
+    expected = lstm_params_from_keras([*first.get_weights(), *second.get_weights()])
+    chex.assert_trees_all_equal(lstm_params_from_keras([first, second]), expected)

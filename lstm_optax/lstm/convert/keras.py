@@ -9,6 +9,16 @@ import numpy as np
 from lstm_optax.lstm.cell import LSTMParams
 from lstm_optax.lstm.convert.arrays import check_shapes, check_stack, size
 
+_EXPECTED = {
+    "activation": "tanh",
+    "recurrent_activation": "sigmoid",
+    "dropout": 0.0,
+    "recurrent_dropout": 0.0,
+    "go_backwards": False,
+    "merge_mode": "concat",
+}
+"""The options of Keras' layers that change their outputs, and what this library's LSTM does."""
+
 
 def lstm_params_from_keras(weights: Sequence[Any]) -> tuple[LSTMParams, ...]:
     """Return the weights of Keras' LSTM layers as parameters, one for each layer and direction.
@@ -22,13 +32,17 @@ def lstm_params_from_keras(weights: Sequence[Any]) -> tuple[LSTMParams, ...]:
     Args:
       weights: as `get_weights()` of a `keras.layers.LSTM` gives them, or of a `Bidirectional` of
         one, or of several layers one behind the other: kernel, recurrent_kernel, and bias if the
-        layer has one, forward before backward.
+        layer has one, forward before backward. Or the layers, whose options are then checked.
 
     Raises:
-      ValueError: a shape does not fit, or an array is missing.
+      ValueError: a shape does not fit, or an array is missing; a layer has an option that changes
+        the numbers and is none of this LSTM's, such as another activation.
 
     Reference: `keras.layers.LSTM`, Keras 3.15.
     """
+    weights = [weights] if hasattr(weights, "get_config") else weights
+    if any(hasattr(layer, "get_config") for layer in weights):
+        weights = [array for layer in weights for array in _checked(layer).get_weights()]
     found = {f"weights[{i}]": value for i, value in enumerate(weights)}
     if not found:
         raise ValueError("no weights came; expected kernel, recurrent_kernel and bias of a layer")
@@ -47,6 +61,25 @@ def lstm_params_from_keras(weights: Sequence[Any]) -> tuple[LSTMParams, ...]:
         cell = LSTMParams(found[kernel], found[recurrent], array)
         params.append(_from_cudnn(cell) if np.shape(array) == (8 * hidden,) else cell)
     return tuple(params)
+
+
+def _checked(layer: Any) -> Any:
+    """The layer; ValueError if it computes something else, or is no layer as the others are."""
+    name = type(layer).__name__
+    if name not in ("LSTM", "Bidirectional", "CuDNNLSTM"):
+        raise ValueError(f"a {name} came; expected keras.layers.LSTM, or Bidirectional of one")
+    config = layer.get_config()
+    inner = config.get("layer", {})
+    if inner and inner.get("class_name") != "LSTM":
+        raise ValueError(f"the Bidirectional is one of {inner.get('class_name')}; expected LSTM")
+    for option, expected in _EXPECTED.items():
+        for options in (config, inner.get("config", {})):
+            if options.get(option, expected) != expected:
+                raise ValueError(
+                    f"{option} of the {name} {config.get('name')!r} is {options[option]!r}; this "
+                    f"LSTM has {expected!r}: set it in the layer, or give its get_weights()"
+                )
+    return layer
 
 
 def _from_cudnn(cell: LSTMParams) -> LSTMParams:

@@ -90,7 +90,7 @@ class Conversions:
         """Return a stack with the weights of Keras' LSTM layers; also under `jit` and `grad`.
 
         Args:
-          weights: as `lstm_params_from_keras` takes them: those of the first layer first.
+          weights: as `lstm_params_from_keras` takes them, or the layers: the first layer first.
           bidirectional: whether they are of `keras.layers.Bidirectional`.
           options: `dropout`, `weight_dropout`, `rngs`, `dtype`, `backend`, …, of the layer.
 
