@@ -4,6 +4,7 @@ An error names the argument as the caller typed it, says what came, and what is 
 """
 
 import math
+import operator
 import reprlib
 from dataclasses import dataclass, replace
 from typing import Any
@@ -108,6 +109,12 @@ def concrete(value: Any) -> Any:
         if isinstance(value, Tracer):
             return TRACED
     return value.item() if hasattr(value, "item") else None
+
+
+def whole(name: str, value: Any, low: int = 1) -> int:
+    """Return a whole number as an int; ValueError if it is below `low` or anything else."""
+    Range(low, whole=True).check(**{name: value})
+    return operator.index(value)
 
 
 def check_flags(**arguments: Any) -> None:

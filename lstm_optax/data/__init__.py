@@ -12,10 +12,10 @@ from lstm_optax.data.synthetic import (
 from lstm_optax.data.text import (
     TextError,
     Vocabulary,
-    read_text,
     split,
     topics_text,
 )
+from lstm_optax.data.text_file import read_text
 from lstm_optax.data.varying_windows import VaryingWindows
 from lstm_optax.data.windows import Batch, Windows
 

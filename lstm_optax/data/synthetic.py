@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_optax.checks import Range
+from lstm_optax.checks import whole
 
 
 class Sequences(NamedTuple):
@@ -46,6 +46,12 @@ class SequenceTask:
     know_nothing: float
 
     @property
+    def batch_axes(self) -> Sequences:
+        """The axis of the rows in inputs and targets, as `BatchSharding` takes it."""
+        axes: Any = dict(inputs=1, targets=1 if self.every_step else 0)
+        return Sequences(**axes)
+
+    @property
     def solved(self) -> float:
         """The loss below which the task counts as solved: a twentieth of `know_nothing`.
 
@@ -63,11 +69,11 @@ class SequenceTask:
           seed: of the stream, 0 or more.
 
         Raises:
-          ValueError: a number below its least.
+          ValueError: a number that is no integer or out of its range.
         """
-        _check("position", position, 0)
-        _check("batch", batch, 1)
-        _check("seed", seed, 0)
+        whole("position", position, 0)
+        whole("batch", batch, 1)
+        whole("seed", seed, 0)
         return self.draw(np.random.default_rng([seed, position]), batch)
 
 
@@ -89,7 +95,7 @@ def adding(length: int = 100) -> SequenceTask:
     Reference: Hochreiter & Schmidhuber, 1997, doi:10.1162/neco.1997.9.8.1735; in this form Le et
     al., 2015, arXiv:1504.00941.
     """
-    _check("length", length, 2)
+    whole("length", length, 2)
 
     def draw(rng: np.random.Generator, batch: int) -> Sequences:
         numbers = rng.random((length, batch), np.float32)
@@ -121,7 +127,7 @@ def temporal_order(length: int = 100) -> SequenceTask:
     Reference: Hochreiter & Schmidhuber, 1997, task 6a, doi:10.1162/neco.1997.9.8.1735, whose
     length is one of 100 … 110.
     """
-    _check("length", length, 10)
+    whole("length", length, 10)
 
     def draw(rng: np.random.Generator, batch: int) -> Sequences:
         symbols = rng.integers(4, size=(length, batch))
@@ -154,7 +160,7 @@ def copy_memory(delay: int = 100) -> SequenceTask:
     Reference: Hochreiter & Schmidhuber, 1997, doi:10.1162/neco.1997.9.8.1735; in this form
     Arjovsky, Shah & Bengio, 2016, arXiv:1511.06464.
     """
-    _check("delay", delay, 1)
+    whole("delay", delay, 1)
     length, blank, go = delay + 20, 8, 9
 
     def draw(rng: np.random.Generator, batch: int) -> Sequences:
@@ -183,7 +189,7 @@ def delayed_xor(delay: int = 50) -> SequenceTask:
     Raises:
       ValueError: a delay below 1.
     """
-    _check("delay", delay, 1)
+    whole("delay", delay, 1)
 
     def draw(rng: np.random.Generator, batch: int) -> Sequences:
         bits = rng.integers(2, size=(2 * delay, batch))
@@ -199,7 +205,3 @@ def delayed_xor(delay: int = 50) -> SequenceTask:
 
 def _one_hot(symbols: NDArray[np.integer], count: int) -> NDArray[np.float32]:
     return np.eye(count, dtype=np.float32)[symbols]
-
-
-def _check(name: str, value: int, least: int) -> None:
-    Range(least, whole=True, static=True).check(**{name: value})

@@ -7,8 +7,6 @@ The way of a text is `read_text` (or `topics_text`), `Vocabulary.of`, `encode`, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,51 +31,10 @@ def topics_text() -> str:
     except ImportError:
         raise TextError(
             "this Python has no pydoc_data.topics, the text to train on by default: "
-            "name a text of your own with --text FILE"
+            "read one of your own, `text=FILE`"
         ) from None
     text = "\n".join(topics[key] for key in sorted(topics))
     return text.encode("ascii", "replace").decode("ascii")
-
-
-def read_text(path: str | PathLike[str]) -> str:
-    r"""The text of a UTF-8 file, without a byte order mark and with "\n" as its only newline.
-
-    Raises:
-      TextError: the file is missing, a folder, unreadable, binary, not UTF-8 or empty.
-    """
-    text = _decode(_read_bytes(Path(path)), path)
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if not text.strip():
-        raise TextError(f"{path} is empty: name a file that holds some text")
-    return text
-
-
-def _read_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise TextError(f"{path} is a folder: name one text file in it")
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise TextError(f"{path} does not exist: check the name and the folder") from None
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise TextError(f"{path} cannot be read ({reason}): check its permissions") from None
-
-
-def _decode(data: bytes, path: str | PathLike[str]) -> str:
-    nul = data.find(b"\0")
-    if nul >= 0:
-        raise TextError(
-            f"{path} is binary (NUL at byte {nul}), not text: name a plain text file, or convert "
-            "it if it is UTF-16: iconv -f UTF-16 -t UTF-8 OLD > NEW"
-        )
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TextError(
-            f"{path} is not UTF-8 (at byte {error.start}): convert it, "
-            "for example by iconv -f LATIN1 -t UTF-8 OLD > NEW"
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -159,21 +116,25 @@ def _some_characters(points: NDArray[np.uint32], limit: int = 5) -> str:
 def split(
     codes: NDArray[np.int32], validation: float = 0.1
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The first part of `codes` [N] to train on, and the last to validate with.
+    """Return the first part of `codes` [N] to train on, and the last to validate with.
 
     Args:
-      validation: the share that validates, between 0 and 1.
+      validation: the share that validates, a float between 0 and 1; or how many codes validate,
+        an int.
 
     Raises:
       ValueError: a share that is not between 0 and 1.
       TextError: a part shorter than 2 characters (one to read, one to predict).
     """
-    if not 0 < validation < 1:
-        raise ValueError(f"validation is a share between 0 and 1, not {validation}")
-    cut = len(codes) - round(len(codes) * validation)
+    if isinstance(validation, int | np.integer):
+        cut = len(codes) - int(validation)
+    elif 0 < validation < 1:
+        cut = len(codes) - round(len(codes) * validation)
+    else:
+        raise ValueError(f"validation is {validation}, but must be a share between 0 and 1")
     if cut < 2 or len(codes) - cut < 2:
         raise TextError(
             f"{len(codes)} characters split into {cut} to train and {len(codes) - cut} to "
-            "validate, and each part needs 2 or more: take a longer text"
+            "validate, but each part needs 2 or more: take a longer text, or another `validation`"
         )
     return codes[:cut], codes[cut:]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_optax.data.windows import Batch, Windows, check_length
+from lstm_optax.checks import whole
+from lstm_optax.data.windows import (
+    ROW_AXES,
+    Batch,
+    Windows,
+    check_length,
+)
 
 SPREAD = 5  # standard deviation of the length
 SHORTEST, ABOVE = 5, 10  # the least length; the most above `window`, two standard deviations
 FULL = 0.95  # probability of a window about `window` long, and not half of it
 BLOCK = 1024  # lengths drawn at once
+LAST = 2**31 - 1  # position: all lengths before one are drawn to find it
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +50,8 @@ class VaryingWindows:
     targets: NDArray[np.int32]
     window: int
     seed: int
-    _starts: list[int] = field(default_factory=lambda: [0], repr=False)
+    _last: dict[str, Any] = field(default_factory=dict, repr=False)
+    _block_starts: list[int] = field(default_factory=lambda: [0], repr=False)
 
     @classmethod
     def of(
@@ -50,10 +60,12 @@ class VaryingWindows:
         """Cut `codes` [N] into `batch` rows of ⌊(N−1) / batch⌋ steps.
 
         Raises:
-          ValueError: `batch` or `window` below 1.
+          ValueError: `batch`, `window` or `seed` is no integer; `batch` or `window` is below 1,
+            `seed` below 0.
           TextError: too short a text; it gives the lengths.
         """
         check_length(codes, batch, window)
+        whole("seed", seed, 0)
         steps = Windows.of(codes, batch, 1)
         return cls(steps.inputs, steps.targets, window, seed)
 
@@ -62,25 +74,48 @@ class VaryingWindows:
         """The steps of a batch, padding included."""
         return self.window + ABOVE
 
+    @property
+    def mean_length(self) -> float:
+        """The mean length of the first 1,024 windows."""
+        return self.start(BLOCK) / BLOCK
+
+    @property
+    def batch_axes(self) -> Batch:
+        """The axis of the rows in each array of a batch, as `BatchSharding` takes it."""
+        return ROW_AXES
+
     def start(self, p: int) -> int:
-        """The steps that the windows before window p read."""
-        while len(self._starts) <= p:
-            block = len(self._starts) // BLOCK
-            lengths = _draw_lengths(self.window, np.random.default_rng([self.seed, block]))
-            self._starts.extend((self._starts[-1] + np.cumsum(lengths)).tolist())
-        return self._starts[p]
+        """Return how many steps the windows before window p read; raises as a call does."""
+        if whole("position", p, 0) > LAST:
+            raise ValueError(f"position is {p}, but must be at most {LAST}")
+        block, place = divmod(operator.index(p), BLOCK)
+        starts = self._block_starts
+        while len(starts) <= block:
+            starts.append(starts[-1] + int(self._lengths(len(starts) - 1).sum()))
+        return starts[block] + int(self._lengths(block)[:place].sum())
 
     def __call__(self, p: int) -> Batch:
-        """Window p, for any p ≥ 0; `lengths` has its length for each row."""
-        if p < 0:
-            raise ValueError(f"windows are counted from 0, there is no window {p}")
-        steps = np.arange(self.start(p), self.start(p + 1)) % len(self.inputs)
-        length, shape = len(steps), (self.longest, self.inputs.shape[1])
+        """Return window p = 0, 1, …, 2³¹ − 1; `lengths` has its length for each row.
+
+        Raises:
+          ValueError: another position.
+        """
+        start = self.start(p)
+        length = int(self._lengths(p // BLOCK)[p % BLOCK])
+        steps = np.arange(start, start + length) % len(self.inputs)
+        shape = (self.longest, self.inputs.shape[1])
         inputs, targets = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
         resets = np.zeros(shape, np.bool_)
         inputs[:length], targets[:length] = self.inputs[steps], self.targets[steps]
         resets[:length] = (steps == 0)[:, None]
         return Batch(inputs, targets, resets, np.full(shape[1], length, np.int32))
+
+    def _lengths(self, block: int) -> NDArray[np.int64]:
+        """Return the lengths of a block of windows; the last block asked for is kept."""
+        if self._last.get("block") != block:
+            lengths = _draw_lengths(self.window, np.random.default_rng([self.seed, block]))
+            self._last.update(block=block, lengths=lengths)
+        return self._last["lengths"]
 
 
 def _draw_lengths(window: int, rng: np.random.Generator) -> NDArray[np.int64]:

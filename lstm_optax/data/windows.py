@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_optax.checks import whole
 from lstm_optax.data.text import TextError
 
 
@@ -20,6 +20,9 @@ class Batch(NamedTuple):
     targets: NDArray[np.int32]  # [T, B], the code after each input; −1: nothing to predict
     resets: NDArray[np.bool_]  # [T, B], true where the carry is zeroed before the step
     lengths: NDArray[np.int32] | None = None  # [B], the steps that count; all if None
+
+
+ROW_AXES: Any = Batch(inputs=1, targets=1, resets=1, lengths=0)  # pyright: ignore
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +52,7 @@ class Windows:
         what is left of the last rows and the last window has input 0 and target −1.
 
         Raises:
-          ValueError: `batch` or `window` below 1.
+          ValueError: `batch` or `window` is no integer, or below 1.
           TextError: too short a text; it gives the lengths.
         """
         check_length(codes, batch, window, pad=pad)
@@ -60,9 +63,15 @@ class Windows:
         targets = _time_major_rows(codes[1:], (batch, length), steps, fill=-1)
         return cls(inputs, targets, window)
 
-    def start(self, p: int) -> int:
-        """The steps that the windows before window p read, over all passes."""
-        return p * self.window
+    @property
+    def mean_length(self) -> float:
+        """The steps of a window."""
+        return self.window
+
+    @property
+    def batch_axes(self) -> Batch:
+        """The axis of the rows in each array of a batch, as `BatchSharding` takes it."""
+        return ROW_AXES
 
     def __len__(self) -> int:
         """The windows of one pass over the text."""
@@ -73,13 +82,14 @@ class Windows:
         return map(self, range(len(self)))
 
     def __call__(self, p: int) -> Batch:
-        """Window p, for any p ≥ 0: after the last window the text begins anew.
+        """Return window p = 0, 1, …: after the last one the text begins again.
 
         `resets` is true at the first step of a pass, for every row, and false elsewhere.
+
+        Raises:
+          ValueError: p is no integer, or below 0.
         """
-        if p < 0:
-            raise ValueError(f"windows are counted from 0, there is no window {p}")
-        index = operator.index(p) % len(self)
+        index = whole("position", p, 0) % len(self)
         part = slice(index * self.window, (index + 1) * self.window)
         resets = np.zeros_like(self.inputs[part], np.bool_)
         resets[0] = index == 0
@@ -88,13 +98,13 @@ class Windows:
 
 def check_length(codes: NDArray[np.int32], batch: int, window: int, *, pad: bool = False) -> None:
     """Raise TextError if `codes` fill no window of every row; with `pad`, if they make no pair."""
-    if batch < 1 or window < 1:
-        raise ValueError(f"batch and window are 1 or more, not {batch} and {window}")
+    whole("batch", batch, 1)
+    whole("window", window, 1)
     needed = 2 if pad else batch * window + 1
     if len(codes) < needed:
         raise TextError(
             f"the text has {len(codes)} characters, batch {batch} × window {window} needs "
-            f"{needed}: take a smaller --batch or --window, or a longer text"
+            f"{needed}: take a smaller `batch` or `window`, or a longer text"
         )
 
 

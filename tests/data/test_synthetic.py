@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -48,6 +49,19 @@ def test_a_batch_has_the_shapes_that_the_task_says(task):
         assert set(many.flat) == set(range(task.outputs))
     else:
         assert targets.shape == (6, task.outputs) and targets.dtype == np.float32
+
+
+@every_task
+def test_batch_axes_share_the_rows(task):
+    """Eight devices get an eighth of the rows each, in order."""
+    batch = task(0, batch=16)
+    stacked = jax.tree.map(lambda leaf: leaf[None], batch)
+    shared = lo.BatchSharding(task.batch_axes).batches(stacked)
+    for leaf, axis in zip(shared, task.batch_axes, strict=True):
+        assert len(leaf.addressable_shards) == jax.device_count() == 8
+        for shard in leaf.addressable_shards:
+            assert shard.data.shape[1 + axis] == 2
+            np.testing.assert_array_equal(shard.data, np.asarray(leaf)[shard.index])
 
 
 @every_task
@@ -175,6 +189,15 @@ def test_a_task_is_solved_at_a_twentieth_of_the_know_nothing_score(task):
         (lambda: lo.temporal_order(9), "length is 9, but must be a whole number of at least 10"),
         (lambda: lo.copy_memory(0), "delay is 0, but must be a whole number of at least 1"),
         (lambda: lo.delayed_xor(-1), "delay is -1, but must be a whole number of at least 1"),
+        (lambda: lo.adding(2.5), "length is 2.5, but must be a whole number of at least 2"),
+        (
+            lambda: lo.adding()(math.inf, batch=2),
+            "position is inf, but must be a whole number of at least 0",
+        ),
+        (
+            lambda: lo.adding()(0, batch=math.nan),
+            "batch is nan, but must be a whole number of at least 1",
+        ),
         (
             lambda: lo.adding()(-1, batch=2),
             "position is -1, but must be a whole number of at least 0",

@@ -75,12 +75,34 @@ def test_passes_end_at_other_places():
 
 
 def test_what_cannot_be_cut_is_named():
-    with pytest.raises(TextError, match="batch 3 × window 400 needs 1201: take a smaller --batch"):
+    with pytest.raises(TextError, match="batch 3 × window 400 needs 1201: take a smaller `batch`"):
         windows(window=400)
-    with pytest.raises(ValueError, match="1 or more, not 3 and 0"):
+    with pytest.raises(ValueError, match="window is 0, but must be a whole number of at least 1"):
         windows(window=0)
-    with pytest.raises(ValueError, match="there is no window -1"):
-        windows()(-1)
+    with pytest.raises(ValueError, match="seed is -1, but must be a whole number of at least 0"):
+        windows(seed=-1)
+
+
+@pytest.mark.parametrize(
+    "position, fault",
+    [
+        (-1, "at least 0"),
+        (float("inf"), "an integer"),
+        (float("nan"), "an integer"),
+        (2.0, "an integer"),
+        (2**31, "at most 2147483647"),
+        (10**30, "at most 2147483647"),
+    ],
+)
+def test_positions_are_checked(position, fault):
+    for ask in (windows(), windows().start):
+        with pytest.raises(ValueError, match=f"^position is .*, but must be {fault}$"):
+            ask(position)
+
+
+def test_mean_length_is_that_of_the_first_block():
+    varying = windows(window=70)
+    assert varying.mean_length == varying.start(1024) / 1024 == pytest.approx(68, abs=1)
 
 
 def test_nobody_can_write_into_the_text():

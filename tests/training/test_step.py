@@ -246,7 +246,7 @@ def test_a_carry_that_changes_is_named(change, message):
 
 @pytest.mark.parametrize("optimizer", [None, 0.1, lo.nadam, "nadam", (lo.nadam(0.1),)])
 def test_what_is_no_optimizer_is_named(optimizer):
-    with pytest.raises(ValueError, match="optimizer is .*, but must be an optax.GradientTransformation"):
+    with pytest.raises(ValueError, match="optimizer is .*, but must be an optax.Grad"):
         lo.init_state({}, optimizer, (), jax.random.key(0))
     with pytest.raises(ValueError, match="expected an Optax transformation"):
         lo.make_step(toy.loss, optimizer)

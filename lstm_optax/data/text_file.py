@@ -1,0 +1,115 @@
+"""A text read from a file, with an error that says which encodings its bytes fit."""
+
+from __future__ import annotations
+
+import codecs
+from os import PathLike
+from pathlib import Path
+
+from lstm_optax.data.encodings import count_utf8_faults, fitting_encodings
+from lstm_optax.data.text import TextError
+
+CHUNK = 2**20  # bytes read at once
+
+
+def read_text(path: str | PathLike[str], *, encoding: str = "utf-8", limit: int = 2**30) -> str:
+    r"""Return the text of a file, without a byte order mark and with "\n" as its only newline.
+
+    The file is read once, so it may be a pipe.
+
+    Args:
+      path: a file, a device or a pipe.
+      encoding: a text encoding that Python knows.
+      limit: the most bytes to read, at least 1; a longer file is an error.
+
+    Raises:
+      TextError: the file is missing, a folder, unreadable, longer than the limit, binary, of
+        another encoding, or empty; or Python has no such encoding. Where the bytes fit other
+        encodings, the error names them.
+      ValueError: a limit below 1.
+    """
+    encoding = _check_encoding(encoding)
+    if limit < 1:
+        raise ValueError(f"limit is {limit}, but must be at least 1")
+    data, whole = _read_bytes(Path(path), limit, may_have_nul=encoding != "utf-8")
+    text = _decode(data, whole, path, encoding)
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    if not text.strip():
+        raise TextError(f"{path} is empty: name a file that holds some text")
+    return text
+
+
+def _check_encoding(name: str) -> str:
+    """Return Python's own name of a text encoding; TextError if it has none."""
+    try:
+        codec = codecs.lookup(name)
+        "a".encode(codec.name)  # raises for those that are no text encodings
+        return codec.name
+    except (LookupError, UnicodeError, ValueError):
+        raise TextError(
+            f"`encoding` is {name!r}, but Python knows no such text encoding: take one of its "
+            "names, such as utf-8, utf-16, cp1252 or gb18030"
+        ) from None
+
+
+def _read_bytes(path: Path, limit: int, *, may_have_nul: bool) -> tuple[bytes, bool]:
+    """Return what a file holds, and whether that is all; it ends early at a NUL in its beginning.
+
+    An endless file is left as soon as it is known to be no text, or at the limit.
+    """
+    data = bytearray()
+    try:
+        if path.is_dir():
+            raise TextError(f"{path} is a folder: name one text file in it")
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                data += chunk
+                if len(data) > limit:
+                    raise TextError(
+                        f"{path} holds more than {limit:,} bytes, the most that is read: take a "
+                        "part of it, for example with head -c"
+                    )
+                if not may_have_nul and len(data) == len(chunk) and b"\0" in chunk:
+                    return bytes(data), len(chunk) < CHUNK
+    except FileNotFoundError:
+        raise TextError(f"{path} does not exist: check the name and the folder") from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise TextError(f"{path} cannot be read ({reason}): check its permissions") from None
+    return bytes(data), True
+
+
+def _decode(data: bytes, whole: bool, path: str | PathLike[str], encoding: str) -> str:
+    try:
+        text = data.decode(encoding)
+    except UnicodeError as error:
+        place = f" (at byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+        raise _wrong_encoding(data, whole, path, f"is not {_shown(encoding)}{place}") from None
+    nul = text.find("\0")
+    if nul >= 0:
+        raise _wrong_encoding(data, whole, path, f"is binary (NUL at byte {data.find(0)})")
+    return text
+
+
+def _wrong_encoding(data: bytes, whole: bool, path: str | PathLike[str], fault: str) -> TextError:
+    faults, characters = count_utf8_faults(data)
+    if b"\0" not in data and characters > 4 * faults > 0:
+        count = "1 byte" if faults == 1 else f"{faults:,} bytes"
+        return TextError(
+            f"{path} {fault}; it is UTF-8 except for {count}: put a whole copy in its place, or "
+            "leave such bytes out with iconv -c -f UTF-8 -t UTF-8 OLD > NEW"
+        )
+    if characters and not faults and b"\0" not in data:
+        return TextError(f"{path} {fault}; it is UTF-8: pass `encoding='utf-8'`")
+    fitting = fitting_encodings(data, whole=whole)
+    if not fitting:
+        return TextError(f"{path} {fault}, not text: name a plain text file")
+    samples = ", ".join(f"{name} ({sample!r})" for name, sample in fitting.items())
+    return TextError(
+        f"{path} {fault}; its bytes fit {samples}: read it in the encoding whose sample reads "
+        f"right, as with `encoding={next(iter(fitting))!r}`"
+    )
+
+
+def _shown(encoding: str) -> str:
+    return encoding.upper() if encoding.startswith("utf") else encoding
