@@ -1,17 +1,17 @@
 """The command line: train a model, sample from it, explain optimizers, time the layer."""
 
+import contextlib
 import errno
 import io
 import logging
 import os
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -21,12 +21,17 @@ from rich.text import Text
 from lstm_optax._version import __version__
 from lstm_optax.cli_bench import Bench
 from lstm_optax.cli_explain import Explain
+from lstm_optax.cli_flags import flags_of, parse_flags, speak_of_flags
+from lstm_optax.cli_signals import StopOnSignal
 from lstm_optax.experiments.devices import prepare_devices
 from lstm_optax.experiments.options import OptionError, SampleConfig, TrainConfig
 from lstm_optax.experiments.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from lstm_optax.experiments.corpus import Corpus
     from lstm_optax.experiments.train import TrainResult
+
+UNIT = "nats per character"  # of the losses
 
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 
@@ -75,18 +80,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = _parse(argv)
         if isinstance(command, Train):
-            return _train(command)
+            return _train(command, Console(highlight=False, emoji=False))
         if isinstance(command, Explain | Bench):
             return command.run(Console(highlight=False, emoji=False))
         return _sample(command, errors)
     except KeyboardInterrupt:
         errors.print("stopped at once")
         return 130
+    except BrokenPipeError:  # the reader has seen enough, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        return 141  # as a program that the signal of a broken pipe ends
     except Exception as error:
         message = _users_error(error)
         if message is None:
             raise
-        line = f"[bold red]error:[/] {escape(message)}"
+        line = f"[bold red]error:[/] {escape(speak_of_flags(message))}"
         errors.print(line, soft_wrap=not errors.is_terminal)
         return 2
 
@@ -95,9 +103,9 @@ def _parse(argv: list[str]) -> Train | Sample | Explain | Bench:
     """Parse the flags; with --resume, a flag that is not given is as the run has it."""
     stored = Train()
     if argv[:1] == ["train"] and "--resume" in argv:
-        given = tyro.cli(Train, args=argv[1:], prog="lstm-optax train")
+        given = parse_flags(Train, argv[1:], "lstm-optax train", flags_of(Train))
         run = RunFolder(given.run) if given.run else RunFolder.newest()
-        stored = Train(config=run.read_config()[0], run=run.path)
+        stored = Train(config=_stored_config(run, given.config), run=run.path)
     commands = Annotated[
         Annotated[Train, tyro.conf.subcommand("train", default=stored)]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
@@ -105,33 +113,56 @@ def _parse(argv: list[str]) -> Train | Sample | Explain | Bench:
         | Annotated[Bench, tyro.conf.subcommand("bench")],
         tyro.conf.OmitSubcommandPrefixes,
     ]
-    description = "Train LSTMs with exact optimizers. `lstm-optax --version` prints the version."
-    return tyro.cli(commands, args=argv, prog="lstm-optax", description=description)  # pyright: ignore
+    kinds = {"train": Train, "sample": Sample, "explain": Explain, "bench": Bench}
+    names = flags_of(kinds[argv[0]]) if argv and argv[0] in kinds else []
+    return parse_flags(commands, argv, "lstm-optax", names)
 
 
-def _train(command: Train) -> int:
-    config = command.config
+def _stored_config(run: RunFolder, given: TrainConfig) -> TrainConfig:
+    """Return the configuration of a run, as far as it holds beside the flags that are given."""
+    config, facts = run.read_config()
+    if facts["text"].get("stream") and given.text is None:
+        raise OptionError(
+            f"--resume: the run read its text from a pipe, {config.text}, which cannot be read "
+            "again: name a file with the same text with --text FILE, or pipe it in again with "
+            "--text /dev/stdin"
+        )
+    return config if given.epochs is None else replace(config, steps=TrainConfig.steps)
+
+
+def _train(command: Train, console: Console) -> int:
+    corpus, config = _prepare(command, console)
     run = RunFolder(command.run) if command.run else RunFolder.new()
-    _check(command, run)
+    try:
+        return _train_in(run, replace(command, config=config), corpus, console)
+    finally:
+        if not command.run:
+            run.leave_if_empty()
+
+
+def _train_in(run: RunFolder, command: Train, corpus: "Corpus", console: Console) -> int:
+    config = command.config
     prepare_devices(config)
-    console = Console(highlight=False, emoji=False)
 
     from lstm_optax.experiments.train import Diverged, Observer, train_language_model
     from lstm_optax.report import TrainScreen, draw_losses, plan_table
 
     for name in ("absl", "asyncio"):  # Orbax logs what it also raises, with its traceback
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    screen = TrainScreen(console, config.steps, config.batch * config.window)
+    units: dict[str, Any] = dict(unit="nats", item_unit="characters")
+    screen = TrainScreen(console, config.steps, config.batch * config.window, **units)
     title = f"{config.optimizer}, learning rate {config.learning_rate:g} {config.schedule}"
     try:
-        with screen, _StopOnSignal() as stop:
+        with screen, StopOnSignal() as stop:
             result = train_language_model(
                 config,
                 run.path,
                 resume=command.resume,
                 overwrite=command.overwrite,
+                corpus=corpus,
                 observer=Observer(
                     plan=lambda pairs: console.print(plan_table(pairs), ""),
+                    count=lambda n: console.print(f"counting n-gram models of {n:,} characters"),
                     warn=lambda text: _warn(console, text),
                     begin=screen.begin,
                     progress=screen.progress,
@@ -142,14 +173,15 @@ def _train(command: Train) -> int:
     except Diverged:
         _draw_gradients(command, run, title)
         raise
-    draw_losses(result.records, result.floors, run.picture, title=title)
+    draw_losses(result.records, result.floors, run.picture, title=title, unit=UNIT)
     _draw_gradients(command, run, title)
     if result.reason == "interrupted":
         console.print(f"interrupted after step {result.step:,}; a checkpoint is saved. Go on with:")
         command_line = f"  lstm-optax train --resume --run {shlex.quote(str(run.path))}"
+        command_line += " --text FILE" if corpus.stream else ""
         console.print(command_line, soft_wrap=True, markup=False)
         return 130
-    _show_result(console, command, run, result)
+    _show_result(console, command, run, result, corpus)
     return 0
 
 
@@ -160,22 +192,29 @@ def _draw_gradients(command: Train, run: RunFolder, title: str) -> None:
         draw_gradients(run.read_gradients(), run.gradient_picture, title=title)
 
 
-def _check(command: Train, run: RunFolder) -> None:
-    """Raise the errors that can be found before JAX takes its time to start."""
-    command.config.check()
+def _prepare(command: Train, console: Console) -> "tuple[Corpus, TrainConfig]":
+    """Read the text, and raise what is known to be wrong before JAX takes its time to start."""
+    config = command.config
+    config.check()
     if command.resume and command.overwrite:
         raise OptionError("--resume goes on with a run, --overwrite replaces it: take one of them")
-    if command.resume:
-        run.check_resume(command.config)
-    elif not command.overwrite:
-        run.check_free()
-    if command.config.text:
-        from lstm_optax.data import read_text
+    if command.run and not command.resume:
+        run = RunFolder(command.run)
+        run.check_path() if command.overwrite else run.check_free()
+    from lstm_optax.experiments.corpus import corpus_of, resolve_epochs
 
-        read_text(command.config.text)
+    reading = f"reading {config.text}" if config.text else "reading the help topics"
+    with console.status(escape(reading)) if console.is_terminal else contextlib.nullcontext():
+        corpus = corpus_of(config)
+    config = resolve_epochs(config, corpus)
+    if command.resume and command.run:
+        RunFolder(command.run).check_resume(config)
+    return corpus, config
 
 
-def _show_result(console: Console, command: Train, run: RunFolder, result: "TrainResult") -> None:
+def _show_result(
+    console: Console, command: Train, run: RunFolder, result: "TrainResult", corpus: "Corpus"
+) -> None:
     from lstm_optax.report import loss_table, plan_table
 
     if result.reason == "patience":
@@ -186,7 +225,13 @@ def _show_result(console: Console, command: Train, run: RunFolder, result: "Trai
         )
     if result.best:
         name = f"LSTM, step {result.best['step']:,}"
-        console.print("", loss_table(result.best["val_loss"], result.floors, name=name))
+        part = (
+            f"n-gram models of the last {corpus.counted:,} of {len(corpus.codes[0]):,} characters"
+            if corpus.counted < len(corpus.codes[0])
+            else ""
+        )
+        loss = result.best["val_loss"]
+        console.print("", loss_table(loss, result.floors, name=name, unit=UNIT, caption=part))
         text = _write_sample(run, SampleConfig(seed=command.config.seed), console)
         run.sample.write_text(text + "\n", encoding="utf-8")
         console.print(Text("\na sample", style="cyan"))
@@ -198,6 +243,7 @@ def _show_result(console: Console, command: Train, run: RunFolder, result: "Trai
 
 
 def _sample(command: Sample, errors: Console) -> int:
+    command.config.check()
     run = RunFolder(command.run) if command.run else RunFolder.newest()
     command.config.check(run.read_config()[1]["text"]["vocabulary"])
     sys.stdout.write(_write_sample(run, command.config, errors) + "\n")
@@ -213,38 +259,6 @@ def _write_sample(run: RunFolder, config: SampleConfig, console: Console) -> str
 def _warn(console: Console, text: str) -> None:
     line = f"[yellow]warning:[/] {escape(text)}"
     console.print(line, soft_wrap=not console.is_terminal)
-
-
-class _StopOnSignal:
-    """Ctrl-C or a termination asks to stop at the next occasion; the second one stops at once."""
-
-    def __enter__(self) -> Self:
-        self.signals = 0
-        self.before = {
-            s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def asked(self) -> bool:
-        return self.signals > 0
-
-    def _on_signal(self, *_: object) -> None:
-        self.signals += 1
-        if self.signals == 1:
-            _tell("stopping after this dispatch; Ctrl-C again stops at once, without saving")
-        else:
-            _tell("stopped at once; --resume goes on from the last checkpoint")
-            os._exit(130)  # an orderly exit would wait for minutes for the threads of Orbax
-
-
-def _tell(message: str) -> None:
-    """Write a line to stderr from a signal handler, where Python's streams may be in use."""
-    show_cursor = "\033[?25h" if os.isatty(2) else ""
-    os.write(2, f"{show_cursor}\n{message}\n".encode())
 
 
 def _users_error(error: Exception) -> str | None:

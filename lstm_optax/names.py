@@ -20,14 +20,19 @@ OPTIMIZER_NAMES = (
     "optax.contrib.muon",
     "optax.contrib.schedule_free_adamw",
 )
+SOURCES = ("presets", "optax")
+"""What the names of other optimizers begin with; whether there is such a one needs JAX."""
 
 
 def check_optimizer(name: str) -> str:
-    """Return `name` if it names an optimizer, else raise ValueError with the nearest that does."""
-    if name in OPTIMIZER_NAMES:
+    """Return `name` if it names an optimizer or one of `SOURCES`, else raise ValueError.
+
+    The error names the nearest, where one is near, and all there are.
+    """
+    if name in OPTIMIZER_NAMES or name.partition(".")[0] in SOURCES and "." in name:
         return name
-    nearest = get_close_matches(name, OPTIMIZER_NAMES, n=1, cutoff=0.0)[0]
+    near = get_close_matches(name, OPTIMIZER_NAMES, n=1, cutoff=0.6)
     raise ValueError(
-        f"unknown optimizer {name!r}; the nearest is {nearest!r}, "
-        f"and there are {', '.join(OPTIMIZER_NAMES)}"
+        f"unknown optimizer {name!r}; {f'the nearest is {near[0]!r}; ' if near else ''}there are "
+        f"{', '.join(OPTIMIZER_NAMES)}, and presets.SOURCE.NAME, optax.NAME and optax.contrib.NAME"
     )

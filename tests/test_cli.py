@@ -75,7 +75,7 @@ def run(finished, work) -> Path:
 @pytest.fixture
 def no_picture(monkeypatch):
     """For tests that do not look at the picture, which takes a third of their time."""
-    monkeypatch.setattr(report, "draw_losses", lambda *_, title: None)
+    monkeypatch.setattr(report, "draw_losses", lambda *_, **__: None)
 
 
 def train(*arguments: str) -> int:
@@ -210,10 +210,10 @@ def test_a_terminal_without_the_characters_shows_others(run, monkeypatch):
 
 @pytest.mark.parametrize("width", [50, 80])
 def test_the_bar_fits_its_terminal(width, monkeypatch):
-    monkeypatch.setattr(progress.time, "perf_counter", iter([5.0, 7.0]).__next__)
+    monkeypatch.setattr(progress.time, "perf_counter", iter([5.0, 7.0, 7.5]).__next__)
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=width, color_system=None)
-    with TrainScreen(console, 400, 2048) as screen:
+    with TrainScreen(console, 400, 2048, unit="nats", item_unit="characters") as screen:
         screen.begin(0)
         screen.bar.refresh()
         screen.progress(8, 2.5)
@@ -228,19 +228,31 @@ def test_the_bar_fits_its_terminal(width, monkeypatch):
     assert ("8,192 characters/s" in last) == (width == 80)
 
 
-def test_without_terminal_there_are_plain_lines():
+def test_without_terminal_there_are_plain_lines(monkeypatch):
+    """The speed is that of the steps; what is left has the evaluations in it."""
+    times = iter([5.0, 6.0, 16.0, 18.0, 26.0])
+    monkeypatch.setattr(progress.time, "perf_counter", times.__next__)
     stream = io.StringIO()
-    record = {"step": 16, "train_loss": 2.0, "val_loss": 3.0}
-    with TrainScreen(Console(file=stream, width=20), 400, 2048) as screen:
+    units = dict(unit="nats", item_unit="characters")
+    with TrainScreen(Console(file=stream, width=20), 400, 2048, **units) as screen:
         screen.begin(0)
+        screen.progress(8, 2.5)  # compiles
+        screen.progress(10, 2.5)
+        screen.record({"step": 10, "train_loss": 2.0, "val_loss": 3.0})
         screen.progress(16, 2.5)
-        screen.record(record)  # at the first dispatch the speed is not known yet
-        screen.first, screen.speed = (8, 0.0), 2.0
-        screen.record(record)
+        screen.record({"step": 20, "train_loss": 2.0, "val_loss": 3.0})
     assert stream.getvalue().splitlines() == [
-        "step     16  training 2.000  validation 3.000 nats",
-        "step     16  training 2.000  validation 3.000 nats  4,096 characters/s  192 s left",
+        "step     10  training 2.000  validation 3.000 nats  4,096 characters/s",
+        "step     20  training 2.000  validation 3.000 nats  5,461 characters/s  380 s left",
     ]
+
+
+def test_first_dispatch_has_no_speed(monkeypatch):
+    stream = io.StringIO()
+    with TrainScreen(Console(file=stream, width=20), 400, 2048) as screen:
+        screen.progress(16, 2.5)
+        screen.record({"step": 16, "train_loss": 2.0, "val_loss": 3.0})
+    assert stream.getvalue() == "step     16  training 2.000  validation 3.000\n"
 
 
 # What it refuses
@@ -249,7 +261,7 @@ BAD_TRAIN = [
     ("--text missing.txt", "missing.txt does not exist: check the name"),
     ("--text empty.txt", "empty.txt is empty: name a file"),
     ("--text binary.txt", "binary.txt is binary (NUL at byte 2), not text"),
-    ("--text latin.txt", "latin.txt is not UTF-8 (at byte 3): convert it"),
+    ("--text latin.txt", "latin.txt is not UTF-8 (at byte 3); its bytes fit cp1252"),
     ("--text .", ". is a folder: name one text file in it"),
     ("--text short.txt", "take a longer text"),
     ("--window 800", "needs 1601: take a smaller --batch or --window"),
@@ -258,7 +270,7 @@ BAD_TRAIN = [
     ("--learning-rate nan", "--learning-rate is nan, but must be above 0 and finite"),
     ("--hidden 0", "--hidden is 0, but must be at least 1"),
     ("--dropout 1", "--dropout is 1.0, but must be from 0 to below 1"),
-    ("--warmup 20", "--warmup is 20, but must be from 0 to 19"),
+    ("--warmup 20", "--warmup is 20, but must be at most 19"),
     ("--weight-decay .1", "--weight-decay: nadam has none; these have: nadamw"),
     ("--devices 3", "--devices 3 does not divide --batch 2; these do: 1, 2"),
     ("--tied", "--tied needs --embedding equal to --hidden, but they are 4 and 8"),
@@ -270,7 +282,7 @@ BAD_TRAIN = [
 BAD_SAMPLE = [
     ("--run nowhere", "nowhere holds no run: there is no config.json"),
     ("--prompt caX", "--prompt: the run's text has no 'X': leave such characters out"),
-    ("--prompt ''", "--prompt is empty: give at least one character"),
+    ("--prompt ''", "--prompt is empty: give it a value"),
     ("--length 0", "--length is 0, but must be at least 1"),
     ("--temperature -1", "--temperature is -1.0, but must be 0 or more"),
     ("--temperature nan", "--temperature is nan, but must be 0 or more and finite"),
@@ -442,9 +454,9 @@ def test_on_a_terminal_optimizers_that_do_not_fit_go_into_another_table():
 
 BAD_EXPLAIN = [
     ("nadm", "unknown optimizer 'nadm'; the nearest is 'nadam'; there are sgd, "),
-    ("sgd torch.NAdam", "unknown optimizer 'torch.NAdam'; the nearest is "),
+    ("sgd torch.NAdam", "unknown optimizer 'torch.NAdam'; there are sgd, "),
     ("", "name at least one optimizer: sgd, "),
-    ("sgd --learning-rate 0", "--learning-rate is 0.0, but must be above 0 and finite"),
+    ("sgd --learning-rate 0", "--learning-rate is 0.0, but must be above 0"),
     ("sgd --learning-rate nan", "--learning-rate is nan, but must be above 0 and finite"),
     ("sgd --plot a.jpgg", "--plot a.jpgg must end in .png, .svg, .pdf"),
     ("sgd --plot picture", "--plot picture must end in .png, .svg, .pdf"),
@@ -453,7 +465,7 @@ BAD_EXPLAIN = [
 ]
 BAD_EXPLAIN_LATE = [  # what JAX must be imported for
     ("presets.torch.NAdm", "the nearest is 'presets.torch.NAdam'\n"),
-    ("presets.tf1.MomentumOptimizer", "needs momentum beside its learning rate"),
+    ("presets.tf1.MomentumOptimizer", "needs momentum in addition to its learning rate"),
     ("optax.trace", "optax.trace is no optimizer: it takes no learning rate"),
     ("optax.lbfgs", "optax.lbfgs cannot be measured: TypeError: "),
 ]
@@ -549,7 +561,7 @@ def test_a_second_signal_stops_at_once(work, at_step, capfd, monkeypatch):
 
 
 def test_ctrl_c_before_the_run_begins(work, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_check", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(cli, "_prepare", lambda *_: signal.raise_signal(signal.SIGINT))
     assert train() == 130
     assert capsys.readouterr() == ("", "stopped at once\n")
 

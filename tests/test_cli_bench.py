@@ -28,7 +28,7 @@ BAD = [
     ("--rows word", "--rows: there is no 'word'; there are word-200, "),
     ("--against flax", "--against: there is no 'flax'; there are flax-nnx, "),
     ("--rounds 0", "--rounds is 0, but must be at least 1"),
-    ("--seed -1", "--seed is -1, but must be from 0 to"),
+    ("--seed -1", "--seed is -1, but must be at least 0"),
     ("--plot a.pdf", "--plot a.pdf must end in .png"),
     ("--plot no/a.png", "--plot no/a.png cannot be written: there is no folder no; name another"),
     ("--out no/a.jsonl", "--out no/a.jsonl cannot be written: there is no folder no; name another"),

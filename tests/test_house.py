@@ -36,7 +36,17 @@ ARROWS = {  # a room may import what stands behind its arrow, and what that may 
     "experiments": {"names", "data", "optimizers", "presets", "models", "training", "response"},
     "cli_bench": {"experiments", "report"},
     "cli_explain": {"experiments", "report"},
-    "cli": {"_version", "cli_bench", "cli_explain", "experiments", "report"},
+    "cli_flags": {"experiments"},
+    "cli_signals": set(),
+    "cli": {
+        "_version",
+        "cli_bench",
+        "cli_explain",
+        "cli_flags",
+        "cli_signals",
+        "experiments",
+        "report",
+    },
     "__main__": {"cli"},
     "__init__": {"*"},
 }

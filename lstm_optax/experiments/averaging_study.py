@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from lstm_optax.experiments.character_lanes import CharacterLanes, Course
-from lstm_optax.experiments.language import load_corpus
+from lstm_optax.experiments.corpus import load_corpus
 from lstm_optax.experiments.options import OptionError
 from lstm_optax.experiments.study import (
     Record,

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from lstm_optax.experiments.language import Corpus, make_losses
+from lstm_optax.experiments.corpus import Corpus
+from lstm_optax.experiments.language import make_losses
 from lstm_optax.models import LanguageModel
 from lstm_optax.optimizers import awd_sgd
 from lstm_optax.training import TrainState, init_state, make_step

@@ -46,13 +46,10 @@ def find_devices(config: TrainConfig) -> list[Any]:
 
 def make_sharding(devices: list[Any]) -> "BatchSharding | None":
     """Return how the devices share the rows of a text's windows; None for a single one."""
-    from lstm_optax.data import Batch
+    from lstm_optax.data.windows import ROW_AXES
     from lstm_optax.training import BatchSharding
 
-    if len(devices) == 1:
-        return None
-    axes: dict[str, Any] = dict(inputs=1, targets=1, resets=1, lengths=0)
-    return BatchSharding(Batch(**axes), devices=devices)
+    return BatchSharding(ROW_AXES, devices=devices) if len(devices) > 1 else None
 
 
 def describe_devices(devices: list[Any], batch: int) -> str:

@@ -1,26 +1,16 @@
-"""A character language model made ready for training: text, model, loss, optimizer."""
+"""A character language model made ready for training: model, loss, optimizer."""
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from flax import nnx
 
-from lstm_optax.data import (
-    VaryingWindows,
-    Vocabulary,
-    Windows,
-    ngram_losses,
-    read_text,
-    split,
-    topics_text,
-)
-from lstm_optax.experiments.options import RESCALING_OPTIMIZERS, TrainConfig
+from lstm_optax.experiments.factories import find_factory, takes_decay
+from lstm_optax.experiments.options import RESCALING_OPTIMIZERS, OptionError, TrainConfig
 from lstm_optax.lstm import CotangentClip
 from lstm_optax.models import (
     LanguageModel,
@@ -28,47 +18,17 @@ from lstm_optax.models import (
     temporal_activation_regularizer,
     token_losses,
 )
-from lstm_optax.optimizers import OPTIMIZERS
 from lstm_optax.training import TrainState, init_state
-from lstm_optax.transforms import clip_by_global_norm, guard, scale_by_rate_factor
+from lstm_optax.transforms import (
+    AverageState,
+    TriggeredAverageState,
+    clip_by_global_norm,
+    find_states,
+    guard,
+    scale_by_rate_factor,
+)
 
-
-@dataclass(frozen=True)
-class Corpus:
-    """A text cut into windows, and what the n-gram models make of it."""
-
-    name: str
-    sha256: str
-    characters: int
-    vocabulary: Vocabulary
-    train: Windows | VaryingWindows
-    validation: Windows
-    floors: dict[str, float]  # nats per character
-
-
-def load_corpus(
-    path: Path | None, batch: int, window: int, *, vary_seed: int | None = None
-) -> Corpus:
-    """Read a text, or the help topics of Python, and cut it for `batch` rows and `window` steps.
-
-    With `vary_seed`, the windows to train on vary in length.
-    """
-    text = topics_text() if path is None else read_text(path)
-    vocabulary = Vocabulary.of(text)
-    train, validation = split(vocabulary.encode(text))
-    if vary_seed is None:
-        windows = Windows.of(train, batch, window)
-    else:
-        windows = VaryingWindows.of(train, batch, window, seed=vary_seed)
-    return Corpus(
-        name="pydoc_data.topics" if path is None else str(path),
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        characters=len(text),
-        vocabulary=vocabulary,
-        train=windows,
-        validation=Windows.of(validation, batch, window, pad=True),
-        floors=ngram_losses(train, validation, len(vocabulary)),
-    )
+AVERAGES = (AverageState, TriggeredAverageState, optax.contrib.ScheduleFreeState)
 
 
 def make_model(config: TrainConfig, vocabulary: int) -> LanguageModel:
@@ -143,13 +103,68 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return the optimizer of a configuration, behind the clip of the gradient's norm, guarded."""
+    """Return the optimizer of a configuration, behind the clip of the gradient's norm, guarded.
+
+    Raises:
+      OptionError: there is no such optimizer, or it takes no schedule or no weight decay.
+    """
+    factory, name = find_factory(config.optimizer), config.optimizer
     decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
+    if decay and not takes_decay(name):
+        raise OptionError(f"--weight-decay: {name} has none; leave it out")
     clip = [clip_by_global_norm(config.clip)] if config.clip else []
-    within = config.optimizer in RESCALING_OPTIMIZERS  # whose averages must see the scaled step
+    within = name in RESCALING_OPTIMIZERS  # whose averages must see the scaled step
     factor = [scale_by_rate_factor()] if config.vary_window and not within else []
-    optimizer = optax.chain(*clip, OPTIMIZERS[config.optimizer](schedule, **decay), *factor)
+    try:
+        optimizer = optax.chain(*clip, factory(schedule, **decay), *factor)
+    except Exception as error:
+        raise _untrainable(name, error) from error
     return guard(optimizer, give_up_after=config.guard) if config.guard else optimizer
+
+
+def abstract_state(
+    config: TrainConfig, vocabulary: int, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Return shapes and dtypes of the state before the first step; nothing is computed.
+
+    Raises:
+      OptionError: the optimizer fails on this model, or cannot go on with the state it returns.
+    """
+
+    def begin():
+        return make_state(config, make_model(config, vocabulary), optimizer)
+
+    def update(state):
+        extra = {"rate_factor": jnp.ones(())} if config.vary_window else {}
+        tx = optax.with_extra_args_support(optimizer)
+        return tx.update(state.params, state.opt_state, state.params, **extra)
+
+    try:
+        state = jax.eval_shape(begin)
+        updates, after = jax.eval_shape(update, state)
+        if _shapes(after) != _shapes(state.opt_state) or _shapes(updates) != _shapes(state.params):
+            raise TypeError("an update changes shapes or dtypes")
+    except Exception as error:
+        raise _untrainable(config.optimizer, error) from error
+    averages = any(find_states(state.opt_state, kind) for kind in AVERAGES)
+    if config.vary_window and averages and config.optimizer not in RESCALING_OPTIMIZERS:
+        raise OptionError(
+            f"--vary-window: {config.optimizer} averages steps that cannot be scaled by the "
+            "length of a window; take another optimizer"
+        )
+    return state
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
+
+
+def _untrainable(name: str, error: Exception) -> OptionError:
+    reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return OptionError(
+        f"--optimizer: {name} cannot be trained with here ({reason}); take another, or train with "
+        "it in Python"
+    )
 
 
 def make_extra_args(config: TrainConfig) -> Callable[[Any], dict[str, Any]]:

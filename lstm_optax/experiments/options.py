@@ -1,6 +1,7 @@
 """What an experiment is told, as frozen dataclasses; no JAX here, so that `--help` is quick."""
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,22 @@ DECAYING_OPTIMIZERS = (
 RESCALING_OPTIMIZERS = ("awd_sgd",)
 """The optimizers that scale their own rate by the length of a window of --vary-window."""
 
+MOST_STEPS = 2**31 - 1  # what the state of a training can count to
+MOST_UNITS = 2**20  # of a layer, and of a character's vector
+MOST_LAYERS = 100
+MOST_VALIDATION = 100_000  # characters that validate by default
+MOST_CHARACTERS = 10_000_000  # of a sample
+SMALLEST, LARGEST = 1.2e-38, 3.4e38  # of the numbers that float32 holds
+
 OptimizerName = Annotated[
-    str, tyro.conf.arg(metavar="NAME", help=f"Optimizer: {', '.join(OPTIMIZER_NAMES)}.")
+    str,
+    tyro.conf.arg(
+        metavar="NAME",
+        help=f"Optimizer: {', '.join(OPTIMIZER_NAMES)}; or another that `explain` takes, such as "
+        "presets.torch.NAdam or optax.adam.",
+    ),
 ]
+Length = tyro.conf.create_mutex_group(required=False, title="length of the run")
 Schedule = Literal["constant", "cosine", "linear"]
 Dtype = Literal["float32", "bfloat16"]
 
@@ -44,7 +58,14 @@ class TrainConfig:
     """Everything that decides the numbers of a run."""
 
     text: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """UTF-8 text file to learn; by default the help topics that ship with Python."""
+    """Text file to learn, or a pipe; by default the help topics that ship with Python."""
+
+    encoding: Annotated[str, tyro.conf.arg(metavar="NAME")] = "utf-8"
+    """Encoding of the text file, by the name that Python gives it."""
+
+    validation: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Characters at the end of the text that validate, at least 2; by default a tenth of it, at
+    most 100,000."""
 
     optimizer: OptimizerName = "nadam"
     """Name of an optimizer."""
@@ -70,16 +91,16 @@ class TrainConfig:
     after so many in a row; 0 stops at the first loss or gradient that is not finite."""
 
     weight_decay: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
-    """Decoupled weight decay per unit of learning rate, 0 or more; by default the optimizer's."""
+    """Weight decay, as the optimizer defines it, 0 or more; by default the optimizer's."""
 
     embedding: int = 64
-    """Features of a character's vector, at least 1."""
+    """Features of a character's vector, from 1 to 1,048,576."""
 
     hidden: int = 256
-    """Hidden units of each LSTM layer, at least 1."""
+    """Hidden units of each LSTM layer, from 1 to 1,048,576."""
 
     layers: int = 1
-    """LSTM layers, at least 1."""
+    """LSTM layers, from 1 to 100."""
 
     dropout: float = 0.0
     """Probability that a non-recurrent connection is dropped, from 0 to below 1."""
@@ -112,8 +133,11 @@ class TrainConfig:
     """Draw the length of each window at random about --window, with the learning rate in
     proportion."""
 
-    steps: int = 400
+    steps: Annotated[int, Length] = 400
     """Steps to train for, at least 1."""
+
+    epochs: Annotated[float | None, tyro.conf.arg(metavar="FLOAT"), Length] = None
+    """Passes over the text to train for, above 0, in place of steps."""
 
     eval_every: int = 50
     """Steps from one evaluation, record and checkpoint to the next, at least 1."""
@@ -140,40 +164,46 @@ class TrainConfig:
             check_optimizer(self.optimizer)
         except ValueError as error:
             raise OptionError(f"--optimizer: {error}") from None
-        for name in ("embedding", "hidden", "layers", "batch", "window"):
-            _check(name, getattr(self, name), "at least 1", lambda x: x >= 1)
-        for name in ("steps", "eval_every", "patience"):
-            _check(name, getattr(self, name), "at least 1", lambda x: x >= 1)
-        _check("learning_rate", self.learning_rate, "above 0", lambda x: x > 0)
+        for name, most in (
+            dict(embedding=MOST_UNITS, hidden=MOST_UNITS, layers=MOST_LAYERS)
+            | dict.fromkeys(("batch", "window", "steps", "eval_every", "patience"), MOST_STEPS)
+        ).items():
+            check_integer(name, getattr(self, name), 1, most)
+        if self.validation is not None:
+            check_integer("validation", self.validation, 2)
+        check_number("learning_rate", self.learning_rate, "above 0", lambda x: x >= SMALLEST)
         _check_choice("schedule", self.schedule, get_args(Schedule))
-        _check("warmup", self.warmup, f"from 0 to {self.steps - 1}", lambda x: 0 <= x < self.steps)
+        if self.epochs is None:
+            check_integer("warmup", self.warmup, 0, self.steps - 1)
+        else:
+            check_number("epochs", self.epochs, "above 0", lambda x: x > 0)
+            check_integer("warmup", self.warmup, 0)
         for name in ("clip", "clip_gates"):
-            _check(name, getattr(self, name), "0 or more", lambda x: x >= 0)
-        _check("guard", self.guard, "0 or more", lambda x: x >= 0)
+            check_number(name, getattr(self, name), "0 or more", lambda x: x == 0 or x >= SMALLEST)
+        check_integer("guard", self.guard, 0)
         for name in ("dropout", "embedding_dropout", "weight_dropout"):
-            _check(name, getattr(self, name), "from 0 to below 1", lambda x: 0 <= x < 1)
+            check_number(name, getattr(self, name), "from 0 to below 1", lambda x: 0 <= x < 1)
         for name in ("ar", "tar"):
-            _check(name, getattr(self, name), "0 or more", lambda x: x >= 0)
-        _check("seed", self.seed, "from 0 to 2³² − 1", lambda x: 0 <= x < 2**32)
+            check_number(name, getattr(self, name), "0 or more", lambda x: x >= 0)
+        check_integer("seed", self.seed, 0, 2**32 - 1)
         _check_choice("dtype", self.dtype, get_args(Dtype))
-        _check("devices", self.devices, "0 or more", lambda x: x >= 0)
+        check_integer("devices", self.devices, 0)
         self._check_together()
 
     def _check_together(self) -> None:
+        if self.epochs is not None and self.steps != TrainConfig.steps:
+            raise OptionError(
+                f"--steps is {self.steps} and --epochs {self.epochs}: take one of them"
+            )
         if self.weight_decay is not None:
-            _check("weight_decay", self.weight_decay, "0 or more", lambda x: x >= 0)
-            if self.optimizer not in DECAYING_OPTIMIZERS:
+            check_number("weight_decay", self.weight_decay, "0 or more", lambda x: x >= 0)
+            if self.optimizer in OPTIMIZER_NAMES and self.optimizer not in DECAYING_OPTIMIZERS:
                 raise OptionError(
                     f"--weight-decay: {self.optimizer} has none; these have: "
                     f"{', '.join(DECAYING_OPTIMIZERS)}"
                 )
         if self.locked_dropout and not self.dropout:
             raise OptionError("--locked-dropout needs a --dropout above 0: it says of which kind")
-        if self.vary_window and self.optimizer == "optax.contrib.schedule_free_adamw":
-            raise OptionError(
-                f"--vary-window: {self.optimizer} averages steps that cannot be scaled by the "
-                "length of a window; take another optimizer"
-            )
         if self.tied and self.embedding != self.hidden:
             raise OptionError(
                 f"--tied needs --embedding equal to --hidden, but they are {self.embedding} "
@@ -187,12 +217,31 @@ class TrainConfig:
             )
 
 
-def _check(name: str, value: float, expected: str, holds: Callable[[float], bool]) -> None:
+def check_number(name: str, value: float, expected: str, holds: Callable[[float], bool]) -> None:
+    """Raise OptionError for an option that does not hold, or not in float32."""
     if not abs(value) < math.inf:
         expected += " and finite"
+    elif abs(value) > LARGEST:
+        expected += f" and at most {LARGEST}, which float32 holds"
     elif holds(value):
         return
+    elif 0 < value < SMALLEST:
+        expected += f" and at least {SMALLEST}, which float32 holds"
     raise OptionError(f"--{name.replace('_', '-')} is {value}, but must be {expected}")
+
+
+def check_integer(name: str, value: int, least: int, most: int = MOST_STEPS) -> None:
+    """Raise OptionError for an option that is no integer or out of its range."""
+    try:
+        integer = operator.index(value)
+    except TypeError:
+        expected = "an integer"
+    else:
+        if least <= integer <= most:
+            return
+        expected = f"at least {least}" if integer < least else f"at most {most:,}"
+    shown = str(value) if len(str(value)) <= 30 else f"{str(value)[:20]}…"
+    raise OptionError(f"--{name.replace('_', '-')} is {shown}, but must be {expected}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -209,7 +258,7 @@ class SampleConfig:
     that cannot be, the first of them in order."""
 
     length: int = 300
-    """Characters to write, at least 1."""
+    """Characters to write, from 1 to 10,000,000."""
 
     temperature: float = 0.7
     """0 takes the likeliest character each time, 1 samples as the model predicts; 0 or more."""
@@ -225,9 +274,9 @@ class SampleConfig:
         """
         if self.prompt == "":
             raise OptionError("--prompt is empty: give at least one character")
-        _check("length", self.length, "at least 1", lambda x: x >= 1)
-        _check("temperature", self.temperature, "0 or more", lambda x: x >= 0)
-        _check("seed", self.seed, "from 0 to 2³² − 1", lambda x: 0 <= x < 2**32)
+        check_integer("length", self.length, 1, MOST_CHARACTERS)
+        check_number("temperature", self.temperature, "0 or more", lambda x: x >= 0)
+        check_integer("seed", self.seed, 0, 2**32 - 1)
         unknown = sorted(set(self.prompt or "") - set(vocabulary)) if vocabulary else []
         if unknown:
             some = ", ".join(map(repr, unknown[:5])) + (", …" if unknown[5:] else "")

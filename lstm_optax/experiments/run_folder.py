@@ -5,12 +5,14 @@ import json
 import math
 import os
 import shutil
+import unicodedata
 from dataclasses import asdict, fields
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lstm_optax.experiments.options import OptionError, TrainConfig
+from lstm_optax.experiments.options import MOST_VALIDATION, OptionError, TrainConfig
 
 RUNS = Path("runs")
 
@@ -33,8 +35,30 @@ class RunFolder:
 
     @classmethod
     def new(cls) -> "RunFolder":
-        """Return runs/TIME in the working folder, not made yet."""
-        return cls(RUNS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        """Make the folder runs/TIME in the working folder, or runs/TIME-2 and so on; return it.
+
+        No other run gets the same, even if it begins in the same second.
+        """
+        time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        for number in count(1):
+            run = cls(RUNS / (time if number == 1 else f"{time}-{number}"))
+            run.check_path()
+            try:
+                run.path.mkdir(parents=True)
+            except FileExistsError:
+                if not RUNS.is_dir():
+                    raise
+            else:
+                return run
+        raise AssertionError("count ends never")
+
+    def leave_if_empty(self) -> None:
+        """Take the folder away, and runs/, if nothing was written into it."""
+        for folder in (self.path, RUNS):
+            try:
+                folder.rmdir()
+            except OSError:  # there is something in it
+                return
 
     @classmethod
     def newest(cls) -> "RunFolder":
@@ -56,6 +80,7 @@ class RunFolder:
 
     def check_free(self) -> None:
         """Raise OptionError if a run was begun here, or none can be."""
+        self.check_path()
         if self.holds_run():
             raise OptionError(
                 f"{self.path} already holds a run: resume it with --resume, replace it with "
@@ -64,6 +89,7 @@ class RunFolder:
 
     def create(self, *, overwrite: bool) -> None:
         """Make the folder; with `overwrite`, take away the run it holds, and nothing else."""
+        self.check_path()
         if not overwrite:
             self.check_free()
         if self.holds_run():
@@ -73,8 +99,18 @@ class RunFolder:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
 
-    def write_config(self, config: TrainConfig, facts: dict[str, Any]) -> None:
-        """Write config.json: the configuration, facts of the text and the versions, a digest."""
+    def write_config(
+        self, config: TrainConfig, facts: dict[str, Any], *, new: bool = False
+    ) -> None:
+        """Write config.json: the configuration, facts of the text and the versions, a digest.
+
+        A new one is refused with OptionError where another process has just begun a run.
+        """
+        if new:
+            try:
+                self.config.touch(exist_ok=False)
+            except FileExistsError:
+                self.check_free()
         values = asdict(config) | {"text": str(config.text) if config.text else None}
         content = {"config": values, **facts}
         text = json.dumps(content | {"sha256": _digest(content)}, indent=2)
@@ -83,8 +119,9 @@ class RunFolder:
     def read_config(self) -> tuple[TrainConfig, dict[str, Any]]:
         """Return the configuration and the facts; OptionError if they are not as written.
 
-        An option that is newer than the run has its default, which is what the run did; but a run
-        that does not say on how many devices it was had one.
+        An option that is newer than the run has its default, which is what the run did; except
+        that a run that does not say on how many devices it was had one, and that a tenth of a
+        long text validated without a bound.
         """
         if not self.config.exists():
             raise OptionError(f"{self.path} holds no run: there is no {self.config.name}")
@@ -97,7 +134,8 @@ class RunFolder:
             if unknown := sorted(set(values) - known):
                 raise ValueError(f"this version does not know its settings {unknown}")
             text = Path(values["text"]) if values["text"] else None
-            return TrainConfig(**({"devices": 1} | values | {"text": text})), facts
+            older = {"devices": 1, "validation": _older_validation(facts)}
+            return TrainConfig(**(older | values | {"text": text})), facts
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise OptionError(
                 f"{self.config} is damaged ({error}): put it back, or train anew with --overwrite"
@@ -106,11 +144,13 @@ class RunFolder:
     def check_resume(self, config: TrainConfig) -> None:
         """Raise OptionError if `config` is not what the run can go on with.
 
-        The name of the text may differ, since its content is compared, and the devices, which
-        change no more than rounding; more steps are possible under a constant schedule.
+        The name and the encoding of the text may differ, since its content is compared, and the
+        devices, which change no more than rounding; more steps are possible under a constant
+        schedule.
         """
+        self.check_path()
         stored, _ = self.read_config()
-        free = ("text", "devices")
+        free = ("text", "encoding", "devices")
         changed = {
             n: v for n, v in vars(stored).items() if v != getattr(config, n) and n not in free
         }
@@ -126,6 +166,15 @@ class RunFolder:
             raise OptionError(
                 f"--resume: the run in {self.path} has {flags}; leave such flags out to go on "
                 "with it, or name another folder with --run DIR for another run"
+            )
+
+    def check_path(self) -> None:
+        """Raise OptionError if no checkpoint can be written at this path."""
+        path = str(self.path.absolute())
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in path):
+            raise OptionError(
+                f"{path!r} has a character that is no UTF-8 or no printable one: name another "
+                "folder with --run DIR"
             )
 
     def append_record(self, record: dict[str, Any]) -> None:
@@ -159,6 +208,12 @@ class RunFolder:
     def write_gradients(self, rows: list[dict[str, Any]]) -> None:
         """Write gradients.jsonl anew."""
         _write_whole(self.gradients, "".join(map(_line, rows)))
+
+
+def _older_validation(facts: dict[str, Any]) -> int | None:
+    """Return how much of the text validated, in a run that does not say so."""
+    tenth = round(facts["text"].get("characters", 0) * 0.1)
+    return tenth if tenth > MOST_VALIDATION else None
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -7,15 +7,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from flax import nnx
 
+from lstm_optax.experiments.corpus import Corpus, corpus_of, resolve_epochs
 from lstm_optax.experiments.devices import describe_devices, find_devices, make_sharding
 from lstm_optax.experiments.diagnosis import make_diagnose
 from lstm_optax.experiments.language import (
-    Corpus,
-    load_corpus,
+    abstract_state,
     make_extra_args,
     make_losses,
     make_model,
@@ -23,7 +22,9 @@ from lstm_optax.experiments.language import (
     make_schedule,
     make_state,
 )
+from lstm_optax.experiments.memory import check_memory
 from lstm_optax.experiments.options import OptionError, TrainConfig
+from lstm_optax.experiments.plan import plan_of
 from lstm_optax.experiments.run_folder import RunFolder
 from lstm_optax.training import (
     Checkpoints,
@@ -48,6 +49,7 @@ class Observer:
     """What a run tells while it goes; each is called when its time comes."""
 
     plan: Callable[[list[tuple[str, str]]], None] = lambda pairs: None
+    count: Callable[[int], None] = lambda characters: None  # before the n-grams of so many
     warn: Callable[[str], None] = lambda message: None
     begin: Callable[[int], None] = lambda step: None  # with the step to go on from
     progress: Callable[[int, float], None] = lambda step, loss: None
@@ -59,7 +61,7 @@ class TrainResult(NamedTuple):
     """What a run gives."""
 
     records: list[dict[str, Any]]
-    floors: dict[str, float]
+    floors: dict[str, float]  # losses of the n-gram models, nats per character
     best: dict[str, Any] | None  # the record with the lowest validation loss
     reason: str  # "steps", "patience" or "interrupted"
     step: int
@@ -71,6 +73,7 @@ def train_language_model(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    corpus: Corpus | None = None,
     observer: Observer = Observer(),
 ) -> TrainResult:
     """Train, and keep records, checkpoints and a sample in `folder`.
@@ -80,6 +83,7 @@ def train_language_model(
       folder: where; must hold no run, unless `resume` or `overwrite`.
       resume: go on from the newest whole checkpoint in it, to the numbers of an unbroken run.
       overwrite: replace the run in it.
+      corpus: the text of `config`, where it was read already: a pipe can be read only once.
       observer: what is told of the progress.
 
     Raises:
@@ -90,22 +94,26 @@ def train_language_model(
     """
     config.check()
     run = RunFolder(folder)
+    corpus = corpus or corpus_of(config)
+    config = resolve_epochs(config, corpus)
+    stored: dict[str, Any] = {}
     if resume:
         run.check_resume(config)
         config = _with_devices(config, run, observer.warn)
+        stored = run.read_config()[1]
+        if stored["text"]["sha256"] != corpus.sha256:
+            raise OptionError(
+                f"--resume: the text {corpus.name} is not the one that the run began with; "
+                "name that one with --text FILE, or another folder with --run DIR for another run"
+            )
     devices = find_devices(config)
     config = replace(config, devices=len(devices))
     sharding = make_sharding(devices)
-    vary_seed = config.seed if config.vary_window else None
-    corpus = load_corpus(config.text, config.batch, config.window, vary_seed=vary_seed)
-    if resume and run.read_config()[1]["text"]["sha256"] != corpus.sha256:
-        raise OptionError(
-            f"--resume: the text {corpus.name} is not the one that the run began with; "
-            "name that one with --text FILE, or another folder with --run DIR for another run"
-        )
     schedule = make_schedule(config)
     optimizer = make_optimizer(config, schedule)
-    model = make_model(config, len(corpus.vocabulary))
+    kinds = len(corpus.vocabulary)
+    check_memory(config, abstract_state(config, kinds, optimizer), kinds, devices)
+    model = make_model(config, kinds)
     state = make_state(config, model, optimizer)
     state = sharding.state(state) if sharding else state
     checkpoints = Checkpoints(run.checkpoints)
@@ -118,8 +126,13 @@ def train_language_model(
     else:
         run.create(overwrite=overwrite)
     device = describe_devices(devices, config.batch)
-    run.write_config(config, _facts(corpus, device))
-    observer.plan(_plan(config, corpus, run, state, device))
+    floors = stored.get("floors", {})  # none where the run was killed before they were counted
+    run.write_config(config, _facts(corpus, floors, device), new=not resume)
+    observer.plan(plan_of(config, corpus, run, state, device))
+    if not floors:
+        observer.count(corpus.counted)
+        floors = corpus.count_ngrams()
+        run.write_config(config, _facts(corpus, floors, device))
     if int(state.step) < config.steps:
         observer.begin(int(state.step))
 
@@ -168,7 +181,7 @@ def train_language_model(
         checkpoints.save(step, state, spare=best["step"] if best else None)
     if reason == "gave_up":
         raise Diverged(_advice(detail, _rate(schedule, step, state), config, checkpoints))
-    return TrainResult(history, corpus.floors, best, reason, step)
+    return TrainResult(history, floors, best, reason, step)
 
 
 def _with_devices(config: TrainConfig, run: RunFolder, warn: Callable[[str], None]) -> TrainConfig:
@@ -200,56 +213,20 @@ def _restore(
     return state, history
 
 
-def _facts(corpus: Corpus, device: str) -> dict[str, Any]:
+def _facts(corpus: Corpus, floors: dict[str, float], device: str) -> dict[str, Any]:
     packages = ("lstm_optax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "text": {
             "name": corpus.name,
             "sha256": corpus.sha256,
             "characters": corpus.characters,
+            "stream": corpus.stream,
             "vocabulary": "".join(corpus.vocabulary.characters),
         },
-        "floors": corpus.floors,
+        "floors": floors,
         "device": device,
         "versions": {package: version(package) for package in packages},
     }
-
-
-def _plan(
-    config: TrainConfig, corpus: Corpus, run: RunFolder, state: TrainState, device: str
-) -> list[tuple[str, str]]:
-    count, step = sum(leaf.size for leaf in jax.tree.leaves(state.params)), int(state.step)
-    epochs = corpus.train.start(config.steps) / len(corpus.train.inputs)
-    kinds = len(corpus.vocabulary)
-    model = [
-        f"LSTM, {config.layers} × {config.hidden:,} units, embedding {config.embedding:,}",
-        *(["tied"] if config.tied else []),
-        *_dropouts(config),
-        f"{count:,} parameters, {config.dtype}",
-    ]
-    decay = config.weight_decay
-    optimizer = [
-        f"{config.optimizer}, learning rate {config.learning_rate:g} {config.schedule}",
-        *([f"warmup {config.warmup:,} steps"] if config.warmup else []),
-        *([f"weight decay {decay:g}"] if decay is not None else []),
-        f"clip {config.clip:g}" if config.clip else "no clip",
-        *([f"clip of the gates ±{config.clip_gates:g}"] if config.clip_gates else []),
-        *([f"guard, gives up after {config.guard:,}"] if config.guard else []),
-    ]
-    about = "about " if config.vary_window else ""
-    training = (
-        f"{config.steps:,} steps of {config.batch} × {about}{config.window} characters, "
-        f"{epochs:.1f} passes over the text"
-    )
-    pairs = [
-        ("text", f"{corpus.name}, {corpus.characters:,} characters, {kinds} of them distinct"),
-        ("model", ", ".join(model)),
-        ("optimizer", ", ".join(optimizer)),
-        ("training", training),
-        ("device", device),
-        ("run folder", str(run.path)),
-    ]
-    return pairs + ([("resumed", f"after step {step:,} of {config.steps:,}")] if step else [])
 
 
 def _rate(schedule: Callable, step: int, state: TrainState | None = None) -> float:
@@ -257,17 +234,6 @@ def _rate(schedule: Callable, step: int, state: TrainState | None = None) -> flo
     guards = find_states(state, GuardState)
     waited = max((int(guard.refused) for guard in guards), default=0)
     return np.asarray(schedule(max(step - waited, 1) - 1)).item()
-
-
-def _dropouts(config: TrainConfig) -> list[str]:
-    rates = {
-        "locked dropout" if config.locked_dropout else "dropout": config.dropout,
-        "embedding dropout": config.embedding_dropout,
-        "weight dropout": config.weight_dropout,
-        "AR": config.ar,
-        "TAR": config.tar,
-    }
-    return [f"{name} {rate:g}" for name, rate in rates.items() if rate]
 
 
 def _advice(error: str, rate: float, config: TrainConfig, checkpoints: Checkpoints) -> str:

@@ -1,4 +1,4 @@
-"""The loss curve of a run as a picture, with the n-gram models of the same text as floors."""
+"""The loss curve of a run as a picture, with the losses of other models as lines."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from lstm_optax.report.tables import in_bits
+
 _Series: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]  # steps, losses
 
 # Blue and orange of Okabe and Ito's palette: told apart with any kind of colour vision.
@@ -26,23 +28,30 @@ def draw_losses(
     path: str | PathLike[str],
     *,
     title: str = "",
+    unit: str = "",
 ) -> None:
     """Write `loss_figure` of the same arguments to `path`: a PNG of 1000 × 600 pixels."""
-    loss_figure(records, floors, title=title).savefig(path, format="png", dpi=100)
+    loss_figure(records, floors, title=title, unit=unit).savefig(path, format="png", dpi=100)
 
 
 def loss_figure(
-    records: Sequence[Mapping[str, Any]], floors: Mapping[str, float], *, title: str = ""
+    records: Sequence[Mapping[str, Any]],
+    floors: Mapping[str, float],
+    *,
+    title: str = "",
+    unit: str = "",
 ) -> Figure:
     """Training and validation loss over steps, and a labelled line for each floor in sight.
 
     Args:
-      records: one dict per logged step; "step", "train_loss" and "val_loss" (nats per
-        character) are read, and any of them may be missing, None or not finite. More than
-        500 training losses are drawn as 500 means of neighbours.
-      floors: nats per character by name, as from `ngram_losses`. The picture always reaches
-        down to the lowest; floors above the curves are left out.
+      records: one dict per logged step; "step", "train_loss" and "val_loss" are read, and any of
+        them may be missing, None or not finite. More than 500 training losses are drawn as 500
+        means of neighbours.
+      floors: losses of other models by name, such as those of `ngram_losses`. The picture always
+        reaches down to the lowest; floors above the curves are left out.
       title: the line above the picture.
+      unit: of the losses. One that begins with "nats", such as "nats per character", has an axis
+        in bits next to it.
     """
     training = _block_means(_series(records, "train_loss"))
     validation = _series(records, "val_loss")
@@ -52,12 +61,13 @@ def loss_figure(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     figure.suptitle(title, fontsize=14, x=0.01, horizontalalignment="left")
-    _label_axes(axes)
+    _label_axes(axes, unit)
     if losses.size:
         _draw_curves(axes, training, validation)
         axes.set_ylim(_visible_range(losses, floors.values()))
         _draw_floors(axes, floors)
-        _add_bits_axis(axes)
+        if in_bits(unit):
+            _add_bits_axis(axes, in_bits(unit))
     else:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no losses recorded", ha="center", fontsize=14, color=_GREY)
@@ -86,17 +96,17 @@ def _block_means(series: _Series, most: int = 500) -> _Series:
     return mean_steps, mean_losses
 
 
-def _label_axes(axes: Axes) -> None:
+def _label_axes(axes: Axes, unit: str) -> None:
     axes.set_xlabel("step", fontsize=12)
-    axes.set_ylabel("loss, nats per character", fontsize=12)
+    axes.set_ylabel(f"loss, {unit}" if unit else "loss", fontsize=12)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=11)
 
 
-def _add_bits_axis(axes: Axes) -> None:
+def _add_bits_axis(axes: Axes, unit: str) -> None:
     bits = axes.secondary_yaxis(-0.095, functions=(_to_bits, _to_nats))
-    bits.set_ylabel("bits per character", fontsize=11, color=_GREY)
+    bits.set_ylabel(unit, fontsize=11, color=_GREY)
     bits.tick_params(labelsize=10, color=_GREY, labelcolor=_GREY)
     bits.spines["left"].set_visible(False)
 

@@ -9,18 +9,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class TrainScreen:
-    """Shows step, loss, characters per second and time left while a run goes.
+    """Shows step, loss, items per second and time left while a run goes.
 
     Args:
       console: where to.
       steps: the step the run ends at.
-      characters: characters read in one step.
+      items: how many items one step reads.
+      unit: of the losses, such as "nats"; none by default.
+      item_unit: what the items are, in the plural.
     """
 
-    def __init__(self, console: Console, steps: int, characters: int):
-        self.console, self.steps, self.characters = console, steps, characters
-        self.first: tuple[int, float] | None = None  # step and time of the first dispatch
-        self.speed = 0.0  # steps per second since then: compilation does not count
+    def __init__(
+        self,
+        console: Console,
+        steps: int,
+        items: int,
+        *,
+        unit: str = "",
+        item_unit: str = "items",
+    ):
+        self.console, self.steps, self.items = console, steps, items
+        self.unit, self.item_unit = f" {unit}" if unit else "", item_unit
+        self.last: tuple[int, float] | None = None  # step and time at the end of the last call
+        self.done, self.busy = 0, 0.0  # steps and their time: no compilation, no evaluation
+        self.recorded: tuple[int, float] | None = None  # step and time of the last record
         self.wide = console.width >= 72
         self.bar = Progress(
             TextColumn("step"),
@@ -46,28 +58,33 @@ class TrainScreen:
         self.bar.start()
 
     def progress(self, step: int, loss: float) -> None:
-        """Show that `step` is done, with its loss in nats per character."""
+        """Show that `step` is done, with its loss."""
         now = time.perf_counter()
-        if self.first is None:
-            self.first = (step, now)
-        elif step > self.first[0]:
-            self.speed = (step - self.first[0]) / (now - self.first[1])
-        shown = f"loss {_short(loss)} nats" + (f"  {self._rate()}" if self.wide else "")
+        if self.last:
+            self.done, self.busy = self.done + step - self.last[0], self.busy + now - self.last[1]
+        self.last = (step, now)
+        shown = f"loss {_short(loss)}{self.unit}" + (f"  {self._rate()}" if self.wide else "")
         self.bar.update(self.task, completed=step, description=shown)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Show a record; above the bar on a terminal."""
         losses = [_short(record[name]) for name in ("train_loss", "val_loss")]
-        line = f"step {record['step']:>6,}  training {losses[0]}  validation {losses[1]} nats"
+        line = f"step {record['step']:>6,}  training {losses[0]}  validation {losses[1]}{self.unit}"
         if record.get("refused"):
             line += f"  refused {record['refused']:,}"
-        if not self.console.is_terminal and self.speed:
-            left = (self.steps - record["step"]) / self.speed
-            line += f"  {self._rate()}  {left:,.0f} s left"
+        if not self.console.is_terminal and self.done:
+            line += f"  {self._rate()}"
+        now, step = time.perf_counter(), record["step"]
+        if not self.console.is_terminal and self.recorded:
+            each = (now - self.recorded[1]) / max(step - self.recorded[0], 1)  # with evaluation
+            line += f"  {each * (self.steps - step):,.0f} s left"
         self.console.print(line, soft_wrap=not self.console.is_terminal)
+        self.recorded = self.last = (step, now)
 
     def _rate(self) -> str:
-        return f"{self.speed * self.characters:,.0f} characters/s"
+        if not self.done:
+            return ""
+        return f"{self.done / max(self.busy, 1e-9) * self.items:,.0f} {self.item_unit}/s"
 
 
 def _short(loss: float) -> str:

@@ -15,7 +15,8 @@ from lstm_optax import clip_by_global_norm, sgd
 from lstm_optax.experiments import averaging_study
 from lstm_optax.experiments.averaging_study import AveragingStudyConfig
 from lstm_optax.experiments.character_lanes import CharacterLanes
-from lstm_optax.experiments.language import load_corpus, make_losses
+from lstm_optax.experiments.corpus import load_corpus
+from lstm_optax.experiments.language import make_losses
 
 TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
 SIZES = AveragingStudyConfig(

@@ -22,6 +22,7 @@ from lstm_optax import (
     find_states,
     observe,
 )
+from lstm_optax.experiments import corpus as corpora
 from lstm_optax.experiments import language
 from lstm_optax.experiments.options import DECAYING_OPTIMIZERS
 
@@ -29,10 +30,10 @@ TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
 
 
 @pytest.fixture
-def corpus(tmp_path) -> language.Corpus:
+def corpus(tmp_path) -> corpora.Corpus:
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
-    return language.load_corpus(path, batch=2, window=8)
+    return corpora.load_corpus(path, batch=2, window=8)
 
 
 def config(**values) -> TrainConfig:
@@ -42,8 +43,9 @@ def config(**values) -> TrainConfig:
 def test_a_corpus_is_all_of_the_text(corpus, tmp_path):
     assert corpus.name == str(tmp_path / "text.txt") and corpus.characters == len(TEXT)
     assert "".join(corpus.vocabulary.characters) == "".join(sorted(set(TEXT)))
-    assert corpus.floors.keys() == {"uniform", *(f"{n}-gram" for n in range(1, 6))}
-    assert corpus.floors["uniform"] == pytest.approx(math.log(len(set(TEXT))))
+    floors = corpus.count_ngrams()
+    assert floors.keys() == {"uniform", *(f"{n}-gram" for n in range(1, 6))}
+    assert floors["uniform"] == pytest.approx(math.log(len(set(TEXT))))
     held_out = len(TEXT) // 10
     batches = [corpus.validation(p) for p in range(len(corpus.validation))]
     assert sum((batch.targets >= 0).sum() for batch in batches) == held_out - 1
@@ -55,20 +57,20 @@ def test_a_corpus_is_all_of_the_text(corpus, tmp_path):
 def test_a_text_is_known_by_its_content(corpus, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text(TEXT)
-    assert language.load_corpus(other, 2, 8).sha256 == corpus.sha256
+    assert corpora.load_corpus(other, 2, 8).sha256 == corpus.sha256
     other.write_text(TEXT.replace("pig", "gip", 1))
-    assert language.load_corpus(other, 2, 8).sha256 != corpus.sha256
+    assert corpora.load_corpus(other, 2, 8).sha256 != corpus.sha256
 
 
 def test_without_a_file_the_text_is_the_help_topics(monkeypatch):
-    monkeypatch.setattr(language, "topics_text", lambda: TEXT)
-    corpus = language.load_corpus(None, 2, 8)
+    monkeypatch.setattr(corpora, "topics_text", lambda: TEXT)
+    corpus = corpora.load_corpus(None, 2, 8)
     assert (corpus.name, corpus.characters) == ("pydoc_data.topics", len(TEXT))
 
 
 def test_a_text_too_short_for_batch_and_window_is_refused(corpus, tmp_path):
-    with pytest.raises(TextError, match="take a smaller --batch or --window"):
-        language.load_corpus(tmp_path / "text.txt", 2, 800)
+    with pytest.raises(TextError, match="take a smaller `batch` or `window`"):
+        corpora.load_corpus(tmp_path / "text.txt", 2, 800)
 
 
 @pytest.mark.parametrize("warmup", [0, 10])
@@ -176,7 +178,7 @@ def test_without_dropout_training_and_evaluation_measure_the_same(corpus, key):
     (total, count), same_carry = measure(params, carry, batch)
     np.testing.assert_allclose(value, total / count, rtol=1e-6)
     chex.assert_trees_all_close(new_carry, same_carry)
-    assert int(count) == 16 and abs(float(value) - corpus.floors["uniform"]) < 0.5
+    assert int(count) == 16 and abs(float(value) - corpus.count_ngrams()["uniform"]) < 0.5
 
 
 def test_dropout_is_random_in_training_and_absent_in_evaluation(corpus, key):
@@ -237,7 +239,7 @@ def test_varying_windows_read_what_one_long_window_reads(tmp_path, key):
     """The carry is frozen behind the end of a window, and its padding costs nothing."""
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
-    corpus = language.load_corpus(path, 2, 8, vary_seed=3)
+    corpus = corpora.load_corpus(path, 2, 8, vary_seed=3)
     model = language.make_model(config(), len(corpus.vocabulary))
     graphdef, params = nnx.split(model)
     terms = dict(ar=0.5, tar=0.25)

@@ -8,7 +8,7 @@ import optax.contrib
 import pytest
 
 from lstm_optax import OPTIMIZERS, OptionError, explain, explain_optimizers, presets
-from lstm_optax.experiments import measure
+from lstm_optax.experiments.factories import find_factory
 
 
 def test_optimizers_are_measured_by_their_names():
@@ -38,7 +38,7 @@ def test_every_preset_is_found(name):
     there = SOURCES | {"optax": optax, "optax.contrib": optax.contrib}
     make = getattr(there[path], last)
     rate = "lr" if "lr" in inspect.signature(make).parameters else "learning_rate"
-    ours, theirs = measure._factory(name)(0.1), make(**{rate: 0.1})
+    ours, theirs = find_factory(name)(0.1), make(**{rate: 0.1})
     params = np.ones((1, 1), np.float32)
     assert ours.init(params) == theirs.init(params)
 
@@ -49,22 +49,24 @@ BAD = [
         "nadm",
         "optax.contrib.schedule_free_adamw, and presets.SOURCE.NAME, optax.NAME and ",
     ),
-    ("torch.NAdam", "unknown optimizer 'torch.NAdam'; the nearest is "),
+    ("torch.NAdam", "unknown optimizer 'torch.NAdam'; there are sgd, "),
+    ("nope", "unknown optimizer 'nope'; there are sgd, "),
+    ("presets.torch.nope", "unknown optimizer 'presets.torch.nope'; there are presets.torch."),
     (
         "presets.torch.NAdm",
         "unknown optimizer 'presets.torch.NAdm'; the nearest is 'presets.torch.NAdam'",
     ),
     ("presets.keras.nadam", "the nearest is 'presets.keras.Nadam'"),
-    ("presets.torch", "unknown optimizer 'presets.torch'; the nearest is 'presets.torch."),
+    ("presets.torch", "unknown optimizer 'presets.torch'; there are presets.torch."),
     ("optax.contrib.mu0n", "the nearest is 'optax.contrib.muon'"),
-    ("optax.contrib", "unknown optimizer 'optax.contrib'; the nearest is 'optax.contrib."),
+    ("optax.contrib", "unknown optimizer 'optax.contrib'; there are optax."),
     ("optax.__doc__", "unknown optimizer 'optax.__doc__'"),
     ("optax.trace", "optax.trace is no optimizer: it takes no learning rate; if it is a link"),
     ("presets.sutskever.eval_params", "is no optimizer: it takes no learning rate"),
     (
         "presets.tf1.MomentumOptimizer",
-        "needs momentum beside its learning rate; give them in Python, by lstm_optax.explain("
-        "lambda rate: presets.tf1.MomentumOptimizer(learning_rate=rate, momentum=…))",
+        "needs momentum in addition to its learning rate; call it in Python: "
+        "presets.tf1.MomentumOptimizer(learning_rate=…, momentum=…)",
     ),
     ("optax.lbfgs", "optax.lbfgs cannot be measured: TypeError: "),
 ]

@@ -32,12 +32,12 @@ BAD = [
     ("learning_rate", math.inf, "--learning-rate is inf, but must be above 0 and finite"),
     ("schedule", "cosin", "--schedule is 'cosin', but must be one of constant, cosine, linear"),
     ("dtype", "float16", "--dtype is 'float16', but must be one of float32, bfloat16"),
-    ("warmup", -1, "--warmup is -1, but must be from 0 to 399"),
-    ("warmup", 400, "--warmup is 400, but must be from 0 to 399"),
+    ("warmup", -1, "--warmup is -1, but must be at least 0"),
+    ("warmup", 400, "--warmup is 400, but must be at most 399"),
     ("clip", -1.0, "--clip is -1.0, but must be 0 or more"),
     ("clip_gates", -10.0, "--clip-gates is -10.0, but must be 0 or more"),
     ("clip_gates", math.inf, "--clip-gates is inf, but must be 0 or more and finite"),
-    ("guard", -1, "--guard is -1, but must be 0 or more"),
+    ("guard", -1, "--guard is -1, but must be at least 0"),
     ("clip", math.inf, "--clip is inf, but must be 0 or more and finite"),
     ("weight_decay", -0.1, "--weight-decay is -0.1, but must be 0 or more"),
     (
@@ -54,11 +54,21 @@ BAD = [
     ("tar", math.inf, "--tar is inf, but must be 0 or more and finite"),
     ("locked_dropout", True, "--locked-dropout needs a --dropout above 0"),
     ("tied", True, "--tied needs --embedding equal to --hidden, but they are 64 and 256"),
-    ("devices", -1, "--devices is -1, but must be 0 or more"),
+    ("devices", -1, "--devices is -1, but must be at least 0"),
     ("devices", 5, "--devices 5 does not divide --batch 32; these do: 1, 2, 4, 8, 16, 32"),
-    ("seed", -1, "--seed is -1, but must be from 0 to 2³² − 1"),
-    ("seed", 2**32, "--seed is 4294967296, but must be from 0 to 2³² − 1"),
-    ("seed", HUGE, "but must be from 0 to 2³² − 1"),
+    ("seed", -1, "--seed is -1, but must be at least 0"),
+    ("seed", 2**32, "--seed is 4294967296, but must be at most 4,294,967,295"),
+    ("hidden", 10**9, "--hidden is 1000000000, but must be at most 1,048,576"),
+    ("hidden", 8.5, "--hidden is 8.5, but must be an integer"),
+    ("batch", math.inf, "--batch is inf, but must be an integer"),
+    ("layers", 101, "--layers is 101, but must be at most 100"),
+    ("steps", 2**31, "--steps is 2147483648, but must be at most 2,147,483,647"),
+    ("learning_rate", 1e39, "but must be above 0 and at most 3.4e+38, which float32 holds"),
+    ("learning_rate", 1e-50, "but must be above 0 and at least 1.2e-38, which float32 holds"),
+    ("epochs", 0.0, "--epochs is 0.0, but must be above 0"),
+    ("epochs", math.nan, "--epochs is nan, but must be above 0 and finite"),
+    ("validation", 1, "--validation is 1, but must be at least 2"),
+    ("seed", HUGE, "--seed is 10000000000000000000…, but must be at most 4,294,967,295"),
 ]
 COUNTS = ["embedding", "hidden", "layers", "batch", "window", "steps", "eval_every", "patience"]
 
@@ -152,8 +162,7 @@ def test_every_average_sees_the_steps_that_windows_of_random_length_scale():
     assert averaging == {*RESCALING_OPTIMIZERS, "optax.contrib.schedule_free_adamw"}
 
 
-def test_windows_of_random_length_are_refused_where_an_average_would_not_see_them():
-    with pytest.raises(OptionError, match="--vary-window: optax.contrib.schedule_free_adamw"):
-        replace(
-            TrainConfig(), optimizer="optax.contrib.schedule_free_adamw", vary_window=True
-        ).check()
+def test_steps_and_epochs_exclude_each_other():
+    with pytest.raises(OptionError, match="^--steps is 3 and --epochs 2.0: take one of them$"):
+        TrainConfig(steps=3, epochs=2.0).check()
+    TrainConfig(epochs=2.0, warmup=10_000).check()  # what the steps are is not known yet

@@ -4,7 +4,9 @@ import json
 import math
 import os
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -220,7 +222,49 @@ def test_the_newest_run_is_the_one_begun_last(tmp_path, monkeypatch):
         os.utime(run.config, (time, time))
     (tmp_path / "runs" / "empty").mkdir()
     assert RunFolder.newest().path == Path("runs/b")
-    assert RunFolder.new().path.parent == Path("runs") and not RunFolder.new().path.exists()
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_folder, "datetime", SimpleNamespace(now=lambda: datetime(2025, 1, 2)))
+    runs = [RunFolder.new() for _ in range(3)]
+    time = "2025-01-02_00-00-00"
+    assert [run.path.name for run in runs] == [time, f"{time}-2", f"{time}-3"]
+    for run in runs:
+        run.leave_if_empty()
+    assert not (tmp_path / "runs").exists()
+    runs = [RunFolder.new() for _ in range(2)]
+    (runs[0].path / "notes.txt").write_text("mine")
+    for run in runs:
+        run.leave_if_empty()
+    assert [run.path.exists() for run in runs] == [True, False]
+
+
+def test_two_runs_cannot_begin_in_one_folder(tmp_path):
+    one, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    for run in (one, other):
+        run.create(overwrite=False)  # both find it free
+    one.write_config(TrainConfig(), FACTS, new=True)
+    with pytest.raises(OptionError, match="already holds a run"):
+        other.write_config(TrainConfig(seed=1), FACTS, new=True)
+    assert one.read_config()[0] == TrainConfig()
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x7fb", os.fsdecode(b"caf\xe9"), "a\0b"])
+def test_unprintable_folder_names_are_refused(tmp_path, name):
+    with pytest.raises(OptionError, match="has a character that is no UTF-8 or no printable one"):
+        RunFolder(tmp_path / name).check_free()
+
+
+@pytest.mark.parametrize("characters, validation", [(1_000_000, None), (2_000_000, 200_000)])
+def test_older_runs_validated_with_a_tenth(run, characters, validation):
+    facts = FACTS | {"text": FACTS["text"] | {"characters": characters}}
+    run.write_config(TrainConfig(), facts)
+    content = json.loads(run.config.read_text())
+    del content["config"]["validation"], content["sha256"]
+    digest = run_folder._digest(content)
+    run.config.write_text(json.dumps(content | {"sha256": digest}))
+    assert run.read_config()[0] == TrainConfig(validation=validation)
 
 
 def test_a_run_goes_on_as_it_was_configured(run):

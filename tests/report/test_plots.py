@@ -10,6 +10,7 @@ from matplotlib.text import Text
 
 from lstm_optax.report import draw_losses, loss_figure
 
+UNIT = "nats per character"
 FLOORS = {"uniform": 4.543, "1-gram": 3.236, "4-gram": 1.403, "5-gram": 1.319, "6-gram": 1.338}
 
 
@@ -121,7 +122,7 @@ def test_a_few_high_losses_at_the_start_do_not_flatten_the_rest():
 
 
 def test_the_bits_axis_is_nats_over_log_two():
-    figure = loss_figure(records(), FLOORS)
+    figure = loss_figure(records(), FLOORS, unit=UNIT)
     figure.draw_without_rendering()
     (bits,) = figure.axes[0].child_axes
     np.testing.assert_allclose(
@@ -129,8 +130,14 @@ def test_the_bits_axis_is_nats_over_log_two():
     )
 
 
+@pytest.mark.parametrize("unit, label", [("", "loss"), ("MSE, m²/s²", "loss, MSE, m²/s²")])
+def test_units_are_those_given(unit, label):
+    axes = loss_figure(records(), {}, unit=unit).axes[0]
+    assert axes.get_ylabel() == label and not axes.child_axes  # no axis in bits
+
+
 def test_axes_and_title_are_labelled():
-    figure = loss_figure(records(), FLOORS, title="a run")
+    figure = loss_figure(records(), FLOORS, title="a run", unit=UNIT)
     assert figure.get_suptitle() == "a run"
     assert figure.axes[0].get_xlabel() == "step"
     assert figure.axes[0].get_ylabel() == "loss, nats per character"

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from lstm_optax.report import loss_table, plan_table
 
+UNIT = "nats per character"
 FLOORS = {"uniform": 4.6, "5-gram": 1.32, "6-gram": 1.34}
 
 
@@ -39,7 +40,7 @@ def test_rows_go_from_worst_to_best_and_the_model_is_bold(loss, order):
 
 
 def test_bits_are_nats_over_log_two():
-    table = loss_table(2 * math.log(2), {"uniform": math.log(64), "5-gram": 1.32})
+    table = loss_table(2 * math.log(2), {"uniform": math.log(64), "5-gram": 1.32}, unit=UNIT)
     assert cells(table, 1) == ["4.159", "1.386", "1.320"]
     assert cells(table, 2) == ["6.000", "2.000", "1.904"]
 
@@ -48,8 +49,15 @@ def test_no_floors_leave_the_model_alone():
     assert cells(loss_table(1.25, {}, name="GRU"), 0) == ["GRU"]
 
 
+@pytest.mark.parametrize("unit, heads", [("", ["loss"]), ("(m³/s)²", ["(m³/s)²"])])
+def test_loss_table_has_the_units_it_is_given(unit, heads):
+    table = loss_table(1.2, FLOORS, unit=unit, caption="of 5 days")
+    assert [column.header for column in table.columns] == ["model", *heads]
+    assert "of 5 days" in shown(table)
+
+
 def test_the_loss_table_as_shown():
-    text = shown(loss_table(1.2, FLOORS, name="[b]LSTM[/b]"))
+    text = shown(loss_table(1.2, FLOORS, name="[b]LSTM[/b]", unit=UNIT))
     assert "nats per character" in text and "bits per character" in text
     assert "[b]LSTM[/b]" in text, "a name is text, not markup"
     assert "1.200" in text and "1.731" in text

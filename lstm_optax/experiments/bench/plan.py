@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from lstm_optax.experiments.bench.workloads import QUICK, WORKLOADS, Row
-from lstm_optax.experiments.options import OptionError
+from lstm_optax.experiments.options import OptionError, check_integer
 
 __all__ = ["BenchConfig"]
 
@@ -107,10 +107,8 @@ class BenchConfig:
         _check_names("--rows", self.rows, tuple(workloads))
         named = tuple(name for name in self.against if not name.startswith(BACKEND))
         _check_names("--against", named, tuple(CONTENDERS), f", and {BACKEND}NAME")
-        if self.rounds < 1:
-            raise OptionError(f"--rounds is {self.rounds}, but must be at least 1")
-        if not 0 <= self.seed < 2**32:
-            raise OptionError(f"--seed is {self.seed}, but must be from 0 to 2³² − 1")
+        check_integer("rounds", self.rounds, 1)
+        check_integer("seed", self.seed, 0, 2**32 - 1)
 
 
 def _check_names(flag: str, names: Sequence[str], known: Sequence[str], more: str = "") -> None:
