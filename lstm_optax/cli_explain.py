@@ -27,8 +27,7 @@ class Explain:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="NAME [NAME …]", help_behavior_hint="(required)"),
     ]
-    """What to measure: an optimizer of `train`, or presets.SOURCE.NAME, optax.NAME,
-    optax.contrib.NAME, such as presets.torch.NAdam."""
+    """What to measure, such as sgd, presets.torch.NAdam, optax.adam or optax.contrib.muon."""
 
     learning_rate: float = 1e-3
     """The learning rate that each is built with, above 0; steps are shown in units of it."""

@@ -29,15 +29,15 @@ def parse_flags(kind: Any, argv: Sequence[str], prog: str, names: Sequence[str] 
       names: those of all flags, without dashes, to hint at.
 
     Raises:
-      OptionError: a flag is empty, or is another flag's initials, such as --lr.
+      OptionError: a flag is empty, or near another in its words or initials, such as --lr.
     """
     for argument, value in pairwise([*argv, "-"]):
         flag, has_value, given = argument.partition("=")
         if flag.startswith("--") and (value == "" if not has_value else given == ""):
             raise OptionError(f"{flag} is empty: give it a value")
-        meant = [name for name in names if "-" in name and _initials(name) == flag[2:]]
-        if flag.startswith("--") and meant and flag[2:] not in names:
-            raise OptionError(f"{flag} is no option: did you mean --{meant[0]}?")
+        if flag.startswith("--") and flag[2:].removeprefix("no-") not in names:
+            if meant := next((name for name in names if _is_meant(name, flag[2:])), None):
+                raise OptionError(f"{flag} is no option: did you mean --{meant}?")
     with contextlib.redirect_stdout(_Wrapped(sys.stdout)):  # pyright: ignore[reportArgumentType]
         return tyro.cli(kind, args=list(argv), prog=prog)
 
@@ -68,8 +68,11 @@ def _names(kind: Any) -> Iterator[str]:
             yield field.name.replace("_", "-")
 
 
-def _initials(name: str) -> str:
-    return "".join(word[0] for word in name.split("-"))
+def _is_meant(name: str, given: str) -> bool:
+    """Whether a flag's name has the words of another, or the other way round, or its initials."""
+    words, other = name.split("-"), given.split("-")
+    initials = "".join(word[0] for word in words)
+    return set(words) <= set(other) or set(other) <= set(words) or initials == given != name[:1]
 
 
 class _Wrapped:

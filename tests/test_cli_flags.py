@@ -1,16 +1,19 @@
 """Flags: absurd numbers and misspelt names are one clear line, and help fits the terminal."""
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
 import types
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 
 import lstm_optax
+from lstm_optax import report
 from lstm_optax.cli import Bench, Explain, Sample, Train, main
 from lstm_optax.cli_flags import speak_of_flags
 
@@ -80,6 +83,8 @@ def test_absurd_numbers_are_one_clear_line(work, capsys, command, flag, value):
         ("train --lr=.1", "--lr is no option: did you mean --learning-rate?"),
         ("train --wd .1", "--wd is no option: did you mean --weight-decay?"),
         ("train --resume --lr .1", "--lr is no option: did you mean --learning-rate?"),
+        ("train --batch-size 3", "--batch-size is no option: did you mean --batch?"),
+        ("train --rate 3", "--rate is no option: did you mean --learning-rate?"),
         ("explain sgd --lr .1", "--lr is no option: did you mean --learning-rate?"),
     ],
 )
@@ -103,6 +108,11 @@ def test_help_wraps_at_the_width_of_the_terminal(monkeypatch, capsys, columns, c
         main([*command.split(), "--help"])
     lines = capsys.readouterr().out.splitlines()
     assert columns - 5 <= max(map(len, lines)) <= columns
+    cells = [re.fullmatch(r"│ ( {15,})(\S.*?) *│", line) for line in lines]
+    for cell, following in pairwise(cells):
+        if cell and following and cell[1] == following[1] and cell[2][-1] not in ".)":
+            first = following[2].split(" ")[0]  # a word that did not fit
+            assert len(cell[1] + cell[2] + first) + 5 > columns - 4, cell[2]
 
 
 def test_a_reader_that_closes_the_pipe_is_no_error(work):
@@ -125,3 +135,42 @@ def test_no_library_error_speaks_of_flags():
     for room in ("data", "gates", "lstm", "models", "optimizers", "presets", "training"):
         for path in (root / room).rglob("*.py"):
             assert not re.search(r"[ (]--[a-z]+", path.read_text()), path
+
+
+SIZES = "--hidden 8 --embedding 4 --batch 2 --window 8 --steps 4 --eval-every 2".split()
+
+
+def test_a_piped_text_is_resumed_with_the_text_again(work, capsys, monkeypatch):
+    monkeypatch.setattr(report, "draw_losses", lambda *_, **__: None)
+
+    def pipe() -> list[str]:
+        read, write = os.pipe()
+        os.write(write, TEXT.encode())
+        os.close(write)
+        return ["--text", f"/dev/fd/{read}"]
+
+    assert main(["train", *pipe(), *SIZES, "--schedule", "constant", "--run", "run"]) == 0
+    capsys.readouterr()
+    resume = ["train", "--resume", "--run", "run", "--steps", "6"]
+    assert main(resume) == 2
+    assert re.fullmatch(
+        r"error: --resume: the run read its text from a pipe, /dev/fd/\d+, which cannot be read "
+        r"again: name a file with the same text with --text FILE, or pipe it in again with "
+        r"--text /dev/stdin\n",
+        capsys.readouterr().err,
+    )
+    assert main([*resume, *pipe()]) == 0
+    assert main([*resume[:-1], "8", "--text", "text.txt"]) == 0
+    assert "resumed     after step 6 of 8" in capsys.readouterr().out
+
+
+def test_steps_and_epochs_exclude_each_other(work, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--text", "text.txt", "--steps", "400", "--epochs", "2"])
+    assert "--steps and --epochs are not allowed together" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_early_leaves_no_folder(work, capsys):
+    assert main(["train", "--text", "text.txt", *SIZES, "--optimizer", "optax.lbfgs"]) == 2
+    assert "optax.lbfgs cannot be trained with" in capsys.readouterr().err
+    assert [path.name for path in work.iterdir()] == ["text.txt"]

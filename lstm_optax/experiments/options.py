@@ -64,8 +64,7 @@ class TrainConfig:
     """Encoding of the text file, by the name that Python gives it."""
 
     validation: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Characters at the end of the text that validate, at least 2; by default a tenth of it, at
-    most 100,000."""
+    """Characters at the text's end that validate; by default a tenth of it, at most 100,000."""
 
     optimizer: OptimizerName = "nadam"
     """Name of an optimizer."""
@@ -83,12 +82,10 @@ class TrainConfig:
     """Largest norm of the gradient, beyond which it is scaled down; 0 for no clipping."""
 
     clip_gates: float = 0.0
-    """Bound on each entry of the gradient by the gates' pre-activations, at every time step of
-    back-propagation through time, such as 10; 0 for no clipping."""
+    """Bound on the gradient of the gates, at every time step, such as 10; 0 for no clipping."""
 
     guard: int = 0
-    """Refuse steps that would leave a gradient, moment or parameter that is not finite, and give up
-    after so many in a row; 0 stops at the first loss or gradient that is not finite."""
+    """Skip steps that are not finite, and give up after so many in a row; 0 stops at the first."""
 
     weight_decay: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     """Weight decay, as the optimizer defines it, 0 or more; by default the optimizer's."""
@@ -130,8 +127,7 @@ class TrainConfig:
     """Characters of each row in one step, through which gradients flow; at least 1."""
 
     vary_window: bool = False
-    """Draw the length of each window at random about --window, with the learning rate in
-    proportion."""
+    """Draw the length of each window about --window, with the learning rate in proportion."""
 
     steps: Annotated[int, Length] = 400
     """Steps to train for, at least 1."""
@@ -155,8 +151,7 @@ class TrainConfig:
     """Dtype of the products; parameters and state are float32."""
 
     devices: int = 0
-    """Devices that share the rows of a batch, a number that divides --batch; 0 for as many as there
-    are accelerators, or else cores, with 8 rows or more for each."""
+    """Devices that share the rows, a divisor of --batch; 0 for all with 8 rows or more for each."""
 
     def check(self) -> None:
         """Raise OptionError for the first value that cannot be."""

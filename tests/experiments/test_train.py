@@ -82,6 +82,7 @@ class Watch:
 
         return Observer(
             plan=lambda pairs: self.told.append(("plan", dict(pairs))),
+            count=lambda characters: self.told.append(("count", characters)),
             warn=lambda message: self.told.append(("warn", message)),
             begin=begin,
             progress=progress,
@@ -163,7 +164,8 @@ def test_the_folder_says_what_was_trained(unbroken, config):
 
 def test_the_observer_is_told_in_order(watched):
     _, _, watch = watched
-    assert watch.told[1:] == [
+    assert [what for what, _ in watch.told[:2]] == ["plan", "count"]
+    assert watch.told[2:] == [
         ("begin", 0),
         ("progress", 5),
         ("record", 5),
@@ -177,7 +179,10 @@ def test_the_observer_is_told_in_order(watched):
         ("record", 20),
     ]
     (plan,) = watch.of("plan")
-    assert list(plan) == ["text", "model", "optimizer", "training", "device", "run folder"]
+    names = ["text", "model", "optimizer", "training", "validation", "device", "run folder"]
+    assert list(plan) == names
+    assert plan["validation"] == "the last 96 characters, 6 windows, 4 times"
+    assert watch.of("count") == [len(TEXT) - 96]
     assert plan["model"].startswith("LSTM, 1 × 8 units, embedding 4, dropout 0.5, ")
     assert plan["optimizer"] == "nadam, learning rate 0.016 constant, warmup 7 steps, clip 1"
 

@@ -78,8 +78,7 @@ class BenchConfig:
     """Rows to measure, by name; all by default, with --quick two."""
 
     against: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME …]")] = ()
-    """Whom to compare with: flax-nnx, flax-linen, equinox, haiku, keras, torch, optax; by default
-    all that are installed. backend.NAME is another backend of this library's own layer."""
+    """Libraries to compare with, or backend.NAME; by default all that are installed."""
 
     rounds: int = 20
     """Rounds in which each contender takes its turn, at least 1; a slow row ends after fewer."""
