@@ -380,7 +380,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
             "--against: there is no 'flax'; there are flax-nnx, .*backend.NAME",
         ),
         (dict(rounds=0), "--rounds is 0, but must be at least 1"),
-        (dict(seed=-1), "--seed is -1, but must be from 0 to"),
+        (dict(seed=-1), "--seed is -1, but must be at least 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options, message):
