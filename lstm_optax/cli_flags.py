@@ -14,6 +14,7 @@ import tyro
 
 from lstm_optax.experiments.options import OptionError, SampleConfig, TrainConfig
 
+DESCRIPTION = "Train LSTMs with exact optimizers. `lstm-optax --version` prints the version."
 ARGUMENTS = {
     field.name for config in (TrainConfig, SampleConfig) for field in dataclasses.fields(config)
 }
@@ -39,7 +40,7 @@ def parse_flags(kind: Any, argv: Sequence[str], prog: str, names: Sequence[str] 
             if meant := next((name for name in names if _is_meant(name, flag[2:])), None):
                 raise OptionError(f"{flag} is no option: did you mean --{meant}?")
     with contextlib.redirect_stdout(_Wrapped(sys.stdout)):  # pyright: ignore[reportArgumentType]
-        return tyro.cli(kind, args=list(argv), prog=prog)
+        return tyro.cli(kind, args=list(argv), prog=prog, description=DESCRIPTION)
 
 
 def flags_of(command: Any) -> list[str]:

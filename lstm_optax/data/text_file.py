@@ -6,6 +6,7 @@ import codecs
 from os import PathLike
 from pathlib import Path
 
+from lstm_optax.checks import whole
 from lstm_optax.data.encodings import count_utf8_faults, fitting_encodings
 from lstm_optax.data.text import TextError
 
@@ -29,10 +30,9 @@ def read_text(path: str | PathLike[str], *, encoding: str = "utf-8", limit: int 
       ValueError: a limit below 1.
     """
     encoding = _check_encoding(encoding)
-    if limit < 1:
-        raise ValueError(f"limit is {limit}, but must be at least 1")
-    data, whole = _read_bytes(Path(path), limit, may_have_nul=encoding != "utf-8")
-    text = _decode(data, whole, path, encoding)
+    limit = whole("limit", limit)
+    data, complete = _read_bytes(Path(path), limit, may_have_nul=encoding != "utf-8")
+    text = _decode(data, complete, path, encoding)
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise TextError(f"{path} is empty: name a file that holds some text")
