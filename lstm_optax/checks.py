@@ -55,7 +55,7 @@ class Range:
                 raise ValueError(f"{name} is {shown(value)}, but must be {self}")
 
     def _holds(self, value: Any) -> bool:
-        if callable(value):
+        if callable(value) and not _has_dtype(value):  # a Flax variable is callable
             return self.schedule
         number = concrete(value)
         if number is None or number is TRACED:
@@ -104,11 +104,14 @@ def concrete(value: Any) -> Any:
     if not _is_scalar(value):
         return None
     if _is_of_jax(value):
-        from jax.core import Tracer  # here, so that NumPy alone does not ask for JAX
+        from jax import Array  # here, so that NumPy alone does not ask for JAX
+        from jax.core import Tracer
 
+        if not isinstance(value, Array):
+            return None
         if isinstance(value, Tracer):
             return TRACED
-    return value.item() if hasattr(value, "item") else None
+    return value.item()
 
 
 def whole(name: str, value: Any, low: int = 1) -> int:
@@ -145,13 +148,17 @@ def shown(value: Any) -> str:
     """Return a short text for a value in an error."""
     if _is_scalar(value) and concrete(value) is not TRACED:
         return str(value)
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if _has_dtype(value):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return reprlib.repr(value)
 
 
+def _has_dtype(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape")
+
+
 def _is_of_jax(value: Any) -> bool:
-    return hasattr(value, "dtype") and not isinstance(value, np.generic | np.ndarray)
+    return _has_dtype(value) and not isinstance(value, np.generic | np.ndarray)
 
 
 def _is_scalar(value: Any) -> bool:

@@ -131,7 +131,7 @@ NOTHINGS = [
     *(True, False, np.bool_(True), np.array(True), jnp.array(True), 10**400, Decimal("0.1")),
     *(np.array([0.1, 0.2]), np.array([0.1]), jnp.array([0.1, 0.2]), jnp.array([0.1])),
     *(jnp.complex64(0.1), np.array("0.1"), jax.ShapeDtypeStruct((), jnp.float32)),
-    *(float, lambda count: 0.1),
+    *(nnx.Param(jnp.float32(0.1)), float, lambda count: 0.1),
 ]
 
 
@@ -175,7 +175,7 @@ def test_wrong_numbers_are_refused_by_name(argument):
     refused = [v for number in range_of(argument)[1] for v in in_every_form(number)]
     nothings = NOTHINGS if "None" in argument.text else [None, *NOTHINGS]
     if "or a schedule" in argument.text:
-        nothings = [value for value in nothings if not callable(value)]
+        nothings = [v for v in nothings if not callable(v) or isinstance(v, nnx.Variable)]
     for value in refused + nothings:
         with pytest.raises(ValueError, match=argument.error):
             argument.build(value)

@@ -109,7 +109,9 @@ def test_the_guard_stands_around_the_whole_optimizer():
     for _ in range(3):
         _, state = optimizer.update({"w": jnp.full([4], jnp.nan)}, state, params)
     assert bool(state.gave_up) and int(state.refused) == 3
-    assert not find_states(language.make_optimizer(config(), None).init(params), GuardState)
+    assert not find_states(
+        language.make_optimizer(config(), lambda step: 0.1).init(params), GuardState
+    )
 
 
 @pytest.mark.parametrize("name", DECAYING_OPTIMIZERS)
