@@ -12,6 +12,8 @@ from rules_table import OWN, params_of
 
 import lstm_optax as lo
 from lstm_optax.names import check_optimizer
+from lstm_optax.presets import algoperf
+from lstm_optax.transforms.muon import muon_direction
 
 
 def steps_of(tx, gradients):
@@ -207,3 +209,28 @@ def test_an_unknown_optimizer_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match=r"unknown optimizer 'nadm'; the nearest is 'nadam'"):
         check_optimizer("nadm")
     assert check_optimizer("optax.contrib.muon") == "optax.contrib.muon"
+
+
+def test_muon_momentum_is_corrected_before_nesterov(x64):
+    """The second direction is that of β m/(1 − β³) + (1 − β) g/(1 − β²), here of 73 % newest."""
+    beta, (first, second) = 0.95, np.random.default_rng(0).normal(size=(2, 3, 3))
+    tx = muon_direction(beta, 1.0)
+    _, state = tx.update(jnp.asarray(first), tx.init(jnp.asarray(first)))
+    taken, _ = tx.update(jnp.asarray(second), state)
+    mean = (1 - beta) * (beta * first + second)
+    mix = beta * mean / (1 - beta**3) + (1 - beta) * second / (1 - beta**2)
+    share = (1 - beta) * (beta / (1 - beta**3) + 1 / (1 - beta**2))
+    np.testing.assert_allclose(share / (share + beta**2 * (1 - beta) / (1 - beta**3)), 0.7278, 1e-4)
+    alone = muon_direction(0.0, 1.0)
+    expected, _ = alone.update(jnp.asarray(mix), alone.init(jnp.asarray(mix)))
+    np.testing.assert_allclose(taken, expected, rtol=1e-9)
+
+
+def test_awd_clip_is_exact(x64):
+    """A norm of just c is not scaled, where the authors' clip divides by c + 1e-6."""
+    gradient, tx = jnp.asarray([0.15, 0.2]), lo.awd_sgd(1.0, clip=0.25, weight_decay=0.0)
+    step, _ = tx.update(gradient, tx.init(gradient), gradient)
+    np.testing.assert_allclose(step, -gradient, rtol=1e-15)
+    theirs = algoperf.clip_gradients(0.25)
+    scaled, _ = theirs.update(gradient, theirs.init(gradient))
+    np.testing.assert_allclose(scaled, gradient * 0.25 / (0.25 + 1e-6), rtol=1e-12)
