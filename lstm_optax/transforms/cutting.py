@@ -29,6 +29,12 @@ class Piece(NamedTuple):
         axis = self.part.axis
         return (*self.part.shape[:axis], *gates, *self.part.shape[axis + 1 :])
 
+    @property
+    def joined_shape(self) -> tuple[int, ...]:
+        """That shape with the gates next to each other on one axis, as in most leaves."""
+        shape, axis = self.part.shape, self.part.axis
+        return (*shape[:axis], len(self.at) * shape[axis + 1], *shape[axis + 2 :])
+
     def take(self, leaf: Any) -> Any:
         """The blocks, with an axis of gates if there are several."""
         if isinstance(leaf, jax.ShapeDtypeStruct):
@@ -78,7 +84,7 @@ class Cut(NamedTuple):
                 continue
             cut = [(piece, piece.take(leaf)) for piece in pieces]
             named += [(piece, blocks) for piece, blocks in cut if piece.key is not None]
-            rest.append(_as_one([blocks for piece, blocks in cut if piece.key is None]))
+            rest.append(_as_one([(piece, blocks) for piece, blocks in cut if piece.key is None]))
         return named, self.tree.unflatten(rest)
 
     def join(self, named: list[Any], rest: Any) -> Any:
@@ -94,20 +100,26 @@ class Cut(NamedTuple):
         return self.tree.unflatten(leaves)
 
 
-def _as_one(left: list[Any]) -> Any:
-    """Return the rest of a leaf as one array: a vector where it has blocks of several shapes."""
-    if len(left) < 2:
-        return left[0] if left else optax.MaskedNode()
-    if isinstance(left[0], jax.ShapeDtypeStruct):
-        return jax.eval_shape(lambda *blocks: _as_one(list(blocks)), *left)
-    return jnp.concatenate([jnp.ravel(blocks) for blocks in left])
+def _as_one(left: list[tuple[Piece, Any]]) -> Any:
+    """Return the rest of a leaf as one array: [inputs, k·hidden], or a vector of several parts."""
+    if not left:
+        return optax.MaskedNode()
+    shape = left[0][0].joined_shape if len(left) == 1 else (-1,)
+
+    def joined(*blocks):
+        one = blocks[0] if len(blocks) == 1 else jnp.concatenate([jnp.ravel(x) for x in blocks])
+        return one.reshape(shape)
+
+    blocks = [blocks for _, blocks in left]
+    lazy = isinstance(blocks[0], jax.ShapeDtypeStruct)
+    return jax.eval_shape(joined, *blocks) if lazy else joined(*blocks)
 
 
 def _apart(left: Any, pieces: list[Piece]) -> list[Any]:
     """Return the blocks that `_as_one` joined."""
-    if len(pieces) < 2:
-        return [left] * len(pieces)
     shapes = [piece.shape for piece in pieces]
+    if len(pieces) < 2:
+        return [left.reshape(shape) for shape in shapes]
     ends = list(accumulate(math.prod(shape) for shape in shapes))
     return [x.reshape(s) for x, s in zip(jnp.split(left, ends[:-1]), shapes, strict=True)]
 

@@ -134,6 +134,22 @@ def test_packed_leaf_with_unnamed_blocks_inside_nnx():
 
 
 @pytest.mark.slow
+def test_partitioned_variables_with_unnamed_blocks_inside_nnx():
+    """The rest of a kernel has the kernel's rank, so that its sharding fits."""
+    names = nnx.with_partitioning(nnx.initializers.ones, (None, "data"))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    tx = lo.by_gate({"forget": lo.sgd(0.1)}, others=lo.nadam(0.1))
+    with jax.set_mesh(mesh):
+        model = nnx.OptimizedLSTMCell(2, 4, recurrent_kernel_init=names, rngs=nnx.Rngs(0))
+        gradients = gradients_like(nnx.state(model, nnx.Param))
+        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+        nnx.jit(updated)(optimizer, model, gradients)
+    (moments,) = lo.find_states(nnx.as_pure(optimizer.opt_state), lo.EmaState)
+    kernel = moments.mu["dense_h"]["kernel"]
+    assert kernel.shape == (4, 12) and kernel.addressable_shards[0].data.shape == (4, 6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [lo.guard, lo.polyak_average, lo.triggered_average])
 def test_wrapped_gate_rule_inside_nnx(wrap):
     tx = wrap(optax.chain(lo.clip_by_global_norm(1.0), lo.gate_muon(0.1)))
