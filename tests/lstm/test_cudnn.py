@@ -88,7 +88,13 @@ def test_a_stack_is_one_call_for_each_layer_and_direction_and_drops_as_ours(call
 
     def results(backend):
         lstm = LSTM(
-            F, H, num_layers=2, bidirectional=True, dropout=0.5, backend=backend, rngs=nnx.Rngs(0)
+            F,
+            H,
+            num_layers=2,
+            bidirectional=True,
+            dropout=0.5,
+            backend=backend,
+            rngs=nnx.Rngs(params=0),
         )
         graph, state = nnx.split(lstm)
 

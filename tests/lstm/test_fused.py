@@ -119,7 +119,7 @@ def test_a_stack_in_both_directions_equals_the_reference():
     x = jax.random.normal(jax.random.key(1), (T, B, F))
 
     def run(backend):
-        lstm = LSTM(F, H, **options, backend=backend, rngs=nnx.Rngs(0))
+        lstm = LSTM(F, H, **options, backend=backend, rngs=nnx.Rngs(params=0))
 
         @jax.jit
         def loss(params):
