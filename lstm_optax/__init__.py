@@ -27,6 +27,7 @@ _ROOMS = {
         "NesterovState",
         "PreconditionState",
         "RunningMaxState",
+        "ScaleByLearningRateState",
         "SumSquareState",
         "TriggeredAverageState",
         "by_gate",

@@ -10,7 +10,7 @@ import numpy as np
 from lstm_optax.training.batches import BatchReader
 from lstm_optax.training.checks import check_callable, check_whole
 from lstm_optax.training.metrics import StepMetrics, means, zero_sums
-from lstm_optax.training.records import Judge, Record
+from lstm_optax.training.records import Judge, Record, learning_rate, replaced
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
 from lstm_optax.training.step import Step, may_go_on, run_steps
@@ -68,7 +68,9 @@ def fit(
     sharding: BatchSharding | None = None,
     history: Sequence[Record] = (),
     on_progress: Callable[[int, float], None] = lambda step, loss: None,
-    on_record: Callable[[list[Record], TrainState], None] = lambda history, state: None,
+    on_record: Callable[[list[Record], TrainState], TrainState | None] = lambda history, state: (
+        None
+    ),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Train: forward, loss, backward, update, until converged or out of steps.
@@ -96,7 +98,8 @@ def fit(
       history: the records of an earlier part of the run.
       on_progress: called with step and loss after each dispatch; the loss of a refused step may be
         NaN.
-      on_record: called with the history, a new record at its end, and the state to save with it.
+      on_record: called with the history, a new record at its end, and the state to save with it;
+        may return a state to go on with, in which values are changed, such as the learning rate.
       should_stop: asked after each dispatch; true ends the run, to be resumed later.
 
     Raises:
@@ -140,12 +143,13 @@ def fit(
         if now % eval_every == 0 or now == steps:
             record = {"step": now, "seconds": 0.0} | means(jax.device_get(state.sums))
             validation, state = judge.validated(state)
-            record |= validation
+            record |= validation | {"learning_rate": learning_rate(state.opt_state)}
             record["seconds"] = time.perf_counter() - began
             state = state._replace(sums=zero_sums())
             state = sharding.state(state) if sharding else state  # what is new in it, too
             history.append(record)
-            on_record(history, state)
+            state = replaced(on_record(history, state), state)
+            position = int(state.position)
 
 
 def _reason_to_end(now, steps, history, patience, judge, should_stop) -> str | None:

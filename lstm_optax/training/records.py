@@ -3,15 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+import optax
 
+from lstm_optax.training.checks import check_same
 from lstm_optax.training.state import TrainState
-from lstm_optax.transforms import eval_params, observe
+from lstm_optax.transforms import ScaleByLearningRateState, eval_params, find_states, observe
 from lstm_optax.transforms.evaluation import is_averaging
 
 Record = dict[str, Any]
-"""What an interval measured: step, seconds, train_loss, grad_norm, clipped, refused,
-learning_rate, val_loss and other metrics of the evaluation, averaging."""
+"""What an interval measured: step, seconds, train_loss, grad_norm, clipped, refused, val_loss and
+other metrics of the evaluation, averaging, learning_rate."""
 
 
 def best_record(
@@ -28,6 +31,52 @@ def best_record(
     finite = [r for r in history if r.get(name) is not None and np.isfinite(r[name])]
     choose = max if larger_is_better else min
     return choose(finite, key=lambda r: r[name], default=None)
+
+
+def learning_rate(opt_state: optax.OptState) -> float | list[float] | None:
+    """Return the learning rate of the last step, wherever the optimizer's state holds it.
+
+    That is `scale_by_learning_rate`, which all optimizers of this library have, or else
+    `optax.inject_hyperparams`. Where rates differ, all are returned; None where there is none.
+    """
+    found = [state.rate for state in find_states(opt_state, ScaleByLearningRateState)]
+    if not found:
+        injected = find_states(opt_state, optax.InjectStatefulHyperparamsState)
+        found = [
+            s.hyperparams["learning_rate"] for s in injected if "learning_rate" in s.hyperparams
+        ]
+    numbers = [str(number) for rate in jax.device_get(found) for number in np.ravel(rate)]
+    rates = [float(number) for number in dict.fromkeys(numbers)]  # 0.001 for that of float32
+    return rates[0] if len(rates) == 1 else rates or None
+
+
+def replaced(new: Any, state: TrainState) -> TrainState:
+    """Return the state that `on_record` returned, None for no change, in the dtypes of the old one.
+
+    Raises:
+      ValueError: it is no state, of another tree, or of another step.
+    """
+    if new is None:
+        return state
+    if not isinstance(new, TrainState):
+        raise ValueError(
+            f"on_record returned {type(new).__name__}; expected a TrainState, or None to go on "
+            "with the one it was given"
+        )
+    if jax.tree.structure(new) == jax.tree.structure(state):
+        new = jax.tree.map(_placed, new, state)
+    check_same("the state that on_record returned", new, state, "change values, and nothing else")
+    if int(new.step) != int(state.step):
+        raise ValueError(f"on_record changed the step from {state.step} to {new.step}")
+    return new
+
+
+def _placed(new: Any, old: jax.Array) -> Any:
+    """Return a copy of a leaf that changed, since training donates each buffer once."""
+    if new is old:
+        return old
+    dtype = old.dtype if isinstance(new, int | float) else None
+    return jax.device_put(jax.numpy.array(new, dtype), old.sharding)
 
 
 class Judge(NamedTuple):

@@ -33,7 +33,11 @@ from lstm_optax.transforms.look_ahead import (
 from lstm_optax.transforms.momentum_correction import CorrectedMomentumState, corrected_momentum
 from lstm_optax.transforms.per_gate import ByGateState, by_gate
 from lstm_optax.transforms.preconditioning import PreconditionState, precondition
-from lstm_optax.transforms.rate import scale_by_learning_rate, scale_by_rate_factor
+from lstm_optax.transforms.rate import (
+    ScaleByLearningRateState,
+    scale_by_learning_rate,
+    scale_by_rate_factor,
+)
 from lstm_optax.transforms.second_moment import (
     CenteredMeanSquareState,
     MeanSquareState,
@@ -68,6 +72,7 @@ __all__ = [
     "NesterovState",
     "PreconditionState",
     "RunningMaxState",
+    "ScaleByLearningRateState",
     "SumSquareState",
     "TriggeredAverageState",
     "by_gate",

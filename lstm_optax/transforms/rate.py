@@ -1,5 +1,7 @@
 """The learning rate as a link, whose place in a chain is part of a rule's definition."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,6 +9,13 @@ import optax
 from lstm_optax.checks import RATE
 from lstm_optax.transforms.dtypes import keep_dtype, real_only
 from lstm_optax.transforms.scalars import scalar
+
+
+class ScaleByLearningRateState(NamedTuple):
+    """The rate of the last step, and the state of Optax's link."""
+
+    rate: jax.Array  # float [], η of the last step; before the first step, that of the first
+    inner: optax.OptState  # the count of a schedule
 
 
 def scale_by_learning_rate(
@@ -17,7 +26,7 @@ def scale_by_learning_rate(
         gives −η u
 
     `optax.scale_by_learning_rate`, except that a traced rate does not change the dtype of the
-    updates.
+    updates, and that the state holds the rate, where `fit` finds it for its records.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule of this link's own count,
@@ -27,7 +36,21 @@ def scale_by_learning_rate(
       ValueError: η is a number that is negative or not finite.
     """
     RATE.check(learning_rate=learning_rate)
-    return keep_dtype(optax.scale_by_learning_rate(learning_rate))
+    link = keep_dtype(optax.scale_by_learning_rate(learning_rate))
+
+    def rate(inner):
+        value = learning_rate(inner.count) if callable(learning_rate) else learning_rate
+        return jnp.array(value, float)  # a copy, since training donates the state
+
+    def init(params):
+        inner = link.init(params)
+        return ScaleByLearningRateState(rate(inner), inner)
+
+    def update(updates, state, params=None, **extra_args):
+        scaled, inner = link.update(updates, state.inner, params)
+        return scaled, ScaleByLearningRateState(rate(state.inner), inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 @real_only

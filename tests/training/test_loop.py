@@ -364,3 +364,111 @@ def test_the_loss_falls_by_truncated_bptt_on_an_lstm():
     state = lo.init_state(params, optimizer, model.lstm.initial_carry(2), jax.random.key(0))
     result = lo.fit(lo.make_step(loss, optimizer), state, windows, steps=60, eval_every=20)
     assert result.history[-1]["train_loss"] < 0.1 < result.history[0]["train_loss"]
+
+
+def half(count):
+    return 0.1 * 0.5**count
+
+
+@pytest.mark.parametrize(
+    "optimizer, rates",
+    [
+        (lo.sgd(0.001), [0.001, 0.001]),
+        (lo.guard(lo.polyak_average(lo.nadam(half))), [0.05, 0.0125]),
+        (optax.inject_hyperparams(lo.rmsprop)(learning_rate=0.01), [0.01, 0.01]),
+        (optax.inject_hyperparams(optax.adam)(learning_rate=half), [0.05, 0.0125]),
+        (optax.sgd(0.1), [None, None]),
+        (
+            optax.partition({"a": lo.sgd(0.1), "b": lo.sgd(0.2)}, {"leak": "a", "gain": "b"}),
+            [[0.1, 0.2]] * 2,
+        ),
+    ],
+    ids=["number", "schedule", "injected", "injected optax", "optax", "two"],
+)
+def test_the_learning_rate_is_recorded(optimizer, rates):
+    step, state = toy.start(optimizer)
+    history = lo.fit(step, state, toy.batches, steps=4, eval_every=2).history
+    assert [record["learning_rate"] for record in history] == rates
+
+
+def test_a_schedule_waits_while_a_guard_refuses():
+    def broken(position):
+        x, y = toy.batches(position)
+        return x, y * (np.nan if position in (1, 2) else 1)
+
+    step, state = toy.start(lo.guard(lo.sgd(half)))
+    history = lo.fit(step, state, broken, steps=4, eval_every=2).history
+    assert [record["learning_rate"] for record in history] == [0.1, 0.05]
+
+
+def lowered(history, state):
+    """Divide the injected learning rate by 10 at every record."""
+    hyperparams = state.opt_state.hyperparams
+    new = {"learning_rate": hyperparams["learning_rate"] / 10}
+    return state._replace(opt_state=state.opt_state._replace(hyperparams=hyperparams | new))
+
+
+@pytest.mark.parametrize("sharding", [None, lo.BatchSharding(devices=jax.devices()[:2])])
+def test_on_record_changes_the_learning_rate(sharding, tmp_path):
+    """At the next step, by no new program, and a resumed run equals an unbroken one to the bit."""
+    traces = []
+
+    def loss(params, carry, batch, key):
+        traces.append(1)
+        return toy.loss(params, carry, batch, key)
+
+    optimizer = optax.inject_hyperparams(lo.sgd)(learning_rate=0.1)
+    step = lo.make_step(loss, optimizer)
+    start = lambda: toy.start(optimizer)[1]  # noqa: E731
+    options = dict(eval_every=2, sharding=sharding, on_record=lowered)
+    unbroken = lo.fit(step, start(), toy.batches, steps=6, **options)
+    rates = [record["learning_rate"] for record in unbroken.history]
+    assert rates == pytest.approx([0.1, 0.01, 0.001], rel=1e-6)
+    assert len(traces) == 2 or sharding  # of the shapes and of the program
+
+    other = lo.make_step(toy.loss, lo.sgd(lambda count: 0.1 * 0.1 ** (count // 2)))
+    scheduled = lo.fit(other, toy.start(lo.sgd(half))[1], toy.batches, steps=6, sharding=sharding)
+    chex.assert_trees_all_close(
+        jax.device_get(unbroken.state.params), jax.device_get(scheduled.state.params), rtol=1e-5
+    )
+    first = lo.fit(step, start(), toy.batches, steps=4, **options)
+    checkpoints = lo.Checkpoints(tmp_path)
+    checkpoints.save(4, first.state)
+    _, state, _ = checkpoints.restore(sharding.state(start()) if sharding else start())
+    second = lo.fit(step, state, toy.batches, steps=6, history=first.history, **options)
+    chex.assert_trees_all_equal(second.state, unbroken.state)
+
+
+def test_on_record_may_return_numbers_and_shared_arrays():
+    optimizer = lo.polyak_average(optax.inject_hyperparams(lo.sgd)(learning_rate=0.1))
+
+    def restart(history, state):
+        inner = state.opt_state.inner._replace(hyperparams={"learning_rate": 0.5})
+        opt_state = state.opt_state._replace(inner=inner)
+        params = lo.eval_params(opt_state, state.params)
+        return state._replace(params=params, opt_state=opt_state, position=state.position + 10)
+
+    asked = []
+
+    def batches(position):
+        asked.append(position)
+        return toy.batches(position)
+
+    step, state = toy.start(optimizer)
+    result = lo.fit(step, state, batches, steps=4, eval_every=2, on_record=restart)
+    assert [record["learning_rate"] for record in result.history] == [0.1, 0.5]
+    assert asked == [0, 1, 12, 13]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda state: 3, "on_record returned int; expected a TrainState, or None"),
+        (lambda state: state._replace(step=state.step + 1), "changed the step from 4 to 5"),
+        (lambda state: state._replace(carry=()), "has nothing at .carry, expected float32"),
+        (lambda state: state._replace(carry=np.zeros(3)), r"has float32\[3\] at .carry, expected"),
+    ],
+)
+def test_on_record_may_change_values_alone(change, message):
+    with pytest.raises(ValueError, match=message):
+        run(on_record=lambda history, state: change(state))
