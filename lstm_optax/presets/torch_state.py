@@ -231,6 +231,8 @@ def _filled(node: Any, group: _Group) -> Any:
     for field, value in node._asdict().items():
         if field == "count":
             fields[field] = jnp.asarray(_count(node, group), value.dtype)
+        elif field == "rate":  # of the last step: the next one writes it
+            fields[field] = value
         elif field == "weight":  # of Dozat's average: 1 − P
             fields[field] = jnp.asarray(1 - _product(group), value.dtype)
         elif (type(node), field) in _SOURCES:
