@@ -2,15 +2,15 @@
 
 import os
 import signal
-from typing import Self
+from typing import Any, Self
 
 
 class StopOnSignal:
     """Ctrl-C or a termination asks to stop at the next occasion; the second one stops at once."""
 
     def __enter__(self) -> Self:
-        self.signals = 0
-        self.before = {
+        self.signals: int = 0
+        self.before: dict[int, Any] = {
             s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)
         }
         return self

@@ -52,8 +52,9 @@ class CharacterLanes:
     """
 
     def __init__(self, corpus: Corpus, sizes: Sizes):
-        self.corpus, self.sizes = corpus, sizes
-        self.vocabulary = len(corpus.vocabulary)
+        self.corpus: Corpus = corpus
+        self.sizes: Sizes = sizes
+        self.vocabulary: int = len(corpus.vocabulary)
         model = self._model(0)
         loss, measure = make_losses(nnx.graphdef(model))
         carry = model.lstm.initial_carry(sizes.batch)

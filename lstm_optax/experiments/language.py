@@ -59,8 +59,8 @@ def make_state(
 
 
 def make_losses(
-    graphdef: nnx.GraphDef, *, ar: float = 0.0, tar: float = 0.0
-) -> tuple[Callable, Callable]:
+    graphdef: nnx.GraphDef[Any], *, ar: float = 0.0, tar: float = 0.0
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return the loss to train with and the sums to evaluate with, as pure functions of params.
 
     The first has the two terms on the activations in it, with these weights.

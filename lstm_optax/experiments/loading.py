@@ -22,14 +22,14 @@ class LoadedRun(NamedTuple):
     """What a run trained."""
 
     model: LanguageModel  # with the parameters in it, and without dropout until `model.train()`
-    params: nnx.State  # the parameters, averaged where the optimizer kept an average
+    params: nnx.State[Any, Any]  # the parameters, averaged where the optimizer kept an average
     vocabulary: Vocabulary
     config: TrainConfig
     step: int  # of the checkpoint
     damaged: list[int]  # the steps of checkpoints that were passed over
 
 
-def load_run(folder: str | PathLike, *, checkpoint: Which = "best") -> LoadedRun:
+def load_run(folder: str | PathLike[str], *, checkpoint: Which = "best") -> LoadedRun:
     """Load the model of a run from its folder.
 
     Where the optimizer kept an average of the parameters, the model has the average.

@@ -5,7 +5,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -44,7 +44,7 @@ OptimizerName = Annotated[
         "presets.torch.NAdam or optax.adam.",
     ),
 ]
-Length = tyro.conf.create_mutex_group(required=False, title="length of the run")
+Length: Any = tyro.conf.create_mutex_group(required=False, title="length of the run")
 Schedule = Literal["constant", "cosine", "linear"]
 Dtype = Literal["float32", "bfloat16"]
 

@@ -95,7 +95,7 @@ class Program:
 
     def __init__(self, task: TaskName, optimizer: str, sizes: Sizes):
         self.task: SequenceTask = TASKS[task](sizes.length)
-        self.optimizer = OPTIMIZERS[optimizer]
+        self.optimizer: TunedOptimizer = OPTIMIZERS[optimizer]
         self.sizes = sizes
         held_out = jax.device_put(self.task(0, batch=sizes.held_out, seed=HELD_OUT_SEED))
         graphdef, _ = nnx.split(_model(self.task, sizes.hidden, 0))

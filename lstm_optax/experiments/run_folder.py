@@ -24,14 +24,14 @@ class RunFolder:
     """
 
     def __init__(self, path: Path):
-        self.path = Path(path)
-        self.config = self.path / "config.json"
-        self.metrics = self.path / "metrics.jsonl"
-        self.picture = self.path / "loss.png"
-        self.gradients = self.path / "gradients.jsonl"
-        self.gradient_picture = self.path / "gradients.png"
-        self.sample = self.path / "sample.txt"
-        self.checkpoints = self.path / "checkpoints"
+        self.path: Path = Path(path)
+        self.config: Path = self.path / "config.json"
+        self.metrics: Path = self.path / "metrics.jsonl"
+        self.picture: Path = self.path / "loss.png"
+        self.gradients: Path = self.path / "gradients.jsonl"
+        self.gradient_picture: Path = self.path / "gradients.png"
+        self.sample: Path = self.path / "sample.txt"
+        self.checkpoints: Path = self.path / "checkpoints"
 
     @classmethod
     def new(cls) -> "RunFolder":

@@ -24,7 +24,7 @@ class Held:
     """An object that a file asks for: the name of its class or function, and its arguments."""
 
     name = ""
-    args: tuple
+    args: tuple[Any, ...]
     state: Any
     items: list[Any]  # what is put into it, as into a container
 
@@ -48,10 +48,15 @@ def held(name: str) -> type[Held]:
     return type(name, (Held,), {"name": name})
 
 
+def read_held(file: BinaryIO) -> Any:
+    """Return the next object of a pickle, with `Held` in place of other objects."""
+    return _HoldingUnpickler(file).load()
+
+
 _Unpickler: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
 
 
-class HoldingUnpickler(_Unpickler):
+class _HoldingUnpickler(_Unpickler):
     """Read a pickle into dictionaries, lists, numbers and `Held`; nothing is imported or called.
 
     It is the unpickler in Python, since the one in C reserves memory for any index into its memo.
@@ -61,7 +66,7 @@ class HoldingUnpickler(_Unpickler):
     def __init__(self, file: BinaryIO):
         super().__init__(file, encoding="latin1")
         self._classes: dict[str, type[Held]] = {}
-        self._tuples: dict[int, tuple[int, tuple]] = {}  # their depths
+        self._tuples: dict[int, tuple[int, tuple[Any, ...]]] = {}  # their depths
 
     def find_class(self, module: str, name: str) -> type[Held]:
         if self.proto < 3:  # Python 2's names
@@ -84,7 +89,7 @@ class HoldingUnpickler(_Unpickler):
             raise NotRead(f"tuples are nested more than {MAX_DEPTH} levels deep")
         self._tuples[id(made)] = depth, made
 
-    dispatch = _Unpickler.dispatch.copy()
+    dispatch: dict[int, Any] = _Unpickler.dispatch.copy()
     for _code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
 
         def _load(self, load=dispatch[_code[0]]):
@@ -98,7 +103,7 @@ def check_held(x: Any, where: str, accepts: Callable[[type[Held], Any], bool]) -
     """Raise NotRead for the first object in a tree that is not accepted.
 
     Args:
-      x: what `HoldingUnpickler` read.
+      x: what `read_held` returned.
       where: how to name it in the error.
       accepts: from the class of a `Held`, and the object or None for the class itself, to whether
         it may be read.

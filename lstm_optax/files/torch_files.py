@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lstm_optax.files.harmless import allow_list, is_harmless
-from lstm_optax.files.held import Held, HoldingUnpickler, NotRead, check_held
+from lstm_optax.files.held import Held, NotRead, check_held, read_held
 from lstm_optax.files.plain import Plain
 
 _SAFE_SINCE = (2, 6)  # before, `weights_only` could be made to run code: CVE-2025-32434
@@ -23,7 +23,7 @@ _OF_TORCH = re.compile(
 """What PyTorch's loader makes by itself, without what copies a tensor as it loads."""
 
 
-def read_torch(path: str | os.PathLike) -> Any:
+def read_torch(path: str | os.PathLike[str]) -> Any:
     """Read what `torch.save` wrote, such as state dicts: tensors become NumPy arrays.
 
     PyTorch's loader of weights reads it, and nothing in the file is run. Next to tensors, a file
@@ -75,13 +75,13 @@ def _archived(file: BinaryIO, most: int) -> list[Any]:
         if damaged := archive.testzip():
             raise ValueError(f"the sum of {damaged}")
         names = [member for member in archive.namelist() if member.endswith("data.pkl")]
-        return [HoldingUnpickler(io.BytesIO(archive.read(member))).load() for member in names]
+        return [read_held(io.BytesIO(archive.read(member))) for member in names]
 
 
 def _in_a_row(file: BinaryIO) -> list[Any]:
     """The objects of PyTorch before 1.6: a number, a version, the system, the content."""
     file.seek(0)
-    return [HoldingUnpickler(file).load() for _ in range(4)]
+    return [read_held(file) for _ in range(4)]
 
 
 class _Objects:

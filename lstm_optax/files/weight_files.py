@@ -14,7 +14,7 @@ from lstm_optax.files.plain import as_numpy
 _FORMATS = (".safetensors", ".npz")
 
 
-def save_weights(path: str | os.PathLike, weights: Mapping[str, Any]) -> None:
+def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
     """Write arrays by name to a file, which is replaced whole or not at all.
 
     Args:
@@ -46,7 +46,7 @@ def save_weights(path: str | os.PathLike, weights: Mapping[str, Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def load_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read arrays by name from a file of `save_weights`, PyTorch's safetensors or `numpy.savez`.
 
     Args:
@@ -71,7 +71,7 @@ def load_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _suffix(path: str | os.PathLike) -> str:
+def _suffix(path: str | os.PathLike[str]) -> str:
     suffix = Path(path).suffix
     if suffix not in _FORMATS:
         raise ValueError(f"{path} ends in {suffix!r}; expected one of {', '.join(_FORMATS)}")
@@ -85,7 +85,7 @@ def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"the sum of {damaged}")
@@ -101,7 +101,7 @@ def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     _safetensors().save_file(arrays, path, metadata={"format": "pt"})
 
 
-def _read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return {name: np.array(array) for name, array in _safetensors().load_file(path).items()}
 
 

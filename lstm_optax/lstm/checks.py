@@ -14,7 +14,7 @@ from lstm_optax.lstm.flow import GradientFlow
 COUNTS = {1: "one axis", 2: "two axes", 3: "three axes"}
 
 
-def check_axes(name: str, shape: tuple, axes: Sequence[str]) -> None:
+def check_axes(name: str, shape: tuple[Any, ...], axes: Sequence[str]) -> None:
     """Raise ValueError unless the shape has these axes."""
     if len(shape) != len(axes):
         raise ValueError(

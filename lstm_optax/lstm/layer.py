@@ -89,13 +89,14 @@ class LSTM(Conversions, nnx.Module):
         check_cotangent_clip(cotangent_clip)
         self.in_features = in_features
         self.hidden_features = hidden_features
-        self.directions = ("forward", "backward") if bidirectional else ("forward",)
-        self.dtype = dtype or param_dtype
+        both = ("forward", "backward")
+        self.directions: tuple[str, ...] = both if bidirectional else both[:1]
+        self.dtype: Any = dtype or param_dtype
         self.backend = backend
         self.gradient: Gradient = gradient
         self.cotangent_clip = cotangent_clip
         self.time_major = time_major
-        self.layers = nnx.List()
+        self.layers: nnx.List[Any] = nnx.List()
         for layer in range(num_layers):
             features = in_features if layer == 0 else hidden_features * len(self.directions)
             weights = {
@@ -109,13 +110,15 @@ class LSTM(Conversions, nnx.Module):
                 for direction in self.directions
             }
             self.layers.append(nnx.Dict(weights))
-        self.dropout = make_dropout("dropout", dropout, locked=locked_dropout, rngs=rngs)
+        self.dropout: nnx.Dropout = make_dropout(
+            "dropout", dropout, locked=locked_dropout, rngs=rngs
+        )
         if dropout and num_layers == 1:
             raise ValueError(
                 f"dropout is {dropout}, but it acts between layers and num_layers is 1: use two "
                 f"layers or more, or drop the outputs of this layer with nnx.Dropout"
             )
-        self.weight_dropout = make_dropout("weight_dropout", weight_dropout, rngs=rngs)
+        self.weight_dropout: nnx.Dropout = make_dropout("weight_dropout", weight_dropout, rngs=rngs)
 
     @classmethod
     def from_params(

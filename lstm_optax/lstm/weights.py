@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array
 
 from lstm_optax.checks import DECAY
 from lstm_optax.gates import GATES, gate_slice
@@ -34,9 +35,9 @@ class LSTMWeights(nnx.Module):
         kernel_hh = jnp.concatenate(blocks, axis=1)
         forget = gate_slice("forget", hidden_features)
         bias = jnp.zeros(4 * hidden_features, dtype).at[forget].set(forget_bias)
-        self.kernel_ih = nnx.Param(kernel_ih.astype(param_dtype))
-        self.kernel_hh = nnx.Param(kernel_hh.astype(param_dtype))
-        self.bias = nnx.Param(bias.astype(param_dtype))
+        self.kernel_ih: nnx.Param[Array] = nnx.Param(kernel_ih.astype(param_dtype))
+        self.kernel_hh: nnx.Param[Array] = nnx.Param(kernel_hh.astype(param_dtype))
+        self.bias: nnx.Param[Array] = nnx.Param(bias.astype(param_dtype))
 
     def params(self) -> LSTMParams:
         """Return the parameters as `lstm_sequence` takes them."""

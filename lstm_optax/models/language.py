@@ -82,8 +82,8 @@ class LanguageModel(nnx.Module):
                 f"a tied embedding needs embedding_features equal to hidden_features, "
                 f"but they are {embedding_features} and {hidden_features}"
             )
-        self.dtype = dtype or param_dtype
-        self.embedding = nnx.Embed(
+        self.dtype: Any = dtype or param_dtype
+        self.embedding: nnx.Embed = nnx.Embed(
             vocabulary,
             embedding_features,
             embedding_init=nnx.initializers.normal(embedding_features**-0.5 if tied else 1.0),
@@ -94,7 +94,7 @@ class LanguageModel(nnx.Module):
         between: dict[str, Any] = {}
         if num_layers > 1:
             between = dict(dropout=dropout, locked_dropout=locked_dropout)
-        self.lstm = LSTM(
+        self.lstm: LSTM = LSTM(
             embedding_features,
             hidden_features,
             num_layers=num_layers,
@@ -109,11 +109,15 @@ class LanguageModel(nnx.Module):
         )
         self.tied = tied
         if not tied:
-            self.output = nnx.Linear(
+            self.output: nnx.Linear = nnx.Linear(
                 hidden_features, vocabulary, dtype=self.dtype, param_dtype=param_dtype, rngs=rngs
             )
-        self.embedding_dropout = make_dropout("embedding_dropout", embedding_dropout, rngs=rngs)
-        self.dropout = make_dropout("dropout", dropout, locked=locked_dropout, rngs=rngs)
+        self.embedding_dropout: nnx.Dropout = make_dropout(
+            "embedding_dropout", embedding_dropout, rngs=rngs
+        )
+        self.dropout: nnx.Dropout = make_dropout(
+            "dropout", dropout, locked=locked_dropout, rngs=rngs
+        )
 
     def __call__(
         self,

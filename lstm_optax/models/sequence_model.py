@@ -49,9 +49,11 @@ class SequenceModel(nnx.Module):
         LENGTH.check(out_features=out_features, num_layers=num_layers)
         check_flags(every_step=every_step)
         options |= dict(dropout=dropout, locked_dropout=locked_dropout) if num_layers > 1 else {}
-        self.lstm = LSTM(in_features, hidden_features, num_layers=num_layers, **options, rngs=rngs)
+        self.lstm: LSTM = LSTM(
+            in_features, hidden_features, num_layers=num_layers, **options, rngs=rngs
+        )
         self.every_step = every_step
-        self.output = nnx.Linear(
+        self.output: nnx.Linear = nnx.Linear(
             hidden_features * len(self.lstm.directions),
             out_features,
             dtype=self.lstm.dtype,
@@ -59,7 +61,7 @@ class SequenceModel(nnx.Module):
             rngs=rngs,
         )
         self.time_axis = 0 if self.lstm.time_major else 1
-        self.dropout = make_dropout(
+        self.dropout: nnx.Dropout = make_dropout(
             "dropout", dropout, locked=locked_dropout, time_axis=self.time_axis, rngs=rngs
         )
 

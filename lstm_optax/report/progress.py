@@ -5,7 +5,14 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 
 class TrainScreen:
@@ -28,13 +35,16 @@ class TrainScreen:
         unit: str = "",
         item_unit: str = "items",
     ):
-        self.console, self.steps, self.items = console, steps, items
-        self.unit, self.item_unit = f" {unit}" if unit else "", item_unit
+        self.console: Console = console
+        self.steps: int = steps
+        self.items: int = items
+        self.unit: str = f" {unit}" if unit else ""
+        self.item_unit: str = item_unit
         self.last: tuple[int, float] | None = None  # step and time at the end of the last call
         self.done, self.busy = 0, 0.0  # steps and their time: no compilation, no evaluation
         self.recorded: tuple[int, float] | None = None  # step and time of the last record
-        self.wide = console.width >= 72
-        self.bar = Progress(
+        self.wide: bool = console.width >= 72
+        self.bar: Progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
             *([BarColumn()] if self.wide else []),
@@ -44,7 +54,7 @@ class TrainScreen:
             console=console,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("compiling", total=steps)
+        self.task: TaskID = self.bar.add_task("compiling", total=steps)
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +71,8 @@ class TrainScreen:
         """Show that `step` is done, with its loss."""
         now = time.perf_counter()
         if self.last:
-            self.done, self.busy = self.done + step - self.last[0], self.busy + now - self.last[1]
+            self.done: int = self.done + step - self.last[0]
+            self.busy: float = self.busy + now - self.last[1]
         self.last = (step, now)
         shown = f"loss {_short(loss)}{self.unit}" + (f"  {self._rate()}" if self.wide else "")
         self.bar.update(self.task, completed=step, description=shown)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lstm_optax.response.specimens import accepted_specimen
+from lstm_optax.response.specimens import Specimen, accepted_specimen
 
 CHUNK = 100  # steps in one call: every run is made of these, so that there is one compilation
 
@@ -29,10 +29,11 @@ class Probe:
     """
 
     def __init__(self, tx: optax.GradientTransformation, unit: float):
-        self.tx, self.unit = tx, unit
-        self.specimen = accepted_specimen(tx)
+        self.tx: Any = tx
+        self.unit: float = unit
+        self.specimen: Specimen = accepted_specimen(tx)
         self._chunk = jax.jit(self._scan)
-        self.start = self.start_at(0.0)
+        self.start: Any = self.start_at(0.0)
 
     def start_at(self, parameter: float) -> optax.OptState:
         """The state before the first step."""

@@ -35,8 +35,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep: int = 2):
-        self.folder = Path(folder).absolute()
-        self.keep = check_whole("keep", keep, 1)
+        self.folder: Path = Path(folder).absolute()
+        self.keep: int = check_whole("keep", keep, 1)
 
     def save(self, step: int, state: Any, *, spare: int | None = None) -> None:
         """Write `state` as the checkpoint of `step`, then drop the oldest beyond `keep`.

@@ -32,10 +32,11 @@ class NonFiniteError(ArithmeticError):
         sizes = jax.tree_util.tree_leaves_with_path(metrics.largest)
         path, size = max(sizes, key=lambda leaf: (np.isnan(leaf[1]), leaf[1]), default=((), 0.0))
         self.step = step
-        self.loss = float(metrics.loss)
-        self.grad_norm = float(metrics.grad_norm)
-        self.leaf = jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
-        self.largest = float(size)
+        self.loss: float = float(metrics.loss)
+        self.grad_norm: float = float(metrics.grad_norm)
+        leaf = jax.tree_util.keystr(path, simple=True, separator=".")
+        self.leaf: str = leaf.removesuffix(".value")
+        self.largest: float = float(size)
         fault = "was refused, and the guard gives up" if metrics.gave_up else "is not finite"
         hint = "; a token or target out of range has this loss" if np.isnan(self.loss) else ""
         super().__init__(

@@ -24,7 +24,11 @@ class SavedParams(NamedTuple):
 
 
 def read_params(
-    folder: str | PathLike, like: Any = None, *, prefer: int | None = None, average: bool = True
+    folder: str | PathLike[str],
+    like: Any = None,
+    *,
+    prefer: int | None = None,
+    average: bool = True,
 ) -> SavedParams:
     """Read the parameters of the newest whole checkpoint, whatever optimizer it was saved with.
 

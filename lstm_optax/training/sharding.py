@@ -35,7 +35,7 @@ class BatchSharding:
             raise ValueError("devices is empty; expected at least one, or None for all there are")
         self.batch_axes = batch_axes
         self.carry_axes = carry_axes
-        self.mesh = Mesh(np.array(devices), ("rows",), axis_types=(AxisType.Auto,))
+        self.mesh: Mesh = Mesh(np.array(devices), ("rows",), axis_types=(AxisType.Auto,))
 
     def state(self, state: TrainState) -> TrainState:
         """Return the state as the devices have it; the old one may share its memory.
