@@ -72,7 +72,8 @@ def test_sgd_is_what_goes_through():
     sgd = of("sgd")
     np.testing.assert_allclose(sgd.constant, np.ones(20_000), rtol=1e-6)
     np.testing.assert_allclose(sgd.impulse, np.eye(1, 100)[0], rtol=1e-6)
-    assert (sgd.name, sgd.learning_rate, sgd.pull, sgd.state_bytes) == ("sgd", 1e-3, 0, 0)
+    assert (sgd.name, sgd.learning_rate, sgd.pull) == ("sgd", 1e-3, 0)
+    assert sgd.state_bytes < 1e-5  # the rate alone, whatever the size of the parameters
     assert sgd.notes == ()
 
 
