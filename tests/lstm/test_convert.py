@@ -103,7 +103,7 @@ def test_the_layer_is_an_ordinary_one():
     """With its options; trained as any other module, in one bias."""
     weights = torch_named(2, True)
     lstm = LSTM.from_torch(weights, dropout=0.5, time_major=False, dtype=jnp.bfloat16)
-    same = LSTM(F, H, num_layers=2, bidirectional=True, dropout=0.5, rngs=nnx.Rngs(0))
+    same = LSTM(F, H, num_layers=2, bidirectional=True, dropout=0.5, rngs=nnx.Rngs(params=0))
     assert jax.tree.map(jnp.shape, nnx.state(lstm)) == jax.tree.map(jnp.shape, nnx.state(same))
     x = jnp.asarray(np.swapaxes(inputs(), 0, 1))
     grads = nnx.grad(lambda m: jnp.sum(m(x, deterministic=True)[0]).astype(jnp.float32))(lstm)
