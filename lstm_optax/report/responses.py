@@ -189,7 +189,7 @@ _SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
     (
         "update; state",
         (
-            ("bytes per parameter", lambda r: f"{r.state_bytes:.3g}"),
+            ("bytes per parameter", lambda r: f"{round(r.state_bytes, 3):.3g}"),
             *(_dtypes(place) for place in range(4)),
         ),
     ),
