@@ -212,7 +212,7 @@ class RunFolder:
 
 def _older_validation(facts: dict[str, Any]) -> int | None:
     """Return how much of the text validated, in a run that does not say so."""
-    tenth = round(facts["text"].get("characters", 0) * 0.1)
+    tenth = round(facts.get("text", {}).get("characters", 0) * 0.1)
     return tenth if tenth > MOST_VALIDATION else None
 
 

@@ -105,18 +105,28 @@ class Checkpoints:
           CheckpointError: there is none, none is whole, or it holds another tree, other shapes or
             other dtypes than `like`; the message names the first leaves that differ.
         """
+        step, saved, damaged = self.newest_whole(prefer)
+        target, _ = self._paths(step)
+        _check_like(target, saved, leaves_of(like), cast)
+        return step, read_tree(target, like), damaged
+
+    def newest_whole(self, prefer: int | None = None) -> tuple[int, dict[str, str], list[int]]:
+        """Return the step of the newest whole checkpoint, its leaves, and the newer damaged steps.
+
+        The leaves are described by dtype and shape, by the name that each is stored under.
+
+        Raises:
+          CheckpointError: there is none, or none is whole.
+        """
         steps = self.steps()
         if not steps:
             raise CheckpointError(f"there is no checkpoint in {self.folder}")
         damaged = []
         for step in sorted(steps, key=lambda s: (s == prefer, s), reverse=True):
-            target, _ = self._paths(step)
-            saved = read_leaves(target) if self.is_whole(step) else None
-            if saved is None:
-                damaged.append(step)
-                continue
-            _check_like(target, saved, leaves_of(like), cast)
-            return step, read_tree(target, like), damaged
+            saved = read_leaves(self._paths(step)[0]) if self.is_whole(step) else None
+            if saved is not None:
+                return step, saved, damaged
+            damaged.append(step)
         raise CheckpointError(
             f"every checkpoint in {self.folder} is damaged (steps {', '.join(map(str, steps))})"
         )

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from optax.contrib import ScheduleFreeState
 
 from lstm_optax.training.checkpoint import CheckpointError, Checkpoints
+from lstm_optax.training.stored import plain_path
 from lstm_optax.transforms import AverageState, eval_params
 
 
@@ -50,15 +51,10 @@ def read_params(
         dtype.
     """
     checkpoints = Checkpoints(Path(folder))
-    steps = checkpoints.steps()
-    damaged = []
-    for step in sorted(steps, key=lambda s: (s == prefer, s), reverse=True):
-        if checkpoints.is_whole(step):
-            params = _read(checkpoints.folder / str(step), average)
-            return SavedParams(step, params if like is None else _as(like, params, step), damaged)
-        damaged.append(step)
-    why = f"every one is damaged (steps {damaged})" if damaged else "there is none"
-    raise CheckpointError(f"no checkpoint in {checkpoints.folder} can be read: {why}")
+    step, _, damaged = checkpoints.newest_whole(prefer)
+    with plain_path(checkpoints.folder / str(step)) as path:
+        params = _read(path, average)
+    return SavedParams(step, params if like is None else _as(like, params, step), damaged)
 
 
 def _read(path: Path, average: bool) -> Any:

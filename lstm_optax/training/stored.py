@@ -39,7 +39,7 @@ def write_tree(path: Path, tree: Any) -> None:
     Raises:
       OSError: the arrays cannot be read back.
     """
-    with _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+    with plain_path(path) as plain, ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(plain, jax.tree.map(_as_array, tree))
     if read_leaves(path) != leaves_of(tree):
         raise OSError(errno.EIO, "the arrays of the checkpoint cannot be read back", str(path))
@@ -47,7 +47,7 @@ def write_tree(path: Path, tree: Any) -> None:
 
 def read_leaves(path: Path) -> dict[str, str] | None:
     """Return dtype and shape of each stored leaf by its name; None if one cannot be opened."""
-    with _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+    with plain_path(path) as plain, ocp.StandardCheckpointer() as checkpointer:
         stored = checkpointer.metadata(plain).item_metadata
     if stored is None:
         return None
@@ -61,13 +61,13 @@ def leaves_of(tree: Any) -> dict[str, str]:
 
 def read_tree(path: Path, like: Any) -> Any:
     """Return a stored tree, each leaf in the type, dtype and place of that of `like`."""
-    with _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+    with plain_path(path) as plain, ocp.StandardCheckpointer() as checkpointer:
         stored = checkpointer.restore(plain, jax.tree.map(_target, like))
     return jax.tree.map(_as_it_was, stored, like)
 
 
 @contextmanager
-def _plain(path: Path) -> Iterator[Path]:
+def plain_path(path: Path) -> Iterator[Path]:
     """Yield the path, or the same place through a link whose name has plain characters alone.
 
     Orbax reads some names as patterns ("[1]") or addresses ("gs:"), and loses arrays or fails.

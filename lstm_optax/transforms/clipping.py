@@ -87,8 +87,8 @@ def clip_by_norm_quantile(
     Args:
       quantile: in [0, 1]; where the norms neither rise nor fall, about so large a share of the
         steps is not clipped.
-      window: how many norms to remember, at least 1; a Python integer, since the shape of the
-        state depends on it.
+      window: how many norms to remember, ≥ 1; a Python integer, since the shape of the state
+        depends on it.
       nonfinite: as in `clip_by_global_norm`.
 
     Raises:

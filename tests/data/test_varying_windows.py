@@ -86,10 +86,10 @@ def test_what_cannot_be_cut_is_named():
 @pytest.mark.parametrize(
     "position, fault",
     [
-        (-1, "at least 0"),
-        (float("inf"), "an integer"),
-        (float("nan"), "an integer"),
-        (2.0, "an integer"),
+        (-1, "a whole number of at least 0"),
+        (float("inf"), "a whole number of at least 0"),
+        (float("nan"), "a whole number of at least 0"),
+        (2.0, "a whole number of at least 0"),
         (2**31, "at most 2147483647"),
         (10**30, "at most 2147483647"),
     ],

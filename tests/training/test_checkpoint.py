@@ -185,6 +185,12 @@ def test_folders_of_any_name_are_whole(tmp_path, name):
     chex.assert_trees_all_equal(checkpoints.restore(state_of(0))[1], state_of(2))
 
 
+@pytest.mark.parametrize("name", ["a[1]", "gs:", "bad\udcff"], ids=ascii)
+def test_parameters_are_read_from_any_folder(tmp_path, name):
+    lo.Checkpoints(tmp_path / name).save(1, state_of(1))
+    chex.assert_trees_all_equal(lo.read_params(tmp_path / name).params, state_of(1).params)
+
+
 def test_folders_through_links_and_relative_ones_are_whole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "real").mkdir()
