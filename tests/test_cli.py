@@ -180,6 +180,7 @@ def test_a_diagnosis_is_written_drawn_and_named(work, no_picture, capsys):
     assert main(["train", "--resume", "--run", "run"]) == 0  # as the run has it
 
 
+@pytest.mark.slow
 def test_the_gradients_of_a_run_that_diverges_are_drawn(work, capsys):
     rate = ["--optimizer", "sgd", "--clip", "0", "--learning-rate", "3e38", "--warmup", "19"]
     assert train("--diagnose", "--run", "run", *rate, "--dropout", "0", "--eval-every", "1") == 2
@@ -619,6 +620,7 @@ def test_overwrite_replaces_the_run_and_nothing_else(run, capsys):
     assert (run / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_picture")
 def test_an_early_end_is_said(work, capsys):
     still = "--optimizer sgd --learning-rate 1e-30 --patience 1".split()
@@ -657,6 +659,7 @@ def outside(code: str, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_picture")
 def test_a_killed_run_goes_on_as_if_it_were_unbroken(work, finished, capsys):
     """Killed while it saves step 10: the record is written, the checkpoint has no manifest."""

@@ -140,6 +140,7 @@ def test_no_library_error_speaks_of_flags():
 SIZES = "--hidden 8 --embedding 4 --batch 2 --window 8 --steps 4 --eval-every 2".split()
 
 
+@pytest.mark.slow
 def test_a_piped_text_is_resumed_with_the_text_again(work, capsys, monkeypatch):
     monkeypatch.setattr(report, "draw_losses", lambda *_, **__: None)
 

@@ -50,6 +50,7 @@ def test_every_order_equals_the_dictionary_oracle(train, validation, vocabulary_
         assert loss == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_real_text_equals_the_dictionary_oracle():
     text = topics_text()[:3000]
     vocabulary = Vocabulary.of(text)

@@ -18,6 +18,7 @@ def worst(record):
     return max(record["errors"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["fused", "cudnn"])
 def test_float32_is_near_the_reference(backend, monkeypatch):
     if backend == "cudnn":
@@ -27,6 +28,7 @@ def test_float32_is_near_the_reference(backend, monkeypatch):
     assert as_row(record).startswith("| 6, 3, 2, 4 | 1, both ways | ragged | float32 |")
 
 
+@pytest.mark.slow
 def test_finds_gates_in_the_wrong_order(monkeypatch):
     packed = cudnn._packed
     cudnn_stand_in.install(monkeypatch)

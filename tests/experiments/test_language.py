@@ -143,6 +143,7 @@ def test_every_optimizer_follows_the_schedule(name):
     assert all(jnp.all(leaf < 0) for leaf in jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 def test_a_model_is_as_configured():
     model = language.make_model(config(layers=2, dtype="bfloat16"), vocabulary=11)
     assert model.embedding.embedding.shape == (11, 4)
@@ -219,6 +220,7 @@ def test_a_bound_on_the_gates_is_that_of_the_layers():
     assert model.lstm.cotangent_clip == CotangentClip(gates=10.0)
 
 
+@pytest.mark.slow
 def test_the_terms_on_activations_are_in_the_loss_to_train_with(corpus, key):
     model = language.make_model(config(dropout=0.5), len(corpus.vocabulary))
     graphdef, params = nnx.split(model)
@@ -237,6 +239,7 @@ def test_the_terms_on_activations_are_in_the_loss_to_train_with(corpus, key):
         )
 
 
+@pytest.mark.slow
 def test_varying_windows_read_what_one_long_window_reads(tmp_path, key):
     """The carry is frozen behind the end of a window, and its padding costs nothing."""
     path = tmp_path / "text.txt"

@@ -69,6 +69,7 @@ def test_too_many_epochs_are_refused(config):
         resolve_epochs(replace(endless, epochs=1.0, warmup=60), corpus_of(endless))
 
 
+@pytest.mark.slow
 def test_a_run_of_epochs_goes_on_as_one_of_steps(config, tmp_path):
     folder, epochs = tmp_path / "run", replace(config, steps=400, epochs=0.1)
     counts = []

@@ -45,6 +45,7 @@ def tune(program, config=SIZES):
     return long_memory._run_cell(program, "chrono", config, lambda line: None)
 
 
+@pytest.mark.slow
 def test_the_rate_whose_seeds_are_all_solved_first_is_taken(play):
     steps = {1e-3: 50, 3e-3: 30, 1e-2: 20, 3e-2: 40}
     program, calls = play(lambda rate, seed: steps[rate] + 10 * (seed == 1001))

@@ -251,6 +251,7 @@ def test_a_finished_run_has_nothing_to_go_on_with(config, unbroken, copy):
     assert_same(copy, unbroken)
 
 
+@pytest.mark.slow
 def test_a_constant_schedule_can_be_given_more_steps(config, unbroken, tmp_path):
     run = RunFolder(tmp_path / "run")
     train_language_model(replace(config, steps=10), run.path)
@@ -367,6 +368,7 @@ def test_a_diagnosis_tells_of_every_gate_and_step(diagnosed, config):
     assert rows[0]["h"] != rows[-1]["h"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_diagnosis_goes_on_as_if_it_were_unbroken(config, diagnosed, tmp_path):
     run, settings = RunFolder(tmp_path / "run"), replace(config, diagnose=True)
     train_language_model(settings, run.path, observer=Watch(16).observer())
@@ -417,6 +419,7 @@ def test_divergence_leaves_the_last_checkpoint_that_is_good(config, tmp_path):
     assert len(sample_text(run.path, SampleConfig(prompt="c", length=9))) == 10
 
 
+@pytest.mark.slow
 def test_divergence_in_the_last_step_is_told_too(config, tmp_path):
     with pytest.raises(Diverged) as error:
         train_language_model(diverging(config, warmup=0, steps=1), tmp_path / "run")
@@ -440,6 +443,7 @@ def test_the_guard_gives_up_with_advice(config, tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))
 
 
+@pytest.mark.slow
 def test_a_schedule_waits_while_steps_are_refused(config, tmp_path, monkeypatch):
     """And the records tell the rate that was used."""
 

@@ -76,6 +76,7 @@ def test_only_shapes_are_read(name):
     traced(params)
 
 
+@pytest.mark.slow
 @every_layout
 def test_map_reads_and_writes_blocks_in_one_layout(name):
     """What is put is what is taken, kernels as [inputs, hidden]; the identity changes nothing."""

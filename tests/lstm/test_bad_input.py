@@ -103,6 +103,7 @@ def test_lengths_that_are_all_zero_give_the_carry(backend):
     chex.assert_trees_all_close(last, jax.tree.map(jnp.float32, carry), rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [np.int8, np.int32, bool])
 def test_integers_count_as_numbers(kind, backend):
     params, _, carry = draw()

@@ -102,6 +102,7 @@ def test_streams_split_and_merge():
     np.testing.assert_allclose(model(x)[0], first, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_nnx_optimizer_trains_with_stream():
     model, x = make("sequence model", dropout=0.2), inputs("sequence model")
     optimizer = nnx.Optimizer(model, lo.nadam(0.01), wrt=nnx.Param)
@@ -130,6 +131,7 @@ def test_from_params_keeps_stream():
     chex.assert_trees_all_equal(lo.LSTM.from_torch(lstm.to_torch()).params(), lstm.params())
 
 
+@pytest.mark.slow
 def test_fit_trains_parameters_without_stream():
     """`fit` and `make_step` take the parameters alone; the rest stays outside."""
     model = make("layer", dropout=0.5)

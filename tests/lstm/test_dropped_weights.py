@@ -57,6 +57,7 @@ def test_dropped_weights_are_zero_and_the_others_scaled(calls):
         assert (one & other).mean() == pytest.approx(0.64, abs=0.04)
 
 
+@pytest.mark.slow
 def test_the_expected_kernel_is_the_kernel(calls):
     lstm = make(weight_dropout=0.5)
     for seed in range(50):

@@ -163,6 +163,7 @@ def check_step(optimizer, **options):
     assert np.isfinite(expected[-1]) and expected[-1] > 0
 
 
+@pytest.mark.slow
 def test_train_step_exports():
     check_step(optax.chain(lo.clip_by_global_norm(1.0), lo.nadam(1e-2)))
 

@@ -85,6 +85,7 @@ def test_orthogonal_of_every_layout(name, key):
     assert len(set(blocks)) == len(blocks)
 
 
+@pytest.mark.slow
 def test_on_a_layer_of_this_library_compiled(key):
     lstm = lo.LSTM(
         3, H, num_layers=2, bidirectional=True, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0)

@@ -128,6 +128,7 @@ def test_greedy_generation_follows_the_argmax(key):
         tokens.append(int(token))
 
 
+@pytest.mark.slow
 def test_generation_at_temperature_one_follows_the_model(key):
     """The first character drawn has the model's own distribution."""
     model = make()
@@ -179,6 +180,7 @@ def read_by_the_lstm(monkeypatch, model, tokens, **options):
     return seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True])
 def test_embedding_dropout_drops_whole_tokens(monkeypatch, tied):
     model = LanguageModel(
@@ -201,6 +203,7 @@ def test_embedding_dropout_drops_whole_tokens(monkeypatch, tied):
         np.testing.assert_allclose(model.logits(dropped), dropped @ table.T, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_locked_dropout_of_the_embedding_and_the_outputs():
     model = make(dropout=0.5, locked_dropout=True, hidden_features=64, embedding_features=64)
     raw, dropped, _ = model.hidden(np.zeros((6, 3), int), rngs=nnx.Rngs(dropout=1))

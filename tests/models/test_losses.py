@@ -43,6 +43,7 @@ def test_the_terms_on_activations_equal_their_loops(counts, x64):
     np.testing.assert_allclose(temporal_activation_regularizer(h, counts), tar, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_does_not_count_has_no_gradient():
     h = jnp.asarray(outputs(), jnp.float32).at[3, 1].set(jnp.inf)
     for term in (activation_regularizer, temporal_activation_regularizer):
@@ -101,6 +102,7 @@ def squares_by_hand(answers, targets, weights) -> tuple[float, float]:
     return total, count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", WEIGHTS, ids=["none", "mask", "weights", "integers"])
 @pytest.mark.parametrize("last", [False, True], ids=["every step", "last step"])
 def test_weighted_squares_equal_loop(weights, last, x64):

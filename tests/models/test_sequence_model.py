@@ -64,6 +64,7 @@ def test_dropout_passes_to_the_layer():
         lo.SequenceModel(2, 0, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every_step", [False, True])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_dropout_acts_before_output_layer(every_step, layers):
@@ -97,6 +98,7 @@ def test_locked_dropout_holds_over_steps(time_major):
     assert mask.shape == (B, 32) and not (mask == mask[:1]).all()
 
 
+@pytest.mark.slow
 def test_a_probe_and_resets_pass_to_the_layer():
     model, resets = make(num_layers=2), np.arange(T)[:, None] == np.full(B, 3)
     flows = lo.probe(
@@ -106,6 +108,7 @@ def test_a_probe_and_resets_pass_to_the_layer():
         assert np.all(flow.h[3:] > 0) and not np.any(flow.h[:3])  # nothing crosses a reset
 
 
+@pytest.mark.slow
 def test_it_learns_an_exclusive_or():
     """No linear answer gets below ln 2."""
     task = lo.delayed_xor(2)

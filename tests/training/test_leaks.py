@@ -50,6 +50,7 @@ def train_and_watch() -> dict[str, weakref.ref]:
     return {name: weakref.ref(value) for name, value in held.items()}
 
 
+@pytest.mark.slow
 def test_a_dropped_run_is_freed():
     watched = train_and_watch()
     gc.collect()

@@ -133,6 +133,7 @@ def test_what_cannot_be_split_is_named(place, message):
         place(SHARDING)
 
 
+@pytest.mark.slow
 def test_the_devices_meet_once_a_step_and_not_in_the_loops_over_time():
     """The compiled dispatch: gradients are summed in the loop over steps alone."""
     model = lo.LSTM(3, 4, rngs=nnx.Rngs(0))

@@ -31,6 +31,7 @@ def test_a_step_is_forward_loss_backward_update():
     assert not any(jax.tree.leaves(metrics.largest))
 
 
+@pytest.mark.slow
 def test_no_gradient_crosses_a_truncation():
     """The loss of one window has no derivative by the parameters of the window before."""
     step, state = toy.start()

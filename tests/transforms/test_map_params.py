@@ -43,6 +43,7 @@ def copies(state) -> int:
     return sum(n * len(lo.find_states(state, kind)) for kind, n in LIKE_PARAMETERS.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_RULE)
 def test_identity_leaves_every_state_alone(name):
     tx, state = EVERY_RULE[name].build(), state_of(name)

@@ -145,6 +145,7 @@ def test_derivatives_of_clips_at_every_scale(name, scale, x64):
     check(lambda bound: CLIPS[name](bound * (scale or 1)), {"bound": 0.4}, 0 * params, gradients)
 
 
+@pytest.mark.slow
 def test_refused_step_leaves_derivatives_finite(x64):
     params, gradients = problem(5)
     gradients = gradients.at[2, 0].set(jnp.nan).at[3, 1].set(jnp.inf)
@@ -152,6 +153,7 @@ def test_refused_step_leaves_derivatives_finite(x64):
     check(lambda **numbers: lo.guard(lo.nadam(**numbers)), numbers, params, gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [0.0, 1e-25])
 def test_unseen_entries_in_single_precision(eps):
     """1/ε² is beyond float32, and so is the slope of the root at 0."""
@@ -162,6 +164,7 @@ def test_unseen_entries_in_single_precision(eps):
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("still", [0, 1])
 def test_muon_of_a_block_without_gradient(still, x64):
     gradients = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 2))).at[: 3 * still].set(0)

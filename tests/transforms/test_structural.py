@@ -50,6 +50,7 @@ def test_injected_rules_may_be_traced(name):
     chex.assert_trees_all_equal_shapes_and_dtypes(again, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, make", MAKERS)
 def test_static_numbers_are_kept(name, make):
     params, gradients = params_of(), gradients_of(6)

@@ -68,6 +68,7 @@ def test_losses_that_are_not_finite_have_an_answer(losses, fires):
     assert bool(state.triggered) == fires and int(state.results) == len(losses)
 
 
+@pytest.mark.slow
 def test_a_state_of_vmap_has_an_average_for_each():
     """Three seeds, of which one is triggered, of a parameter as long as there are seeds."""
     tx = TRIGGERED
