@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 MOST = 3  # differences that a message names
+WIDEST = {"f": 8, "c": 16}  # bytes of the widest number that JAX has of a kind
 
 
 def check_whole(name: str, value: Any, low: int) -> int:
@@ -27,6 +28,12 @@ def check_whole(name: str, value: Any, low: int) -> int:
 def check_callable(name: str, value: Any, expected: str) -> None:
     """Raise ValueError unless `value` can be called."""
     if not callable(value):
+        raise ValueError(f"{name} is of type {type(value).__name__}; expected {expected}")
+
+
+def check_kind(name: str, value: Any, kind: type, expected: str) -> None:
+    """Raise ValueError unless `value` is an object of that kind."""
+    if not isinstance(value, kind):
         raise ValueError(f"{name} is of type {type(value).__name__}; expected {expected}")
 
 
@@ -54,11 +61,14 @@ def describe_leaf(leaf: Any) -> str:
 
 
 def is_array(leaf: Any) -> bool:
-    """Return whether a leaf is a number or an array of numbers, truth values or random keys."""
+    """Return whether a leaf is a number or array that JAX can have, or an array of random keys."""
     if isinstance(leaf, bool | int | float | complex):
-        return True
+        return np.asarray(leaf).dtype != object  # as that of an integer beyond 64 bits is
+    dtype: Any = getattr(leaf, "dtype", object)
     kinds = np.number, np.bool_, jax.dtypes.prng_key
-    return hasattr(leaf, "dtype") and any(jnp.issubdtype(leaf.dtype, kind) for kind in kinds)
+    if isinstance(dtype, np.dtype) and dtype.itemsize > WIDEST.get(dtype.kind, np.inf):
+        return False
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:

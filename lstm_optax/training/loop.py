@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from lstm_optax.training.batches import BatchReader
-from lstm_optax.training.checks import check_callable, check_whole
+from lstm_optax.training.checks import check_callable, check_kind, check_whole
 from lstm_optax.training.metrics import StepMetrics, means, zero_sums
 from lstm_optax.training.records import Judge, Record, learning_rate, replaced
 from lstm_optax.training.sharding import BatchSharding
@@ -116,6 +116,12 @@ def fit(
     patience = None if patience is None else check_whole("patience", patience, 1)
     check_callable("step", step, "what make_step returns")
     check_callable("batches", batches, "a function position → batch")
+    check_callable("on_progress", on_progress, "a function (step, loss), or leave it out")
+    check_callable("on_record", on_record, "a function (history, state), or leave it out")
+    check_callable("should_stop", should_stop, "a function without arguments, or leave it out")
+    check_kind("state", state, TrainState, "what init_state returns")
+    if sharding is not None:
+        check_kind("sharding", sharding, BatchSharding, "a BatchSharding, or None")
     judge = Judge(evaluate, metric, larger_is_better)
     if evaluate:  # errors are found now, and not at the first record
         check_callable("evaluate", evaluate, "a function params → loss, or None")

@@ -117,12 +117,15 @@ class Judge(NamedTuple):
     def _check_name(self, names: Any) -> None:
         if self.metric not in names:
             raise ValueError(
-                f"metric is {self.metric!r}, but the evaluation returns {', '.join(names)}; name "
-                "the one that decides, and with it larger_is_better"
+                f"metric is {self.metric!r}, but the evaluation returns "
+                f"{', '.join(map(str, names)) or 'none'}; "
+                "name the one that decides, and with it larger_is_better"
             )
 
 
 def _number(name: str, value: Any) -> float:
-    if np.shape(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
+    kinds = np.floating, np.integer  # also those of JAX, such as bfloat16
+    dtype = np.asarray(value).dtype
+    if np.shape(value) or not any(jax.numpy.issubdtype(dtype, kind) for kind in kinds):
         raise ValueError(f"evaluate returned {value!r} for {name!r}; expected a number")
     return float(value)

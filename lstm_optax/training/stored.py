@@ -23,7 +23,13 @@ def check_storable(tree: Any) -> None:
     """Raise ValueError unless it is a tree of arrays that Orbax can store."""
     if not jax.tree.leaves(tree) or jax.tree_util.all_leaves([tree]):
         raise ValueError("a checkpoint holds a tree of arrays, such as a dictionary with one in it")
-    for name, leaf in _flat(tree).items():
+    names = _flat(tree)
+    if len(names) < len(jax.tree.leaves(tree)):
+        raise ValueError(
+            "two leaves have one name, as those of {'a.b': …} and {'a': {'b': …}} do, and a "
+            "checkpoint would hold one of them: rename a key with a dot in it"
+        )
+    for name, leaf in names.items():
         if not is_array(leaf) or 0 in np.shape(leaf):
             raise ValueError(
                 f"{name} is {describe_leaf(leaf)}, which a checkpoint cannot hold; expected an "

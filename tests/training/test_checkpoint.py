@@ -316,6 +316,9 @@ def test_restore_casts_only_when_asked(saved):
         ({"a": object()}, "a is object"),
         ({"a": np.zeros((0, 2))}, r"a is float64\[0,2\]"),
         ({"a": np.array(["x"])}, "a is ndarray"),
+        ({"a": 10**30}, "a is int"),
+        ({"a": np.ones(2, np.longdouble)}, "a is ndarray"),
+        ({"a.b": np.ones(2), "a": {"b": np.zeros(2)}}, "two leaves have one name"),
     ],
 )
 def test_save_names_what_it_cannot_hold(saved, state, message):

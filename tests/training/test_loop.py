@@ -2,6 +2,7 @@
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -282,11 +283,29 @@ def test_batches_that_differ_are_named(name, size):
         )
 
 
-@pytest.mark.parametrize("name", ["step", "batches", "evaluate"])
-def test_fit_rejects_what_is_no_function(name):
-    given = dict(step=toy.STEP, batches=toy.batches, evaluate=EVALUATE) | {name: [toy.batches(0)]}
+@pytest.mark.parametrize(
+    "name",
+    "step batches evaluate on_progress on_record should_stop state sharding".split(),
+)
+def test_fit_rejects_arguments_of_another_kind(name):
+    given = dict(step=toy.STEP, state=toy.start()[1], batches=toy.batches, evaluate=EVALUATE)
     with pytest.raises(ValueError, match=f"{name} is of type list; expected "):
-        lo.fit(state=toy.start()[1], steps=4, **given)
+        lo.fit(steps=4, **given | {name: [toy.batches(0)]})
+
+
+def test_evaluations_in_bfloat16_are_recorded():
+    result = run(evaluate=lambda params: {"loss": jnp.bfloat16(2), "hits": np.int8(3)}, steps=4)
+    assert result.history[-1]["val_loss"] == 2.0 and result.history[-1]["val_hits"] == 3.0
+    with pytest.raises(ValueError, match="evaluate returned 1j for 'loss'; expected a number"):
+        run(evaluate=lambda params: 1j, steps=4)
+    with pytest.raises(ValueError, match="the evaluation returns 1, 2; name the one"):
+        run(evaluate=lambda params: {1: 1.0, 2: 2.0}, steps=4)
+
+
+@pytest.mark.parametrize("value", [10**30, np.ones(2, np.longdouble)])
+def test_batches_of_numbers_beyond_jax_are_named(value):
+    with pytest.raises(ValueError, match=r"batches\(0\) is a tree with (int|ndarray) in it"):
+        lo.fit(toy.STEP, toy.start()[1], lambda position: value, steps=4)
 
 
 def scores(values, **options):
