@@ -40,6 +40,33 @@ def test_arrays_come_back_by_name(path):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_similar_names_are_kept_apart(path):
+    weights = {"a": np.zeros(2), "a.npy": np.ones(2), "a.npy.npy": np.full(2, 2.0)}
+    lo.save_weights(path, weights)
+    assert {n: x[0] for n, x in lo.load_weights(path).items()} == {
+        n: x[0] for n, x in weights.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["", 1, None, "a\0b", "\udcff", "k" * 70_000, "__metadata__"])
+def test_names_that_are_not_read_back_are_refused(path, name):
+    with pytest.raises(ValueError, match="a name is .*, which files do not hold"):
+        lo.save_weights(path, {name: np.ones(1)})
+    assert not path.exists()
+
+
+def test_save_names_numbers_it_does_not_hold(path):
+    with pytest.raises(ValueError, match=f"'a' is of .*, which {path.suffix} files do not hold"):
+        lo.save_weights(path, {"a": np.ones(2, np.clongdouble)})
+    if path.suffix == ".safetensors":
+        with pytest.raises(ValueError, match="'a' is of complex128, which .safetensors files"):
+            lo.save_weights(path, {"a": np.ones(2, complex)})
+    with pytest.raises(ValueError, match="weights is a list; expected arrays by name"):
+        lo.save_weights(path, [np.ones(1)])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(FileNotFoundError):
+        lo.save_weights(path.parent / "missing" / path.name, ARRAYS)
+
+
 def test_bfloat16_is_kept_or_refused(path):
     weights = {"w": jnp.asarray([1.0, 3.140625], jnp.bfloat16)}
     if path.suffix == ".npz":
@@ -82,7 +109,7 @@ def test_npz_with_objects_is_refused(tmp_path):
     [
         ("a.pt", {}, "a.pt ends in '.pt'; expected one of .safetensors, .npz"),
         ("a", {}, "ends in ''"),
-        ("a.npz", {3: np.ones(1)}, "the name 3 is a int; expected a string"),
+        ("a.npz", {3: np.ones(1)}, "a name is 3, which files do not hold"),
         ("a.npz", {"x": np.array(["a"])}, "'x' is of <U1"),
         ("a.npz", {"x": object()}, "'x' is of object"),
     ],

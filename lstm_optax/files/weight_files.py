@@ -1,6 +1,7 @@
 """Weights by name in files that every framework reads: safetensors and NPZ."""
 
 import os
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from importlib import import_module
@@ -11,7 +12,13 @@ import numpy as np
 
 from lstm_optax.files.plain import as_numpy
 
-_FORMATS = (".safetensors", ".npz")
+MOST_NAME = 60_000  # bytes; those of ZIP have 16 bits for it
+_NUMBERS = {"bool", "float16", "float32", "float64", "complex64"}
+_NUMBERS |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_HELD = {  # names of dtypes, by format
+    ".safetensors": _NUMBERS | {"bfloat16", "float8_e4m3fn", "float8_e5m2"},
+    ".npz": _NUMBERS | {"complex128"},
+}
 
 
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
@@ -24,16 +31,21 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     Raises:
       ImportError: the extra `safetensors` is missing.
       OSError: the file cannot be written.
-      ValueError: another ending, a name that is no string, or an array that the format does not
-        hold: NPZ has no bfloat16.
+      ValueError: another ending, a name that is no string or too long, or an array that the format
+        does not hold: NPZ has no bfloat16.
     """
     suffix, arrays = _suffix(path), {}
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"weights is a {type(weights).__name__}; expected arrays by name")
     for name, value in weights.items():
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"the name {name!r} is a {type(name).__name__}; expected a string")
+        if not _is_name(name):
+            raise ValueError(
+                f"a name is {reprlib.repr(name)}, which files do not hold; expected a string of 1 "
+                f"to {MOST_NAME:,} bytes in UTF-8 without NUL, and not '__metadata__'"
+            )
         arrays[name] = np.asarray(as_numpy(value), order="C")
         dtype = arrays[name].dtype
-        if dtype.kind not in "biufc" and (suffix == ".npz" or dtype.kind != "V" or dtype.names):
+        if dtype.name not in _HELD[suffix]:
             raise ValueError(
                 f"{name!r} is of {dtype}, which {suffix} files do not hold; save the weights as "
                 "float32, or bfloat16 in a .safetensors file"
@@ -71,10 +83,19 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ) from error
 
 
+def _is_name(name: Any) -> bool:
+    """Return whether both formats give a name back."""
+    try:
+        size = len(name.encode())
+    except (AttributeError, UnicodeEncodeError):
+        return False
+    return 0 < size <= MOST_NAME and "\0" not in name and name != "__metadata__"
+
+
 def _suffix(path: str | os.PathLike[str]) -> str:
     suffix = Path(path).suffix
-    if suffix not in _FORMATS:
-        raise ValueError(f"{path} ends in {suffix!r}; expected one of {', '.join(_FORMATS)}")
+    if suffix not in _HELD:
+        raise ValueError(f"{path} ends in {suffix!r}; expected one of {', '.join(_HELD)}")
     return suffix
 
 
@@ -89,8 +110,10 @@ def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"the sum of {damaged}")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+        arrays = {}
+        for member in archive.namelist():  # `numpy.load` confuses "a" with "a.npy"
+            with archive.open(member) as file:
+                arrays[member.removesuffix(".npy")] = np.lib.format.read_array(file)
     for name, array in arrays.items():
         if array.dtype.kind not in "biufc":
             raise ValueError(f"{name!r} is of {array.dtype}")
@@ -98,7 +121,7 @@ def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    _safetensors().save_file(arrays, path, metadata={"format": "pt"})
+    path.write_bytes(_safetensors().save(dict(arrays), metadata={"format": "pt"}))
 
 
 def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
