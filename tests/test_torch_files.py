@@ -11,6 +11,7 @@ import random
 import types
 import warnings
 import zipfile
+import zoneinfo
 
 import numpy as np
 import pytest
@@ -99,6 +100,21 @@ def test_objects_of_torch_become_plain(torch, tmp_path):
     size, dtype, device, parameter = read_torch(save(torch, saved, tmp_path / "a.pt"))
     assert (size, type(size), dtype, device) == ((1, 2), tuple, "torch.bfloat16", "cpu")
     np.testing.assert_array_equal(parameter, [1, 1])
+
+
+@pytest.mark.parametrize("protocol, named", [(0, "0 or 1"), (1, "0 or 1"), (4, "4"), (5, "5")])
+@both_formats
+def test_protocol_is_named_that_torch_does_not_read(torch, tmp_path, protocol, named, zipped):
+    options = dict(pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    torch.save({"w": torch.ones(2)}, tmp_path / "file.pt", **options)
+    with pytest.raises(ValueError, match=f"a pickle of protocol {named}, .* reads 2 and 3: save"):
+        read_torch(tmp_path / "file.pt")
+
+
+def test_object_of_class_method_is_named_with_key(torch, tmp_path):
+    torch.save({"zone": zoneinfo.ZoneInfo("UTC")}, tmp_path / "file.pt")
+    with pytest.raises(ValueError, match=r"file.pt\['zone'\] is an object of builtins.getattr"):
+        read_torch(tmp_path / "file.pt")
 
 
 def test_generator_state_of_numpy_is_read(torch, tmp_path):

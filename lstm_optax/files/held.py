@@ -20,6 +20,9 @@ MAX_DEPTH = 100
 """How deep containers may be nested; state dicts are nested five levels deep or less."""
 
 
+PROTOCOLS = (2, 3)
+
+
 class Held:
     """An object that a file asks for: the name of its class or function, and its arguments."""
 
@@ -32,6 +35,9 @@ class Held:
         self = super().__new__(cls)
         self.args, self.state, self.items = args, None, []
         return self
+
+    def __call__(self, *args: Any) -> "Held":
+        return self  # what a class method would return, such as that of a time zone
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -50,7 +56,14 @@ def held(name: str) -> type[Held]:
 
 def read_held(file: BinaryIO) -> Any:
     """Return the next object of a pickle, with `Held` in place of other objects."""
-    return _HoldingUnpickler(file).load()
+    unpickler = _HoldingUnpickler(file)
+    content = unpickler.load()
+    if unpickler.proto not in PROTOCOLS:
+        raise NotRead(
+            f"it is a pickle of protocol {unpickler.proto or '0 or 1'}, and PyTorch's loader of "
+            "weights reads 2 and 3: save it with `torch.save`, without `pickle_protocol`"
+        )
+    return content
 
 
 _Unpickler: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
