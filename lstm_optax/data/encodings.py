@@ -73,13 +73,16 @@ def _guess(data: bytes) -> list[str]:
             return [name]
     found = from_bytes(_sample(data), cp_isolation=list(COMMON), preemptive_behaviour=False)
     scores = {}
+    narrow = len(re.findall(b"[A-Za-z]", data[:SAMPLE])) > 0.5 * len(data[:SAMPLE])
     for match in found:
+        if narrow and match.encoding.startswith("utf_16"):
+            continue  # any two letters of ASCII are an ideograph in UTF-16
         score = round(match.chaos, 1), -round(5 * match.coherence)  # finer ones say nothing
         for name in (match.encoding, *match.could_be_from_charset):
             if name in COMMON:
                 scores[name] = min(score, scores.get(name, score))
     ranked = sorted(scores, key=lambda name: (scores[name], COMMON.index(name)))
-    wide = [name for name in ("utf_16_le", "utf_16_be") if _is_ideographic(data, name)]
+    wide = [n for n in ("utf_16_le", "utf_16_be") if not narrow and _is_ideographic(data, n)]
     return ranked[:1] + [name for name in wide if name not in ranked] + ranked[1:]
 
 

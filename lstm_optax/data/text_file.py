@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from os import PathLike
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lstm_optax.data.encodings import count_utf8_faults, fitting_encodings
 from lstm_optax.data.text import TextError
 
 CHUNK = 2**20  # bytes read at once
+CONTROL = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")  # in no text of an extended ASCII
 
 
 def read_text(path: str | PathLike[str], *, encoding: str = "utf-8", limit: int = 2**30) -> str:
@@ -102,6 +104,11 @@ def _wrong_encoding(data: bytes, whole: bool, path: str | PathLike[str], fault: 
     if characters and not faults and b"\0" not in data:
         return TextError(f"{path} {fault}; it is UTF-8: pass `encoding='utf-8'`")
     fitting = fitting_encodings(data, whole=whole)
+    if not fitting and not CONTROL.search(data):
+        return TextError(
+            f"{path} {fault}, and its encoding is not recognised: pass the name that Python has "
+            "for it as `encoding`, or take a plain text file"
+        )
     if not fitting:
         return TextError(f"{path} {fault}, not text: name a plain text file")
     samples = ", ".join(f"{name} ({sample!r})" for name, sample in fitting.items())

@@ -26,10 +26,25 @@ SAMPLES = [
     ("big5", "今天天氣很好，我們一起去公園玩。台北是台灣的首都。"),
     ("utf-16", CHINESE),
     ("utf-16-le", CHINESE),  # no mark, no ASCII
+    ("utf-16-be", JAPANESE),
     ("utf-16-be", RUSSIAN),
     ("utf-16-le", "plain ASCII without a mark "),
     ("utf-32", JAPANESE),
 ]
+
+
+@pytest.mark.parametrize("data", [b"caf\xe9", b"r\xe9sum\xe9", b"x" * 9001 + b"\xe9" + b"y" * 998])
+def test_letters_of_ascii_are_no_ideographs(data):
+    found = list(fitting_encodings(data))
+    assert found and not any(name.startswith("utf_16") for name in found)
+
+
+@pytest.mark.parametrize("encoding", ["cp866", "iso8859_5"])
+def test_text_in_rare_encodings_is_not_called_binary(tmp_path, encoding):
+    (tmp_path / "file").write_bytes((RUSSIAN * 30).encode(encoding))
+    with pytest.raises(TextError, match="its encoding is not recognised: pass the name"):
+        read_text(tmp_path / "file")
+    assert read_text(tmp_path / "file", encoding=encoding) == RUSSIAN * 30
 
 
 @pytest.mark.parametrize("times", [1, 4000])  # below and above the detector's sample
