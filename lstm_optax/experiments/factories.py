@@ -75,7 +75,8 @@ def _unknown(name: str, names: list[str]) -> str:
     message = f"unknown optimizer {name!r}"
     if near:
         return f"{message}; the nearest is {inside[near[0]]!r}"
-    return f"{message}; there are {', '.join(inside.values())}" if inside else message
+    there = ", ".join(inside.values()) or "presets.SOURCE.NAME, optax.NAME and optax.contrib.NAME"
+    return f"{message}; there are {there}"
 
 
 def _public() -> dict[str, Any]:

@@ -55,6 +55,8 @@ def test_a_schedule_is_the_learning_rate():
         ("optax.rprop", "--optimizer: optax.rprop cannot be trained with here .TypeError: "),
         ("presets.torch.NAdm", "the nearest is 'presets.torch.NAdam'"),
         ("presets.torch.nope", "there are presets.torch."),
+        ("presets.nope.nope", "there are presets.SOURCE.NAME, optax.NAME and optax.contrib.NAME"),
+        ("NADAM", "the nearest is 'nadam'"),
         ("optax.trace", "is no optimizer: it takes no learning rate"),
         ("presets.tf1.MomentumOptimizer", "needs momentum in addition to its learning rate"),
         ("nope", "unknown optimizer 'nope'; there are sgd, "),
