@@ -190,6 +190,8 @@ class TrainConfig:
             raise OptionError(
                 f"--steps is {self.steps} and --epochs {self.epochs}: take one of them"
             )
+        if self.text is None and self.encoding != TrainConfig.encoding:
+            raise OptionError(f"--encoding {self.encoding} needs a --text FILE, which it decodes")
         if self.weight_decay is not None:
             check_number("weight_decay", self.weight_decay, "0 or more", lambda x: x >= 0)
             if self.optimizer in OPTIMIZER_NAMES and self.optimizer not in DECAYING_OPTIMIZERS:

@@ -52,6 +52,7 @@ BAD = [
     ("weight_dropout", -0.1, "--weight-dropout is -0.1, but must be from 0 to below 1"),
     ("ar", -1.0, "--ar is -1.0, but must be 0 or more"),
     ("tar", math.inf, "--tar is inf, but must be 0 or more and finite"),
+    ("encoding", "cp1252", "--encoding cp1252 needs a --text FILE"),
     ("locked_dropout", True, "--locked-dropout needs a --dropout above 0"),
     ("tied", True, "--tied needs --embedding equal to --hidden, but they are 64 and 256"),
     ("devices", -1, "--devices is -1, but must be at least 0"),
