@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 TRACED = object()
+_MOST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Range:
                 )
             if not self._holds(value):
                 raise ValueError(f"{name} is {shown(value)}, but must be {self}")
+            if not self.whole and (remedy := _too_large(value)):
+                raise ValueError(f"{name} is {shown(value)}, {remedy}")
 
     def _holds(self, value: Any) -> bool:
         if callable(value) and not _has_dtype(value):  # a Flax variable is callable
@@ -97,7 +100,7 @@ RATE = SIZE.or_schedule()
 
 def concrete(value: Any) -> Any:
     """Return the Python number that `value` is, TRACED for a tracer, None for anything else."""
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.ma.MaskedArray):
         return None
     if isinstance(value, int | float):
         return value
@@ -150,7 +153,19 @@ def shown(value: Any) -> str:
         return str(value)
     if _has_dtype(value):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
+    if isinstance(value, int) and value.bit_length() > 256:  # Python does not print the longest
+        return f"an integer of {value.bit_length()} bits"
     return reprlib.repr(value)
+
+
+def _too_large(value: Any) -> str:
+    """Return what is wrong with a finite number that JAX cannot compute with, else ""."""
+    number = concrete(value)
+    if isinstance(number, int) and abs(number) >= 2**31:
+        return "which int32 does not hold: give it as a float"
+    if isinstance(number, float) and _MOST < abs(number) < math.inf:
+        return "which float32 does not hold"
+    return ""
 
 
 def _has_dtype(value: Any) -> bool:

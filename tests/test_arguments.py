@@ -242,6 +242,65 @@ def test_wrong_masks_are_refused_by_name(argument):
         argument.build(value).init(params)
 
 
+@names([a for a in ALL if a.name in ("mask", "weight_decay_mask")])
+def test_masks_of_other_trees_are_refused(argument):
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    for value in ({}, {"a": True}, [True, False], {"a": None, "b": True}):
+        for mask, name in ((value, ""), (lambda params, tree=value: tree, "the result of ")):
+            with pytest.raises(ValueError, match=f"^{name}{argument.name} is no prefix"):
+                argument.build(mask).init(params)
+
+
+def test_numbers_beyond_jax_are_refused():
+    for build in (lo.clip_by_global_norm, lo.sgd, lambda v: lo.adam(0.1, eps=v)):
+        for value in (2**31, 10**10, np.int64(2**32), 10**5000, 1e39, np.float64(1e300)):
+            with pytest.raises(ValueError, match="^(max_norm|learning_rate|eps) is "):
+                build(value)
+
+
+def test_masked_numbers_of_numpy_are_refused():
+    for value in (np.ma.masked, np.ma.array(0.1, mask=True), np.ma.array(0.1)):
+        with pytest.raises(ValueError, match="^learning_rate is "):
+            lo.sgd(value)
+
+
+NO_RATES = [None, "a", NAN, -0.1, True, 1j, np.array([0.1]), [0.1], np.ones(2)]
+
+
+@pytest.mark.parametrize("value", NO_RATES, ids=str)
+def test_schedules_that_return_no_number_are_refused(value):
+    rules = {
+        lo.sgd: {},
+        presets.torch.ASGD: {},
+        lo.momentum: {},
+        lo.ema: {},
+        presets.keras.Adam: {"weight_decay": 0.1},
+        lambda schedule: lo.corrected_momentum(0.9, schedule): {},
+    }
+    params = {"a": jnp.ones(2)}
+    for make, options in rules.items():
+        tx = make(lambda count: value, **options)
+        with pytest.raises(ValueError, match="^the result of the schedule <lambda> is "):
+            tx.update(params, tx.init(params), params)
+
+
+def test_traced_schedules_are_refused_by_shape_and_dtype():
+    for schedule in (lambda count: jnp.ones(2) * count, lambda count: count > 0):
+        with pytest.raises(ValueError, match="^the result of the schedule <lambda> is an array"):
+            jax.eval_shape(lo.sgd(schedule).init, jnp.ones(2))
+
+
+def test_wrong_extra_arguments_are_refused_by_name():
+    params = {"a": jnp.ones(2)}
+    for tx, name, wrong in (
+        (lo.scale_by_rate_factor(), "rate_factor", (None, "a", -1.0, NAN, True, 1j, np.ones(2))),
+        (lo.guard(lo.sgd(0.1)), "value", ("a", True, 1j, np.ones(2))),
+    ):
+        for value in wrong:
+            with pytest.raises(ValueError, match=f"^{name} is "):
+                tx.update(params, tx.init(params), params, **{name: value})
+
+
 @names([a for a in ALL if a.name == "nonfinite"])
 def test_wrong_choices_are_refused_by_name(argument):
     for value in (None, True, "abc", 1, ["pass"], np.array(["pass", "zero"])):

@@ -83,7 +83,7 @@ def decay_at_rate(
     """
     RATE.check(learning_rate=learning_rate)
     SIZE.check(weight_decay=weight_decay)
-    rate = as_schedule(learning_rate)
+    rate = as_schedule(learning_rate, SIZE)
 
     def init(params):
         del params

@@ -261,7 +261,7 @@ def ASGD(
     RATE.check(lr=lr)
     SIZE.check(lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay)
     check_flags(maximize=maximize)
-    schedule = as_schedule(lr)
+    schedule = as_schedule(lr, SIZE)
 
     def rate(count):
         r = schedule(jnp.maximum(count - 1, 0))

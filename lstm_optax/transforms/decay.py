@@ -25,18 +25,24 @@ def decayed_weights(
       mask_name: the caller's name of `mask`.
 
     Raises:
-      ValueError: λ is out of range, or the mask has a leaf that is no bool.
+      ValueError: λ is out of range, or the mask has a leaf that is no bool; at `init`: the mask is
+        no prefix of the parameters.
     """
     SIZE.check(weight_decay=weight_decay)
 
     def checked(params: Any) -> Any:
-        tree = mask(params)
-        _check_mask(f"the result of {mask_name}", tree)
+        tree = mask(params) if callable(mask) else mask
+        name = f"the result of {mask_name}" if callable(mask) else mask_name
+        _check_mask(name, tree)
+        try:
+            jax.tree.map(lambda decays, part: None, tree, params)
+        except ValueError as error:
+            raise ValueError(f"{name} is no prefix of the parameters: {error}") from error
         return tree
 
     if mask is not None and not callable(mask):
         _check_mask(mask_name, mask)
-    used = checked if callable(mask) else mask
+    used = None if mask is None else checked
     return keep_dtype(optax.add_decayed_weights(weight_decay, used))
 
 

@@ -42,7 +42,7 @@ def momentum(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 
 def heavy_ball(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Return `momentum` for any number β, for a source that takes more than [0, 1]."""
-    beta = as_schedule(decay)
+    beta = as_schedule(decay, SHARE)
 
     def init(params):
         return MomentumState(jnp.zeros([], jnp.int32), moments_like(params))
@@ -83,7 +83,7 @@ def ema(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     Reference: Kingma & Ba, 2015, arXiv:1412.6980.
     """
     DECAY.or_schedule().check(decay=decay)
-    beta = as_schedule(decay)
+    beta = as_schedule(decay, DECAY)
 
     def init(params):
         return EmaState(jnp.zeros([], jnp.int32), moments_like(params))

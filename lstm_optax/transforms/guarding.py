@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.checks import Range, check_transformations
+from lstm_optax.checks import Range, check_transformations, concrete, shown
 from lstm_optax.transforms.dtypes import real_only
 from lstm_optax.transforms.scalars import Scalar, increment
 
@@ -65,8 +65,10 @@ def guard(
         moved = new_updates if params is None else optax.apply_updates(params, new_updates)
         good = came_finite & _stays_finite(new_inner, state.inner)
         good &= _all_finite(moved) if params is None else _stays_finite(moved, params)
-        if extra_args.get("value") is not None:
-            good &= jnp.isfinite(extra_args["value"])
+        if (value := extra_args.get("value")) is not None:
+            if concrete(value) is None:
+                raise ValueError(f"value is {shown(value)}, but must be the loss, a number")
+            good &= jnp.isfinite(value)
         in_a_row = jnp.where(good, 0, increment(state.in_a_row))
         new_state = GuardState(
             refused=jnp.where(good, state.refused, increment(state.refused)),

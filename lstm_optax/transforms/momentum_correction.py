@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.checks import RATE, SHARE
+from lstm_optax.checks import RATE, SHARE, SIZE
 from lstm_optax.transforms.dtypes import accumulate, cast_like, moments_like, real_only
 from lstm_optax.transforms.scalars import (
     Scalar,
@@ -47,7 +47,7 @@ def corrected_momentum(
     """
     SHARE.check(decay=decay)
     RATE.check(learning_rate=learning_rate)
-    rate_at = as_schedule(learning_rate)
+    rate_at = as_schedule(learning_rate, SIZE)
 
     def init(params):
         return CorrectedMomentumState(jnp.zeros([], jnp.int32), scalar(0), moments_like(params))

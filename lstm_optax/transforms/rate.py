@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.checks import RATE
+from lstm_optax.checks import RATE, SIZE
 from lstm_optax.transforms.dtypes import keep_dtype, real_only
-from lstm_optax.transforms.scalars import scalar
+from lstm_optax.transforms.scalars import as_schedule, scalar
 
 
 class ScaleByLearningRateState(NamedTuple):
@@ -36,10 +36,12 @@ def scale_by_learning_rate(
       ValueError: η is a number that is negative or not finite.
     """
     RATE.check(learning_rate=learning_rate)
-    link = keep_dtype(optax.scale_by_learning_rate(learning_rate))
+    rate_at = as_schedule(learning_rate, SIZE)
+    moves = callable(learning_rate)
+    link = keep_dtype(optax.scale_by_learning_rate(rate_at if moves else learning_rate))
 
     def rate(inner):
-        value = learning_rate(inner.count) if callable(learning_rate) else learning_rate
+        value = rate_at(inner.count) if moves else learning_rate
         return jnp.array(value, float)  # a copy, since training donates the state
 
     def init(params):
@@ -68,6 +70,7 @@ def scale_by_rate_factor() -> optax.GradientTransformationExtraArgs:
     """
 
     def update(updates, state, params=None, *, rate_factor=1.0, **extra_args):
+        SIZE.check(rate_factor=rate_factor)
         factor = scalar(rate_factor)
         scaled = jax.tree.map(lambda u: u * factor.astype(jnp.result_type(u)), updates)
         return scaled, state

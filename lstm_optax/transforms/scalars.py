@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_optax.checks import Range
 from lstm_optax.transforms.derivatives import one_minus_power
 
 Scalar = float | jax.Array
@@ -37,6 +38,19 @@ def increment(count: jax.Array) -> jax.Array:
     return jnp.asarray(optax.safe_increment(count))
 
 
-def as_schedule(value: optax.ScalarOrSchedule) -> Callable[[jax.Array], Any]:
-    """Return `value` as a function of the count, whether it is a number or a schedule."""
-    return value if callable(value) else lambda count: value
+def as_schedule(value: optax.ScalarOrSchedule, numbers: Range) -> Callable[[Any], Any]:
+    """Return `value` as a function of the count, whether it is a number or a schedule.
+
+    Raises:
+      ValueError: at a count, a schedule returns something else than one of `numbers`.
+    """
+    if not callable(value):
+        return lambda count: value
+
+    def checked(count: Any) -> Any:
+        result = value(count)
+        name = getattr(value, "__name__", type(value).__name__)
+        numbers.check(**{f"the result of the schedule {name}": result})
+        return result
+
+    return checked
