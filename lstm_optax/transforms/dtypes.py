@@ -18,9 +18,11 @@ SPLIT = (
     "for complex parameters wrap the whole optimizer in optax.contrib.split_real_and_imaginary, "
     "which updates real and imaginary parts apart, as PyTorch does"
 )
+_REAL = ("float16", "bfloat16", "float32", "float64")  # JAX promotes no smaller floats
 _REMEDIES = {
-    "parameter": "convert it, or leave it out with optax.masked or optax.partition",
-    "gradient": "convert it",
+    "parameter": "convert it to float16 or wider, or leave it out with optax.masked or "
+    "optax.partition",
+    "gradient": "convert it to float16 or wider",
 }
 
 
@@ -28,21 +30,21 @@ def check_real(tree: Any, what: Literal["parameter", "gradient"], complex_remedy
     """Raise ValueError unless all leaves are real floats.
 
     The rules square real numbers, so a complex leaf would follow another rule than its name says,
-    and an integer leaf would not move.
+    and an integer leaf would not move. Floats of 8 bits or less have no sum with others in JAX.
     """
-    if all(jnp.issubdtype(_dtype(leaf), jnp.floating) for leaf in jax.tree.leaves(tree)):
+    if all(_kind(leaf) in _REAL for leaf in jax.tree.leaves(tree)):
         return
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        dtype, where = _dtype(leaf), f"the {what} {jax.tree_util.keystr(path)}".rstrip()
-        if jnp.issubdtype(dtype, jnp.complexfloating):
+        kind, where = _kind(leaf), f"the {what} {jax.tree_util.keystr(path)}".rstrip()
+        if kind.startswith("complex"):
             remedy = (
                 complex_remedy
                 if what == "parameter"
                 else f"take its real part, or {complex_remedy}"
             )
-            raise ValueError(f"{where} is {dtype}; expected real floats: {remedy}")
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise ValueError(f"{where} is {dtype}; expected real floats: {_REMEDIES[what]}")
+            raise ValueError(f"{where} is {kind}; expected real floats: {remedy}")
+        if kind not in _REAL:
+            raise ValueError(f"{where} is {kind}; expected real floats: {_REMEDIES[what]}")
 
 
 def real_only(factory: Callable[Args, Transformation]) -> Callable[Args, Transformation]:
@@ -63,6 +65,12 @@ def real_only(factory: Callable[Args, Transformation]) -> Callable[Args, Transfo
         return tx._replace(init=init, update=update)
 
     return make
+
+
+def _kind(leaf: Any) -> str:
+    """The dtype of an array or a number, else the type."""
+    is_number = hasattr(leaf, "dtype") or isinstance(leaf, int | float | complex)
+    return str(_dtype(leaf)) if is_number else type(leaf).__name__
 
 
 def _dtype(leaf: Any) -> Any:

@@ -68,6 +68,18 @@ def test_integers_are_refused(dtype):
     check_refuses(lo.sgd(0.1), dtype)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2, jnp.float4_e2m1fn])
+def test_floats_below_16_bits_are_refused(dtype):
+    for tx in (lo.sgd(0.1), lo.adam(0.1), lo.gate_muon(0.1), lo.guard(lo.sgd(0.1))):
+        check_refuses(tx, dtype)
+
+
+def test_leaves_without_numbers_are_refused():
+    for leaf in ("float32", len, np.ones(2, object), np.ones(2, np.longdouble)):
+        with pytest.raises(ValueError, match=r"^the parameter \['a'\] is .*; expected real floats"):
+            lo.adam(0.1).init({"a": leaf})
+
+
 def test_message_names_the_remedy():
     with pytest.raises(
         ValueError, match="wrap the whole optimizer in optax.contrib.split_real_and"
