@@ -3,17 +3,23 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from lstm_optax.lstm.checks import check_axes, known
 
+LARGEST = 2**31 - 1
+
 
 def signed_ids(name: str, ids: Any) -> Int[Array, "..."]:
-    """Return ids as signed integers that −1 and any size fit in; ValueError where not integers."""
-    ids = jnp.asarray(ids)
+    """Return ids as int32; ValueError where they are no integers."""
+    ids = jnp.asarray(ids if hasattr(ids, "dtype") else np.asarray(ids))
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"{name} is {ids.dtype}; expected integers")
-    return ids.astype(jnp.promote_types(ids.dtype, jnp.int32))
+    limits = jnp.iinfo(ids.dtype)
+    if limits.max > LARGEST:  # what does not fit stays out of range
+        ids = jnp.clip(ids, max(limits.min, -LARGEST), LARGEST)
+    return ids.astype(jnp.int32)
 
 
 def check_range(name: str, ids: Any, size: int, *, least: int | None = 0) -> None:
@@ -36,7 +42,7 @@ def read_ids(name: str, ids: Any, size: int, axes: tuple[str, ...]) -> Int[Array
     Raises:
       ValueError: other axes than these, no integers, or an id that is known and out of range.
     """
-    check_axes(name, jnp.shape(ids), axes)
+    check_axes(name, np.shape(ids), axes)
     signed = signed_ids(name, ids)
     check_range(name, ids, size)  # and not `signed`, which is traced under `jit` in any case
     return jnp.where(signed < 0, size, signed)

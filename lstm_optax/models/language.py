@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from lstm_optax.checks import LENGTH, check_flags
+from lstm_optax.checks import BOUND, LENGTH, Range, check_flags
 from lstm_optax.lstm.checks import check_rows
 from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
@@ -205,8 +205,11 @@ class LanguageModel(nnx.Module):
           temperature: logits are divided by it; 0 takes the likeliest token each time.
 
         Raises:
-          ValueError: the prompt is empty, or has a token out of range.
+          ValueError: the prompt is empty, or has a token out of range; a length or a temperature
+            below 0.
         """
+        Range(whole=True, static=True).check(length=length)
+        BOUND.check(temperature=temperature)
         prompt = read_ids("prompt", prompt, self.embedding.num_embeddings, ("time",))
         if prompt.shape[0] == 0:
             raise ValueError("the prompt is empty; give at least one token")

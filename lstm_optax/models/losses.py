@@ -29,6 +29,7 @@ def token_losses(
       ValueError: shapes that do not fit, targets that are no integers, or a known target or weight
         out of range. The loss of a traced target out of range is NaN, and so is its gradient.
     """
+    logits = _wide("logits", logits)
     vocabulary, axes = logits.shape[-1], logits.shape[:-1]
     _check_shape("targets", targets, axes, f"ids for logits of shape {logits.shape}")
     given, targets = targets, signed_ids("targets", targets)
@@ -64,13 +65,13 @@ def sequence_losses(
     Raises:
       ValueError: targets or weights of another shape, or a known class or weight out of range.
     """
+    outputs = _wide("outputs", outputs)
     axes = outputs.shape[:-1]
-    if jnp.issubdtype(jnp.asarray(targets).dtype, jnp.integer):
+    if jnp.issubdtype(_dtype(targets), jnp.integer):
         _check_shape("targets", targets, axes, f"classes for outputs of shape {outputs.shape}")
         return token_losses(outputs, targets, weights)
+    targets = _wide("targets", targets)
     _check_shape("targets", targets, outputs.shape, f"numbers for outputs of shape {outputs.shape}")
-    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
-    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
     if weights is None:
         return jnp.sum(jnp.square(outputs - targets)), jnp.asarray(outputs.size)
     weights = _checked_weights(weights, axes, outputs.shape)
@@ -142,15 +143,30 @@ def _mean_square(x, counted) -> Float[Array, ""]:
     return total / jnp.maximum(jnp.sum(counted) * x.shape[-1], 1)
 
 
-def _checked_weights(weights, *shapes: tuple[int, ...]) -> Shaped[Array, "..."]:
-    if jnp.shape(weights) not in shapes:
+def _checked_weights(given, *shapes: tuple[int, ...]) -> Shaped[Array, "..."]:
+    exact = any(jnp.issubdtype(_dtype(given), kind) for kind in (jnp.bool_, jnp.integer))
+    weights = jnp.asarray(given) if exact else _wide("weights", given)
+    if weights.shape not in shapes:
         raise ValueError(
-            f"weights have shape {jnp.shape(weights)}; expected {' or '.join(map(str, shapes))}"
+            f"weights have shape {weights.shape}; expected {' or '.join(map(str, shapes))}"
         )
-    values = known(weights)
+    values = known(given)
     if values is not None and not np.all((values >= 0) & (values < np.inf)):
         raise ValueError("weights hold a number that is negative or not finite; expected 0 or more")
-    return jnp.asarray(weights)
+    return weights
+
+
+def _wide(name: str, values) -> Float[Array, "..."]:
+    """Return floats in float32 or better, to be summed; ValueError for anything else."""
+    dtype = _dtype(values)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name} are {dtype}; expected floats, such as float32 or bfloat16")
+    values = jnp.asarray(values)
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
+def _dtype(values) -> np.dtype:
+    return values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype
 
 
 def _check_shape(name: str, value, expected: tuple[int, ...], meaning: str) -> None:

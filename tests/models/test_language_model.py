@@ -61,6 +61,25 @@ def test_tokens_out_of_range_are_named(kind):
     np.testing.assert_array_equal(model(TOKENS.astype(kind))[0], model(TOKENS)[0])
 
 
+def test_lists_of_huge_tokens_are_named():
+    with pytest.raises(ValueError, match=f"tokens has {2**40}; expected 0 to 4"):
+        make()([[1, 2], [3, 2**40]])
+
+
+def test_tokens_of_four_bits_are_read():
+    np.testing.assert_array_equal(make()(jnp.asarray(TOKENS, jnp.int4))[0], make()(TOKENS)[0])
+
+
+def test_wrong_arguments_of_generation_are_named(key):
+    model = make()
+    for length in (-1, 2.5, True, None, jnp.int32(2)):
+        with pytest.raises(ValueError, match="^length is "):
+            model.generate(key, TOKENS[:, 0], length)
+    for value in (-1.0, float("nan"), "a", None, True, np.ones(1), 1j):
+        with pytest.raises(ValueError, match="^temperature is "):
+            model.generate(key, TOKENS[:, 0], 2, temperature=value)
+
+
 @pytest.mark.parametrize("bad", [-1, 5])
 def test_training_names_ids_out_of_range(bad):
     """In a batch of `fit`, where the loss does not see the numbers."""

@@ -200,6 +200,48 @@ def test_half_precision_errors_sum_in_float32():
     assert total == count == 64 * 64 * 8 and total.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_tokens_sum_in_float32(dtype):
+    logits = jnp.zeros((64, 65, 3), dtype)
+    targets, weights = jnp.zeros((64, 65), int), jnp.full((64, 65), 20, dtype)
+    for given, expected in ((None, 64 * 65), (weights, 64 * 65 * 20)):
+        total, count = jax.jit(token_losses)(logits, targets, given)
+        assert total.dtype == jnp.float32 and count == expected
+        np.testing.assert_allclose(total, expected * np.log(3), rtol=1e-6)
+    _, count = sequence_losses(logits, jnp.zeros_like(logits), weights)
+    assert count.dtype == jnp.float32 and count == 64 * 65 * 3 * 20
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint32, jnp.uint64, jnp.int64])
+def test_huge_traced_targets_are_nan(dtype, x64):
+    targets = jnp.full((T, B), 2**32 - 1, dtype)
+    total, count = jax.jit(token_losses)(outputs().astype(np.float32), targets)
+    assert np.isnan(total) and count == T * B
+
+
+def test_unsigned_targets_beyond_int32_are_nan():
+    targets = np.full((T, B), 2**32 - 1, np.uint32)
+    total, _ = jax.jit(token_losses)(outputs().astype(np.float32), targets)
+    assert np.isnan(total)
+
+
+def test_wrong_dtypes_of_losses_are_named():
+    x, ids, ones = outputs().astype(np.float32), np.ones((T, B), int), np.ones((T, B))
+    for bad in (x.astype(complex), x.astype(int), np.full(x.shape, "a"), x.astype(object)):
+        with pytest.raises(ValueError, match="^logits are .*; expected floats"):
+            token_losses(bad, ids)
+        with pytest.raises(ValueError, match="^outputs are .*; expected floats"):
+            sequence_losses(bad, x)
+    for bad in (x.astype(complex), x > 0, np.full(x.shape, "a"), None):
+        with pytest.raises(ValueError, match="^targets are .*; expected floats"):
+            sequence_losses(x, bad)
+    for bad in (1j * ones, np.full((T, B), "a"), ones.astype(object)):
+        with pytest.raises(ValueError, match="^weights are .*; expected floats"):
+            token_losses(x, ids, bad)
+        with pytest.raises(ValueError, match="^weights are .*; expected floats"):
+            sequence_losses(x, x, bad)
+
+
 @pytest.mark.parametrize("losses", [token_losses, sequence_losses])
 def test_target_out_of_range_is_named(losses):
     targets = np.full((T, B), H)
