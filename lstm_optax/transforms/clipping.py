@@ -181,7 +181,8 @@ def _small_as_one(leaves: list, dtype: Any) -> list:
 
     def is_small(x: Any) -> bool:
         whole = jax.typeof(x).sharding.is_fully_replicated  # else each device has its part
-        return jnp.size(x) <= _SMALL and whole
+        size = jnp.size(x)  # symbolic under `jax.export`, perhaps
+        return isinstance(size, int) and size <= _SMALL and whole
 
     small = [jnp.ravel(jnp.asarray(x, dtype)) for x in leaves if is_small(x)]
     others = [x for x in leaves if not is_small(x)]

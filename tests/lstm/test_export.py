@@ -1,5 +1,6 @@
 """`jax.export` with symbolic batch and time, for CPU, CUDA and TPU: the same bits when called."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,3 +186,15 @@ def test_sequence_losses_export():
         return jax.value_and_grad(loss)(weights)
 
     same_bits(*exported(run, (None, "t, b, _", "b, _"), weights, draw(T, B, F), draw(B, 2)))
+
+
+@pytest.mark.parametrize("axes", ["t, b", "t, 3", "5, b"])
+def test_norms_of_symbolic_sizes(axes):
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    clip = lo.clip_by_global_norm(0.1)
+
+    def function(x):
+        return lo.global_norm(x), clip.update(x, clip.init(x))
+
+    for scale in (1, 1e-30, 1e30):
+        chex.assert_trees_all_equal(*exported(function, [axes], scale * x))
