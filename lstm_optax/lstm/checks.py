@@ -58,13 +58,17 @@ def check_rows(
         for part, value in state._asdict().items():
             expected = (batch, hidden)
             _check_shape(f"carry[{i}].{part}", value, expected, f"batch by hidden; {read}")
+            _check_real(f"carry[{i}].{part}", value)
     if seq_lengths is not None:
         _check_shape("seq_lengths", seq_lengths, (batch,), f"batch; {read}")
     if resets is not None:
         _check_shape("resets", resets, laid_out, f"laid out as {name}; {read}")
+        _check_real("resets", resets)
     if detach is not None and np.shape(detach) != (sizes["time"],):
         meaning = f"laid out as {name}, or {(sizes['time'],)} for all rows; {read}"
         _check_shape("detach", detach, laid_out, meaning)
+    if detach is not None:
+        _check_real("detach", detach)
 
 
 def check_probe(probe: Any, count: int) -> Sequence[GradientFlow | None]:
@@ -98,12 +102,14 @@ def check_sequence(params: Any, x: Any, carry: Any, seq_lengths: Any, resets: An
             f"{taken}: {_read('x', x, ('time', 'batch', 'features'))}"
         )
     if carry is not None:
-        _check_shape("carry.h", carry.h, (batch, hidden), "batch by hidden")
-        _check_shape("carry.c", carry.c, (batch, hidden), "batch by hidden")
+        for part, value in carry._asdict().items():
+            _check_shape(f"carry.{part}", value, (batch, hidden), "batch by hidden")
+            _check_real(f"carry.{part}", value)
     if seq_lengths is not None:
         _check_shape("seq_lengths", seq_lengths, (batch,), "batch")
     if resets is not None:
         _check_shape("resets", resets, (time, batch), "time by batch")
+        _check_real("resets", resets)
     return hidden
 
 
@@ -114,6 +120,8 @@ def check_flow(time: int, batch: int, detach: Any, probe: Any) -> None:
             f"detach has shape {jnp.shape(detach)}; expected {(time,)} or {(time, batch)}: time, "
             f"or time by batch"
         )
+    if detach is not None:
+        _check_real("detach", detach)
     if probe is None:
         return
     if not isinstance(probe, GradientFlow):
@@ -127,10 +135,18 @@ def check_dtypes(params: LSTMParams, x: Any, dtype: Any) -> None:
     """Raise ValueError unless parameters and products are of floats, and x of numbers."""
     dtypes = {name: value.dtype for name, value in params._asdict().items()} | {"dtype": dtype}
     for name, found in dtypes.items():
-        if not jnp.issubdtype(found, jnp.floating):
-            raise ValueError(f"{name} is {found}; expected floats, such as float32 or bfloat16")
-    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
-        raise ValueError(f"x is {x.dtype}; expected floats, or integers as numbers")
+        check_floats(name, found)
+    _check_real("x", x)
+
+
+def check_floats(name: str, dtype: Any) -> None:
+    """Raise ValueError unless a dtype is one of floats of 16 bits or more."""
+    try:
+        wide = jnp.promote_types(dtype, jnp.float32)  # JAX promotes no smaller floats
+    except (TypeError, ValueError):
+        wide = None
+    if wide is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name} is {dtype}; expected floats, such as float32 or bfloat16")
 
 
 def checked_lengths(time: int, seq_lengths: Any) -> jax.Array | None:
@@ -175,6 +191,12 @@ def _read(name: str, x: Any, axes: Sequence[str]) -> str:
 def _described(value: Any) -> str:
     parts = len(value) if isinstance(value, tuple | list) else None
     return type(value).__name__ + (f" of {parts}" if parts is not None else "")
+
+
+def _check_real(name: str, values: Any) -> None:
+    dtype = values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        raise ValueError(f"{name} is {dtype}; expected floats, integers or bools")
 
 
 def _check_shape(name: str, value: Any, expected: tuple, meaning: str) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lstm_optax.checks import ANY, LENGTH, check_flags
 from lstm_optax.lstm.bptt import check_cotangent_clip
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
-from lstm_optax.lstm.checks import check_features, check_probe, check_rows
+from lstm_optax.lstm.checks import check_features, check_floats, check_probe, check_rows
 from lstm_optax.lstm.convert.methods import Conversions
 from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.reference import Clip, Gradient, before_step
@@ -84,6 +84,9 @@ class LSTM(Conversions, nnx.Module):
         check_flags(
             bidirectional=bidirectional, locked_dropout=locked_dropout, time_major=time_major
         )
+        for name, kind in (("dtype", dtype), ("param_dtype", param_dtype)):
+            if kind is not None:
+                check_floats(name, kind)
         find_backend(backend)
         check_gradient(gradient)
         check_cotangent_clip(cotangent_clip)

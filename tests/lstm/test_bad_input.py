@@ -150,3 +150,28 @@ def test_float16_runs_with_its_state_in_float32_or_is_named(backend):
     assert outputs.dtype == jnp.float16 and last.c.dtype == jnp.float32
     exact = lstm_sequence(params, x, carry, backend=backend)
     chex.assert_trees_all_close((outputs.astype(jnp.float32), last), exact, rtol=0.02, atol=0.01)
+
+
+def test_resets_and_carries_without_numbers_are_named():
+    x, layer = np.ones((T, B, F), np.float32), LSTM(F, H, rngs=nnx.Rngs(0))
+    params, zero = layer.params()[0], np.zeros((B, H), np.float32)
+    for kind in (complex, object, "U1"):
+        resets, carry = np.zeros((T, B), kind), LSTMState(zero, np.zeros((B, H), kind))
+        for call in (layer, lambda x, **rows: lstm_sequence(params, x, **rows)):
+            with pytest.raises(ValueError, match="^resets is .*; expected floats, integers or bo"):
+                call(x, resets=resets)
+            with pytest.raises(ValueError, match="^detach is .*; expected floats, integers or bo"):
+                call(x, detach=resets)
+        with pytest.raises(ValueError, match="^resets is "):
+            layer.step(x[0], resets=resets[0])
+        with pytest.raises(ValueError, match=r"^carry\[0\].c is "):
+            layer.step(x[0], (carry,))
+    with pytest.raises(ValueError, match=r"^carry.c is complex64"):
+        lstm_sequence(params, x, LSTMState(zero, zero * np.complex64(1)))
+
+
+@pytest.mark.parametrize("name", ["dtype", "param_dtype"])
+def test_wrong_dtypes_of_layers_are_named(name):
+    for dtype in ("abc", int, jnp.int8, complex, jnp.float8_e4m3fn, jnp.float4_e2m1fn):
+        with pytest.raises(ValueError, match=f"^{name} is .*; expected floats, such as float32"):
+            LSTM(F, H, **{name: dtype}, rngs=nnx.Rngs(0))
