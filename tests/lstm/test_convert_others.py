@@ -14,8 +14,11 @@ from lstm_optax import (
     LSTMParams,
     find_gates,
     lstm_params_from_equinox,
+    lstm_params_from_flax,
     lstm_params_from_haiku,
     lstm_params_from_keras,
+    lstm_params_from_tensorflow,
+    lstm_params_from_torch,
     lstm_params_to_equinox,
     lstm_params_to_haiku,
     lstm_params_to_keras,
@@ -170,3 +173,35 @@ def test_what_does_not_fit_is_named(convert, given, message):
 def test_an_equinox_cell_that_cannot_hold_the_parameters_is_named(cell, message):
     with pytest.raises(ValueError, match=message):
         lstm_params_to_equinox(PARAMS[0], cell)
+
+
+@pytest.mark.parametrize("kind", [int, complex, object, bool])
+def test_arrays_without_floats_are_named(kind):
+    ih, hh, bias = (np.ones(shape, kind) for shape in CELL)
+    stacked = np.concatenate([ih, hh])
+    torch = {"weight_ih_l0": ih.T, "weight_hh_l0": hh.T, "bias_ih_l0": bias, "bias_hh_l0": bias}
+    flax = {"dense_i": {"kernel": ih}, "dense_h": {"kernel": hh, "bias": bias}}
+    for convert, weights in (
+        (lstm_params_from_keras, [ih, hh, bias]),
+        (lstm_params_from_haiku, {"w": stacked, "b": bias}),
+        (lstm_params_from_tensorflow, {"kernel": stacked, "bias": bias}),
+        (lstm_params_from_torch, torch),
+        (lstm_params_from_flax, flax),
+        (lstm_params_from_equinox, {"weight_ih": ih.T, "weight_hh": hh.T, "bias": bias}),
+    ):
+        with pytest.raises(ValueError, match=r"is (int|complex|object|bool)\w*; expected floats"):
+            convert(weights)
+
+
+def test_weights_without_arrays_are_named():
+    ih, hh, bias = (np.ones(shape, np.float32) for shape in CELL)
+    torch = {"weight_ih_l0": ih.T, "weight_hh_l0": hh.T, "bias_ih_l0": bias, "bias_hh_l0": bias}
+    for value in ("abc", None, [1.0]):
+        with pytest.raises(ValueError, match="^bias_hh_l0 is a .*; expected an array of floats"):
+            lstm_params_from_torch(torch | {"bias_hh_l0": value})
+    with pytest.raises(ValueError, match=r"^weights\[0\] is a list; expected an array of floats"):
+        lstm_params_from_keras([ih.tolist(), hh, bias])
+    with pytest.raises(ValueError, match="^weights is a list; expected a dictionary"):
+        lstm_params_from_torch(list(torch.items()))
+    with pytest.raises(ValueError, match="'1' is no name of a torch.nn.LSTM"):
+        lstm_params_from_torch(torch | {1: bias})

@@ -44,17 +44,27 @@ def size(found: Mapping[str, Any], name: str, axis: int) -> int:
     shape = np.shape(get(found, name))
     if len(shape) != 2:
         raise ValueError(f"{name} has shape {shape}; expected two axes")
+    check_floats(name, found[name])
     return shape[axis]
+
+
+def check_floats(name: str, value: Any) -> None:
+    """Raise ValueError unless this is an array of floats, of any library."""
+    if not hasattr(value, "dtype"):
+        raise ValueError(f"{name} is a {type(value).__name__}; expected an array of floats")
+    if "float" not in str(value.dtype):
+        raise ValueError(f"{name} is {value.dtype}; expected floats, such as float32 or bfloat16")
 
 
 def check_shapes(
     found: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], prefix: str = ""
 ) -> None:
-    """Raise ValueError unless all of these names are there, with these shapes."""
+    """Raise ValueError unless these names are there, as arrays of floats of these shapes."""
     for name, expected in shapes.items():
         shape = np.shape(get(found, name, prefix))
         if shape != expected:
             raise ValueError(f"{prefix}{name} has shape {shape}; expected {expected}")
+        check_floats(prefix + name, found[name])
 
 
 def check_names(found: Mapping[str, Any], names: Iterable[str], what: str) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from lstm_optax.files import as_numpy
 from lstm_optax.lstm.cell import LSTMParams
-from lstm_optax.lstm.convert.arrays import check_shapes, check_stack, get
+from lstm_optax.lstm.convert.arrays import check_floats, check_shapes, check_stack, get
 from lstm_optax.lstm.convert.torch_names import has_reverse, plain_names
 
 _TORCH_NAME = re.compile(r"(weight|bias)_(ih|hh)_l(0|[1-9]\d*)(_reverse)?")
@@ -38,11 +38,13 @@ def lstm_params_from_torch(
 
     Reference: `torch.nn.LSTM`, PyTorch 2.13.
     """
-    found = {
-        name[len(prefix) :]: jnp.asarray(as_numpy(value))
-        for name, value in weights.items()
-        if name.startswith(prefix)
-    }
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"weights is a {type(weights).__name__}; expected a dictionary of arrays")
+    theirs = {name: weights[name] for name in weights if str(name).startswith(prefix)}
+    for name, value in theirs.items():
+        if not str(name).endswith("_mask"):  # of `prune`, perhaps of bools
+            check_floats(str(name), value)
+    found = {str(name)[len(prefix) :]: jnp.asarray(as_numpy(w)) for name, w in theirs.items()}
     found = plain_names(found, prefix)
     layers, suffixes, has_bias = _torch_layout(found, prefix)
     hidden = _hidden(get(found, "weight_hh_l0", prefix), prefix)
