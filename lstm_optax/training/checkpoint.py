@@ -11,7 +11,8 @@ from typing import Any
 
 import jax
 
-from lstm_optax.training.checks import check_whole, differences
+from lstm_optax.checks import whole
+from lstm_optax.training.checks import differences
 from lstm_optax.training.stored import check_storable, leaves_of, read_leaves, read_tree, write_tree
 
 MANIFEST = re.compile(r"(0|[1-9][0-9]{0,17})\.sha256")  # as `save` names them, and no other digits
@@ -36,7 +37,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int = 2):
         self.folder: Path = Path(folder).absolute()
-        self.keep: int = check_whole("keep", keep, 1)
+        self.keep: int = whole("keep", keep, 1)
 
     def save(self, step: int, state: Any, *, spare: int | None = None) -> None:
         """Write `state` as the checkpoint of `step`, then drop the oldest beyond `keep`.
@@ -52,7 +53,7 @@ class Checkpoints:
           ValueError: a step that is no such number, or a leaf that is no array; nothing is written.
           OSError: the folder cannot be written or the disk is full; earlier checkpoints remain.
         """
-        step = check_whole("step", step, 0)
+        step = whole("step", step, 0)
         if step >= MOST_STEPS:
             raise ValueError(f"step is {step}, but must be below 10¹⁸")
         check_storable(state)
@@ -118,6 +119,7 @@ class Checkpoints:
         Raises:
           CheckpointError: there is none, or none is whole.
         """
+        prefer = None if prefer is None else whole("prefer", prefer, 0)
         steps = self.steps()
         if not steps:
             raise CheckpointError(f"there is no checkpoint in {self.folder}")

@@ -1,6 +1,5 @@
-"""Checks of the arguments of training: whole numbers, and trees that must agree."""
+"""Checks of the arguments of training: functions, types, and trees that must agree."""
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,19 +9,6 @@ import numpy as np
 
 MOST = 3  # differences that a message names
 WIDEST = {"f": 8, "c": 16}  # bytes of the widest number that JAX has of a kind
-
-
-def check_whole(name: str, value: Any, low: int) -> int:
-    """Return `value` as an int; ValueError unless it is a whole number, at least `low`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}, but must be a whole number")
-    if number < low:
-        raise ValueError(f"{name} is {value!r}, but must be at least {low}")
-    return number
 
 
 def check_callable(name: str, value: Any, expected: str) -> None:

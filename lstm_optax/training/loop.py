@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lstm_optax.checks import whole
 from lstm_optax.training.batches import BatchReader
-from lstm_optax.training.checks import check_callable, check_kind, check_whole
+from lstm_optax.training.checks import check_callable, check_kind
 from lstm_optax.training.metrics import StepMetrics, means, zero_sums
 from lstm_optax.training.records import Judge, Record, learning_rate, replaced
 from lstm_optax.training.sharding import BatchSharding
@@ -106,14 +107,15 @@ def fit(
     Raises:
       NonFiniteError: a step's loss or gradient was not finite, and no `guard` in the optimizer
         refused it; nothing after it was computed.
-      ValueError: a count that is no whole number or too small, a batch without arrays or one that
-        differs from the first, a metric that the evaluation does not return, a parameter of which
-        the optimizer keeps two averages, or rows that the devices do not divide.
+      ValueError: a count that is no whole number or too small, `patience` without `evaluate`, a
+        batch without arrays or one that differs from the first, a metric that the evaluation does
+        not return, a parameter of which the optimizer keeps two averages, or rows that the devices
+        do not divide.
     """
-    steps = check_whole("steps", steps, 0)
-    eval_every = check_whole("eval_every", eval_every, 1)
-    size = check_whole("steps_per_dispatch", steps_per_dispatch, 1)
-    patience = None if patience is None else check_whole("patience", patience, 1)
+    steps = whole("steps", steps, 0)
+    eval_every = whole("eval_every", eval_every, 1)
+    size = whole("steps_per_dispatch", steps_per_dispatch, 1)
+    patience = None if patience is None else whole("patience", patience, 1)
     check_callable("step", step, "what make_step returns")
     check_callable("batches", batches, "a function position → batch")
     check_callable("on_progress", on_progress, "a function (step, loss), or leave it out")
@@ -122,6 +124,8 @@ def fit(
     check_kind("state", state, TrainState, "what init_state returns")
     if sharding is not None:
         check_kind("sharding", sharding, BatchSharding, "a BatchSharding, or None")
+    if patience and evaluate is None:
+        raise ValueError(f"patience is {patience}, but evaluate is None: nothing can improve")
     judge = Judge(evaluate, metric, larger_is_better)
     if evaluate:  # errors are found now, and not at the first record
         check_callable("evaluate", evaluate, "a function params → loss, or None")

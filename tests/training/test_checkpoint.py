@@ -167,6 +167,12 @@ def test_manifests_are_what_sha256sum_reads(saved):
     assert check.returncode == 1
 
 
+@pytest.mark.parametrize("prefer", ["3", 2.5, -1, True])
+def test_prefer_is_a_step(tmp_path, prefer):
+    with pytest.raises(ValueError, match="prefer is .*, but must be a whole number"):
+        lo.Checkpoints(tmp_path).restore({}, prefer=prefer)
+
+
 def test_keep_below_one_is_named():
     with pytest.raises(ValueError, match="keep is 0"):
         lo.Checkpoints(Path("x"), keep=0)

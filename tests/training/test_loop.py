@@ -221,7 +221,7 @@ def test_two_averages_are_found_before_the_first_step():
 
 @pytest.mark.parametrize("name", ["eval_every", "steps_per_dispatch", "patience"])
 def test_counts_below_one_are_named(name):
-    with pytest.raises(ValueError, match=f"{name} is 0, but must be at least 1"):
+    with pytest.raises(ValueError, match=f"{name} is 0, but must be a whole number of at least 1"):
         run(**{name: 0})
 
 
@@ -232,9 +232,14 @@ def test_fit_rejects_counts_of_other_types(name, value):
         run(**{name: value})
 
 
+def test_patience_needs_evaluate():
+    with pytest.raises(ValueError, match="patience is 3, but evaluate is None"):
+        run(patience=3, evaluate=None)
+
+
 def test_fit_takes_integers_of_numpy():
     assert [r["step"] for r in run(steps=np.int64(4), eval_every=np.int32(2)).history] == [2, 4]
-    with pytest.raises(ValueError, match="steps is -1, but must be at least 0"):
+    with pytest.raises(ValueError, match="steps is -1, but must be a whole number of at least 0"):
         run(steps=-1)
 
 
