@@ -24,7 +24,7 @@ def best_record(
 
     Args:
       history: the records; one without the metric is passed over.
-      metric: its name in the evaluation; records have it as "val_" and the name.
+      metric: its name in the evaluation; records have it as `"val_" + metric`.
       larger_is_better: whether the best is the largest, and not the smallest.
     """
     name = f"val_{metric}"

@@ -46,6 +46,7 @@ TORCH = {
         t.SGD,
         {"momentum": 0.9, "weight_decay": 0.1} | LR,
         options={"nesterov": True, "maximize": True},
+        not_zero=("momentum",),
         **LINEAR,
     ),
     "torch.RMSprop": Row(
@@ -101,7 +102,9 @@ KERAS = {
         units={"epsilon": 2, "clipvalue": 1},
     ),
     "keras.Nadam": Row(k.Nadam, BETAS | {"weight_decay": 0.1}, **EPSILON),
-    "keras.Adam": Row(k.Adam, BETAS | {"loss_scale_factor": 8.0}, **EPSILON),
+    "keras.Adam": Row(
+        k.Adam, BETAS | {"loss_scale_factor": 8.0}, **EPSILON, not_zero=("loss_scale_factor",)
+    ),
     "keras.Adam, amsgrad": Row(
         k.Adam, BETAS | {"weight_decay": 0.1}, options={"amsgrad": True}, **EPSILON
     ),

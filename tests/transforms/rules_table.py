@@ -29,6 +29,7 @@ class Row:
     options: dict = field(default_factory=dict)
     scale: str = "none: not asked"  # how it answers to c times the gradient: `POWERS`, or why not
     units: dict[str, int] = field(default_factory=dict)  # the power of c that a number goes with
+    not_zero: tuple[str, ...] = ()  # numbers that the rule refuses at 0
 
     @property
     def power(self) -> int:

@@ -62,6 +62,7 @@ def numbers_of(draw, name: str, row: Row) -> dict[str, float]:
     if any(numbers[n] == 0 for n in EPSILONS & numbers.keys()):
         decay = draw(ranges["decay"])
         numbers = {n: decay if n in DECAYS else v for n, v in numbers.items()}
+    numbers = {n: max(v, 1e-12) if n in row.not_zero else v for n, v in numbers.items()}
     return {n: v ** row.units.get(n, 1) if n in EPSILONS else v for n, v in numbers.items()}
 
 
@@ -69,7 +70,7 @@ def usual_times(row: Row):
     """The usual value of each number of a rule, times up to 1, or 0."""
     factors = st.floats(0.25, 1.0) | st.just(0.0)
     values = {
-        n: factors.map(lambda f, v=v, n=n: v * (f if n != "loss_scale_factor" else 1))
+        n: factors.map(lambda f, v=v, n=n: v * (1 if n in row.not_zero else f))
         for n, v in row.numbers.items()
     }
     return st.fixed_dictionaries(values)
