@@ -31,7 +31,12 @@ def check_optimizer(name: str) -> str:
     """
     if name in OPTIMIZER_NAMES or name.partition(".")[0] in SOURCES and "." in name:
         return name
-    near = get_close_matches(name.lower(), OPTIMIZER_NAMES, n=1, cutoff=0.6)
+    source = name.rpartition(".")[0]
+    near = [
+        other
+        for other in get_close_matches(name.lower(), OPTIMIZER_NAMES, cutoff=0.6)
+        if get_close_matches(source, [other.rpartition(".")[0]], cutoff=0.6)
+    ]
     raise ValueError(
         f"unknown optimizer {name!r}; {f'the nearest is {near[0]!r}; ' if near else ''}there are "
         f"{', '.join(OPTIMIZER_NAMES)}, and presets.SOURCE.NAME, optax.NAME and optax.contrib.NAME"
