@@ -11,6 +11,7 @@ import optax
 import oracles
 import orbax.checkpoint as ocp
 import pytest
+from plain import plain_for
 
 from lstm_optax import (
     GATES,
@@ -187,7 +188,7 @@ def test_the_observer_is_told_in_order(watched):
     assert plan["optimizer"] == "nadam, learning rate 0.016 constant, warmup 7 steps, clip 1"
 
 
-@pytest.mark.parametrize("stops", [(0,), (8, 8, 15)], ids=str)
+@pytest.mark.parametrize("stops", plain_for([(0,), (8, 8, 15)], [(8, 8, 15)]), ids=str)
 def test_an_interrupted_run_goes_on_as_if_it_were_unbroken(
     config, unbroken, tmp_path, monkeypatch, stops
 ):
@@ -429,6 +430,7 @@ def test_divergence_in_the_last_step_is_told_too(config, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_guard_gives_up_with_advice(config, tmp_path):
     run = RunFolder(tmp_path / "run")
     with pytest.raises(Diverged) as error:
@@ -507,6 +509,7 @@ def test_awd_sgd_begins_to_average_and_goes_on_to_the_bit(config, tmp_path, monk
     assert_same(other, run)
 
 
+@pytest.mark.slow
 def test_a_sample_is_of_the_average(config, tmp_path, monkeypatch):
     config = replace(config, optimizer="optax.contrib.schedule_free_adamw", steps=5, warmup=0)
     records = train_language_model(config, tmp_path / "run").records

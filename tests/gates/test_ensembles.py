@@ -45,16 +45,9 @@ def test_every_member_is_found(name):
     assert lo.find_gates(jax.eval_shape(lambda: stack), **options) == found
 
 
-@pytest.mark.parametrize(
-    "name, keyed",
-    [
-        pytest.param(
-            name, keyed, marks=[] if (name, keyed) == ("Haiku", True) else pytest.mark.slow
-        )
-        for name in NAMES
-        for keyed in (False, True)
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("name", NAMES)
 def test_rule_by_gate_sees_one_member(name, keyed):
     """As if each were alone: norms, moments, and keys that part the gates of one array."""
     members, stack = ensemble(name)

@@ -34,9 +34,10 @@ def inputs(kind):
 @pytest.mark.parametrize(
     "kind, rate",
     [
-        *[(kind, "dropout") for kind in KINDS],
+        ("layer", "dropout"),
         ("layer", "weight_dropout"),
         ("language model", "embedding_dropout"),
+        *[pytest.param(kind, "dropout", marks=pytest.mark.slow) for kind in KINDS[1:]],
         *[pytest.param(kind, "weight_dropout", marks=pytest.mark.slow) for kind in KINDS[1:]],
     ],
 )

@@ -1,6 +1,7 @@
 """The fused backend: equal to the reference, each feature on and off; what it compiles to."""
 
 import re
+from itertools import product
 
 import chex
 import jax
@@ -10,6 +11,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import plain_for
 from test_sequence import draw, options_of, weights_of_outputs
 
 from lstm_optax import LSTM, CotangentClip, CotangentNormClip, lstm_sequence
@@ -54,16 +56,19 @@ def check_against_the_reference(shape_of, gradient, lengths, resets, reverse, de
     chex.assert_trees_all_close(fused, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("gradient", ["stored", "remat"])
-@pytest.mark.parametrize("clip", CLIPS)
-@pytest.mark.parametrize("reverse", [False, True])
-def test_all_features_at_once_equal_the_reference(gradient, clip, reverse, x64):
+COMBINATIONS = list(product(["stored", "remat"], CLIPS, [False, True]))
+PLAIN = [("stored", "norm", True), ("remat", "value", False)]
+
+
+@pytest.mark.parametrize("combination", plain_for(COMBINATIONS, PLAIN), ids=str)
+def test_all_features_at_once_equal_the_reference(combination, x64):
+    gradient, clip, reverse = combination
     check_against_the_reference((T, B, F, H), gradient, True, True, reverse, True, clip, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["stored", "remat", "autodiff"])
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(
     shape_of=st.tuples(*[st.integers(1, 5)] * 4),
     seed=st.integers(0, 99),

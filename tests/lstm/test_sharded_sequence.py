@@ -57,8 +57,12 @@ def check(function, arguments, expected, once=True):
 
 @pytest.mark.parametrize(
     "gradient, reverse, once",
-    [("stored", False, True), ("stored", True, True), ("remat", False, True)]
-    + [("autodiff", False, False)],  # JAX adds up the weights' gradients step by step
+    [
+        pytest.param("stored", False, True, marks=pytest.mark.slow),
+        ("stored", True, True),
+        pytest.param("remat", False, True, marks=pytest.mark.slow),
+        pytest.param("autodiff", False, False, marks=pytest.mark.slow),  # JAX adds step by step
+    ],
 )
 def test_under_jit(mesh, arguments, gradient, reverse, once):
     f = partial(loss, gradient=gradient, reverse=reverse)
@@ -68,7 +72,12 @@ def test_under_jit(mesh, arguments, gradient, reverse, once):
 
 
 @pytest.mark.parametrize(
-    "gradient, zero", [("stored", True), ("stored", False), ("autodiff", True)]
+    "gradient, zero",
+    [
+        ("stored", True),
+        pytest.param("stored", False, marks=pytest.mark.slow),
+        pytest.param("autodiff", True, marks=pytest.mark.slow),
+    ],
 )
 def test_on_a_mesh_of_explicit_axes(arguments, gradient, zero):
     """`jax.make_mesh`'s default: the outputs' types say where they lie, the loop is XLA's."""

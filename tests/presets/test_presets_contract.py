@@ -46,7 +46,7 @@ def test_keeps(keeps, name):
     keeps(name)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @every_preset
 @pytest.mark.parametrize("keeps", MORE_CONTRACTS, ids=lambda test: test.__name__[5:])
 def test_keeps_more(keeps, name):
@@ -59,6 +59,7 @@ def test_keeps_flatten(name):
     contract.test_flatten(name)
 
 
+@pytest.mark.slow
 @every_preset
 @pytest.mark.parametrize("traced", [False, True])
 def test_keeps_dtypes(name, traced):

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import pytest
 import test_meta_gradients as meta
+from plain import plain_for
 from presets_table import PRESETS
 
 from lstm_optax.presets import algoperf, keras
@@ -15,7 +16,7 @@ def test_derivatives_of_a_few_presets(name, x64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("steps", [2, 20])
+@pytest.mark.parametrize("steps", plain_for([2, 20], [20], pytest.mark.soak))
 def test_derivatives_of_every_preset(name, steps, x64):
     meta.check_row(PRESETS[name], steps)
 

@@ -432,7 +432,13 @@ def lowered(history, state):
     return state._replace(opt_state=state.opt_state._replace(hyperparams=hyperparams | new))
 
 
-@pytest.mark.parametrize("sharding", [None, lo.BatchSharding(devices=jax.devices()[:2])])
+@pytest.mark.parametrize(
+    "sharding",
+    [
+        None,
+        pytest.param(lo.BatchSharding(devices=jax.devices()[:2]), marks=pytest.mark.slow),
+    ],
+)
 def test_on_record_changes_the_learning_rate(sharding, tmp_path):
     """At the next step, by no new program, and a resumed run equals an unbroken one to the bit."""
     traces = []

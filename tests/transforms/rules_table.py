@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
+from plain import plain_for
 
 import lstm_optax as lo
 from lstm_optax.optimizers import OPTIMIZERS
@@ -143,11 +143,13 @@ RULES = TRANSFORMS | OWN
 EVERYTHING = RULES | OPTAX
 
 
+SAMPLE = ("momentum", "precondition", "clip_by_global_norm", "guard", "nadam")
+
+
 def each(rules: dict[str, Row]) -> list:
     """The names of the rules; variants of a rule, and averages, wait for the slow tests."""
     later = {"polyak_average", "ema_average", "triggered_average"}
-    slow = [name for name in rules if "," in name or name in later]
-    return [pytest.param(n, marks=pytest.mark.slow if n in slow else ()) for n in rules]
+    return plain_for(rules, [name for name in rules if "," not in name and name not in later])
 
 
 def params_of(dtype=jnp.float32) -> dict:

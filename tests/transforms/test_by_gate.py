@@ -88,13 +88,7 @@ TRANSFORMATIONS = {
 }
 
 
-PLAIN = ("adam", "clip", "muon")
-slow = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in PLAIN else pytest.param(name, marks=slow) for name in TRANSFORMATIONS]
-)
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_equals_splitting_by_hand(name):
     tx, params, gradients = TRANSFORMATIONS[name], params_of(), gradients_of(STEPS)
     updates, _ = trajectory(by_gate(tx, others=optax.identity()), params, gradients)
@@ -107,12 +101,7 @@ def test_equals_splitting_by_hand(name):
     chex.assert_trees_all_equal(updates["head"], gradients["head"])
 
 
-PLAIN_LAYOUTS = ("cuDNN", "Haiku", "Flax Linen", "PyTorch, LSTM")
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in PLAIN_LAYOUTS else pytest.param(name, marks=slow) for name in LAYOUTS]
-)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_moves_alike(name):
     """Each block moves as it would alone, wherever it lies."""
     layout = LAYOUTS[name]

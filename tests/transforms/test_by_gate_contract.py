@@ -10,6 +10,7 @@ import optax
 import pytest
 import test_contract as contract
 from jax.sharding import NamedSharding, PartitionSpec
+from plain import plain_for
 from rules_table import NEED_LSTM, Row, trajectory
 from test_by_gate import H, gradients_of, params_of
 
@@ -35,6 +36,7 @@ ROWS = {
     ),
 }
 every_row = pytest.mark.parametrize("name", ROWS)
+sampled_row = pytest.mark.parametrize("name", plain_for(ROWS, ["by_gate, keys"]))
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +88,7 @@ def test_keeps_dtypes_in_double_precision(name, traced, x64):
         assert moments == {jnp.dtype(dtype)}
 
 
-@every_row
+@sampled_row
 def test_masked_and_partition(name):
     """Under a mask, or a label, the LSTM moves as if it were alone; its biases may be masked."""
     tx, params, gradients = ROWS[name].build(), params_of(), gradients_of(3)
@@ -129,7 +131,7 @@ def test_donation_and_one_trace(name):
             assert np.all(np.isfinite(np.asarray(leaf, np.float32)))
 
 
-@every_row
+@sampled_row
 @pytest.mark.parametrize("rows", [False, True])
 def test_sharded_parameters(name, rows):
     """Moments lie where their parameters lie, and stay there, on the axis without gates."""

@@ -153,11 +153,11 @@ def test_the_norm_after_the_clip_is_the_bound(exponents, power):
     lost = 1.2e-38 * max(1, 2.0**power)  # what is so much smaller than the largest
     np.testing.assert_allclose(updates, expected[0], rtol=2e-6, atol=lost)
     if np.isfinite(np.float32(norm)):
-        np.testing.assert_allclose(lo.global_norm(g), norm, rtol=1e-6)
+        np.testing.assert_allclose(NORM(g), norm, rtol=1e-6)
     assert int(state.clipped) == (norm > np.float32(2.0**power))
 
 
-CLIP = jax.jit(clipped)
+CLIP, NORM = jax.jit(clipped), jax.jit(lo.global_norm)
 
 
 def test_counts_steps_and_touches_nothing_below_the_bound():
@@ -232,16 +232,15 @@ def test_an_outlier_moves_the_quantile_by_a_rank():
     assert np.isinf(updates[0]) and int(state.clip.nonfinite) == 1 and int(state.count) == 6
 
 
-@pytest.mark.parametrize("before", [1, 3, 9, 30])
 @pytest.mark.parametrize("quantile", [0.5, 0.9, 0.995])
-def test_an_outlier_is_clipped_to_a_norm_that_was_there(before, quantile):
+def test_an_outlier_is_clipped_to_a_norm_that_was_there(quantile):
     """However few there were, and however high the quantile."""
     tx = lo.clip_by_norm_quantile(quantile, window=20)
-    state = tx.init(jnp.zeros(1))
-    for _ in range(before):
-        _, state = tx.update(jnp.ones(1), state)
-    updates, state = tx.update(jnp.array([1e6]), state)
-    np.testing.assert_allclose(updates, [1.0], rtol=1e-6)
+    state, update = tx.init(jnp.zeros(1)), jax.jit(tx.update)
+    for before in range(1, 31):
+        _, state = update(jnp.ones(1), state)
+        if before in (1, 3, 9, 30):
+            np.testing.assert_allclose(update(jnp.array([1e6]), state)[0], [1.0], rtol=1e-6)
 
 
 def test_states_are_found_in_a_chain():

@@ -12,12 +12,14 @@ import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
 from jax.sharding import NamedSharding, PartitionSpec
+from plain import plain_for
 from rules_table import (
     EVERYTHING,
     NEED_LSTM,
     OPTAX,
     OWN,
     RULES,
+    SAMPLE,
     TRANSFORMS,
     each,
     gradients_of,
@@ -39,6 +41,7 @@ STATIC = {
     "awd_sgd": "nonmonotone",
 }  # no number to be traced
 every_rule = pytest.mark.parametrize("name", each(RULES))
+sampled_rule = pytest.mark.parametrize("name", plain_for(RULES, SAMPLE))
 everything = pytest.mark.parametrize("name", each(EVERYTHING))
 
 
@@ -153,7 +156,7 @@ def test_jit_and_scan_equal_the_plain_loop(name):
     close(last, state, rtol=1e-4, atol=1e-5)
 
 
-@every_rule
+@sampled_rule
 def test_vmap_over_parameters(name):
     """An ensemble is one vmap: every member moves as it would alone."""
     tx, params, gradients = RULES[name].build(), params_of(), gradients_of(3)
@@ -165,7 +168,7 @@ def test_vmap_over_parameters(name):
         close(member(both, i), alone)
 
 
-@every_rule
+@sampled_rule
 def test_inject_hyperparams(name):
     row, params, gradients = RULES[name], params_of(), gradients_of(STEPS)
     injected = optax.inject_hyperparams(row.make, static_args=STATIC.get(name, ()))
@@ -174,7 +177,7 @@ def test_inject_hyperparams(name):
     assert set(row.numbers) <= set(state.hyperparams)
 
 
-@every_rule
+@sampled_rule
 def test_masked_and_partition(name):
     """Under a mask, or a label, a leaf moves as if it were alone."""
     tx, params, gradients = RULES[name].build(), params_of(), gradients_of(STEPS)
@@ -190,7 +193,7 @@ def test_masked_and_partition(name):
     assert not np.any(parted["vector"])
 
 
-@every_rule
+@sampled_rule
 def test_multi_steps(name):
     """Two gradients accumulated are one step of their mean."""
     tx, params, gradients = RULES[name].build(), params_of(), gradients_of(STEPS)
@@ -200,14 +203,14 @@ def test_multi_steps(name):
     close(jax.tree.map(lambda u: u[1::2], updates), trajectory(tx, params, means)[0], rtol=1e-4)
 
 
-@every_rule
+@sampled_rule
 def test_flatten(name):
     tx, params, gradients = RULES[name].build(), params_of(), gradients_of(STEPS)
     flat = trajectory(optax.flatten(tx), params, gradients)[0]
     close(flat, usual(name))
 
 
-@every_rule
+@sampled_rule
 def test_donation_and_one_trace(name):
     """One trace of a donated `scan`, a leaf for every mix of bf16, f16 and f32."""
     tx = optax.with_extra_args_support(RULES[name].build())
@@ -253,7 +256,7 @@ def test_empty_trees_none_leaves_and_scalars(name):
         assert signature(new_state) == signature(state)
 
 
-@every_rule
+@sampled_rule
 def test_sharded_parameters(name):
     """Moments lie where their parameters lie, and stay there."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -11,7 +11,8 @@ import optax
 import pytest
 from flax import linen, nnx
 from flax.training.train_state import TrainState
-from rules_table import RULES
+from plain import plain_for
+from rules_table import RULES, SAMPLE
 from test_by_gate_contract import ROWS
 
 import lstm_optax as lo
@@ -87,9 +88,14 @@ def test_three_updates_inside_nnx(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_RULE)
-@pytest.mark.parametrize("update", [updated, nnx.jit(updated)], ids=["eager", "jit"])
-def test_every_rule_inside_nnx(name, update):
-    check_nnx(EVERY_RULE[name].build(), FourKinds, update)
+def test_every_rule_inside_nnx_jit(name):
+    check_nnx(EVERY_RULE[name].build(), FourKinds, nnx.jit(updated))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", plain_for(EVERY_RULE, [*SAMPLE, *ROWS], pytest.mark.soak))
+def test_every_rule_inside_nnx(name):
+    check_nnx(EVERY_RULE[name].build(), FourKinds)
 
 
 @pytest.mark.slow
