@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import rnn
 
-from lstm_optax.lstm import cudnn
+from lstm_optax.lstm.backends import cudnn
 
 ANYWHERE = ("fused", "reference")  # the backends that need no GPU
 

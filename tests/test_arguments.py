@@ -22,7 +22,6 @@ from lstm_optax import optimizers, presets, transforms
 
 INF, NAN = float("inf"), float("nan")
 NO_FACTORIES = {"eval_params", "find_states", "global_norm", "observe"}
-NO_SOURCES = {"torch_state"}
 GIVEN = {  # for each argument without a default
     "learning_rate": 0.1,
     "decay": 0.5,
@@ -54,9 +53,9 @@ SPECIAL = {"gates", "tx", "others"}  # of `by_gate`, in its own tests
 
 def factories() -> dict[str, Callable]:
     """All public functions that return a transformation, or a schedule, by their full name."""
-    ours = {name: getattr(lo, name) for name in transforms.__all__ + optimizers.__all__}
+    ours = {n: getattr(room, n) for room in (transforms, optimizers) for n in room.__all__}
     found = {n: f for n, f in ours.items() if inspect.isfunction(f) and n not in NO_FACTORIES}
-    for source in set(presets.__all__) - NO_SOURCES:
+    for source in presets.__all__:
         module = import_module(f"lstm_optax.presets.{source}")
         found |= {f"{source}.{name}": getattr(module, name) for name in module.__all__}
     return dict(sorted(found.items()))
@@ -385,13 +384,13 @@ REST = [  # what else takes a number: how to call it, the argument, numbers that
     *((language, n, WHOLE) for n in ("vocabulary", "embedding_features", "hidden_features")),
     *((language, n, SHARE) for n in ("dropout", "weight_dropout", "embedding_dropout")),
     *((sequence, n, WHOLE) for n in ("in_features", "out_features", "hidden_features")),
-    (lo.adding, "length", [1, 9.5, 10.0, INF]),
-    (lo.temporal_order, "length", [9, 10.0, INF]),
-    (lo.copy_memory, "delay", WHOLE),
-    (lo.delayed_xor, "delay", WHOLE),
-    (lambda **a: lo.adding()(**{"position": 0, "batch": 2} | a), "batch", WHOLE),
-    (lambda **a: lo.adding()(**{"position": 0, "batch": 2} | a), "position", [-1, 0.5, INF]),
-    (lambda **a: lo.adding()(0, batch=2, **a), "seed", [-1, 0.5, INF]),
+    (lo.data.adding, "length", [1, 9.5, 10.0, INF]),
+    (lo.data.temporal_order, "length", [9, 10.0, INF]),
+    (lo.data.copy_memory, "delay", WHOLE),
+    (lo.data.delayed_xor, "delay", WHOLE),
+    (lambda **a: lo.data.adding()(**{"position": 0, "batch": 2} | a), "batch", WHOLE),
+    (lambda **a: lo.data.adding()(**{"position": 0, "batch": 2} | a), "position", [-1, 0.5, INF]),
+    (lambda **a: lo.data.adding()(0, batch=2, **a), "seed", [-1, 0.5, INF]),
     (lambda **a: lo.init_forget_bias(WEIGHTS, **a), "value", [INF]),
     (lambda **a: lo.init_chrono(WEIGHTS, KEY, **a), "max_time", [1.9, INF]),
     (lambda **a: lo.init_orthogonal(WEIGHTS, KEY, **a), "scale", [INF]),

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import lstm_optax
-from lstm_optax import Checkpoints, bench_markdown, read_bench
-from lstm_optax.cli import main
+from lstm_optax import Checkpoints
+from lstm_optax.bench import bench_markdown, read_bench
+from lstm_optax.commands.main import main
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

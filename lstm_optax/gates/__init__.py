@@ -3,10 +3,10 @@
 No JAX is imported before `find_gates` is called.
 """
 
+from lstm_optax.gates._find_gates import find_gates
 from lstm_optax.gates.blocks import GateBlock, GateMap, GatePart
-from lstm_optax.gates.finding import find_gates
 from lstm_optax.gates.order import GATES, KINDS, gate_slice
-from lstm_optax.gates.packed import CuDNNLayout
+from lstm_optax.gates.packed_arrays import CuDNNLayout
 
 __all__ = [
     "GATES",

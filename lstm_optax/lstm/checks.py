@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
-from lstm_optax.lstm.flow import GradientFlow
 
 COUNTS = {1: "one axis", 2: "two axes", 3: "three axes"}
 

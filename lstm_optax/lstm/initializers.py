@@ -9,7 +9,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from lstm_optax.checks import ANY, Range
 from lstm_optax.gates import GateBlock, GateMap
-from lstm_optax.gates.finding import gate_finder
+from lstm_optax.gates._find_gates import gate_finder
 
 Params = TypeVar("Params")
 FindGates = Callable[[Any], GateMap]

@@ -9,20 +9,19 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.checks import ANY, LENGTH, check_flags
-from lstm_optax.lstm.bptt import check_cotangent_clip
+from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.checks import check_features, check_floats, check_probe, check_rows
-from lstm_optax.lstm.convert.methods import Conversions
-from lstm_optax.lstm.flow import GradientFlow
-from lstm_optax.lstm.reference import Clip, Gradient, before_step
+from lstm_optax.lstm.cotangents import check_cotangent_clip
 from lstm_optax.lstm.sequence import check_gradient, find_backend, lstm_sequence, zero_state
+from lstm_optax.lstm.steps import Clip, Gradient, before_step
 from lstm_optax.lstm.weights import LSTMWeights, keep_stream, make_dropout
 
 Carry = tuple[LSTMState, ...]
 """One state for each layer and direction: layer 0 forward, layer 0 backward, layer 1 forward, …"""
 
 
-class LSTM(Conversions, nnx.Module):
+class LSTM(nnx.Module):
     """A stack of LSTM layers.
 
     Args:

@@ -10,13 +10,14 @@ from jax.sharding import NamedSharding, auto_axes
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from lstm_optax.lstm.bptt import check_cotangent_clip
+from lstm_optax.lstm._probe import GradientFlow
+from lstm_optax.lstm.backends.cudnn import cudnn_sequence
+from lstm_optax.lstm.backends.fused import fused_sequence
+from lstm_optax.lstm.backends.reference import reference_sequence
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.checks import check_dtypes, check_flow, check_sequence, checked_lengths
-from lstm_optax.lstm.cudnn import cudnn_sequence
-from lstm_optax.lstm.flow import GradientFlow
-from lstm_optax.lstm.fused import fused_sequence
-from lstm_optax.lstm.reference import Clip, Gradient, Steps, reference_sequence
+from lstm_optax.lstm.cotangents import check_cotangent_clip
+from lstm_optax.lstm.steps import Clip, Gradient, Steps
 
 BACKENDS = MappingProxyType(
     {"fused": fused_sequence, "reference": reference_sequence, "cudnn": cudnn_sequence}

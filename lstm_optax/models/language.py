@@ -9,10 +9,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.checks import BOUND, LENGTH, Range, check_flags
+from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.checks import check_rows
-from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
-from lstm_optax.lstm.reference import Clip, Gradient
+from lstm_optax.lstm.steps import Clip, Gradient
 from lstm_optax.lstm.weights import make_dropout
 from lstm_optax.models.ids import read_ids
 

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.checks import LENGTH, check_flags
-from lstm_optax.lstm.flow import GradientFlow
+from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
 from lstm_optax.lstm.weights import make_dropout
 

@@ -5,18 +5,7 @@ One module for each source. Each preset is one `optax.chain` of the links of
 equals its source to rounding. Options of a source that cannot change the result are left out.
 """
 
-from lstm_optax.presets import (
-    algoperf,
-    dozat,
-    graves,
-    hinton,
-    keras,
-    links,
-    sutskever,
-    tf1,
-    torch,
-    torch_state,
-)
+from lstm_optax.presets import algoperf, dozat, graves, hinton, keras, links, sutskever, tf1, torch
 
 __all__ = [
     "algoperf",
@@ -28,5 +17,4 @@ __all__ = [
     "sutskever",
     "tf1",
     "torch",
-    "torch_state",
 ]

@@ -21,11 +21,11 @@ from lstm_optax.transforms import (
     scale_by_learning_rate,
 )
 from lstm_optax.transforms import nesterov as look_ahead
+from lstm_optax.transforms._mean_square import averaged_square, averaged_variance
+from lstm_optax.transforms._momentum import damped_ball, heavy_ball
 from lstm_optax.transforms.averaging import average_parameters
 from lstm_optax.transforms.decay import decayed_weights
-from lstm_optax.transforms.directions import damped_ball, heavy_ball
 from lstm_optax.transforms.scalars import Scalar, as_schedule
-from lstm_optax.transforms.second_moment import averaged_square, averaged_variance
 
 __all__ = ["ASGD", "Adam", "AdamW", "NAdam", "RMSprop", "SGD"]
 

@@ -1,21 +1,5 @@
 """What a transformation does, measured from outside as one would a filter."""
 
-from lstm_optax.response.measuring import explain
-from lstm_optax.response.records import (
-    DtypeResponse,
-    RateResponse,
-    Response,
-    ScaleRange,
-    ScaleResponse,
-    SpikeResponse,
-)
+import lazy_loader
 
-__all__ = [
-    "DtypeResponse",
-    "RateResponse",
-    "Response",
-    "ScaleRange",
-    "ScaleResponse",
-    "SpikeResponse",
-    "explain",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lstm_optax.response.records import Response
+from lstm_optax.response.responses import Response
 
 SEVERAL = 5  # steps off by more than a factor of 2, to speak of
 

@@ -4,7 +4,7 @@ from itertools import groupby
 
 import numpy as np
 
-from lstm_optax.response.records import (
+from lstm_optax.response.responses import (
     Kind,
     RateResponse,
     ScaleRange,

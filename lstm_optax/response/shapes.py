@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.response.records import DtypeResponse
+from lstm_optax.response.responses import DtypeResponse
 from lstm_optax.response.specimens import Specimen
 
 SIZE = 1024  # large enough that the counters of a state weigh nothing

@@ -10,7 +10,7 @@ import optax
 from lstm_optax.training.checks import check_same
 from lstm_optax.training.state import TrainState
 from lstm_optax.transforms import ScaleByLearningRateState, eval_params, find_states, observe
-from lstm_optax.transforms.evaluation import is_averaging
+from lstm_optax.transforms._eval_params import is_averaging
 
 Record = dict[str, Any]
 """What an interval measured: step, seconds, train_loss, grad_norm, clipped, refused, val_loss and

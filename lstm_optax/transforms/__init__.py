@@ -4,41 +4,18 @@ An estimator turns the gradient into a running estimate; a link turns updates in
 with `optax.chain` they make every optimizer of the field.
 """
 
-from lstm_optax.transforms.averaging import AverageState, ema_average, polyak_average
-from lstm_optax.transforms.bias_correction import DebiasState, debias
-from lstm_optax.transforms.clipping import (
-    ClipByGlobalNormState,
-    ClipByNormQuantileState,
-    clip_by_global_norm,
-    clip_by_norm_quantile,
-    global_norm,
-)
-from lstm_optax.transforms.directions import (
-    DampedMomentumState,
-    EmaState,
-    MomentumState,
-    damped_momentum,
-    ema,
-    momentum,
-)
-from lstm_optax.transforms.dtypes import keep_dtype
-from lstm_optax.transforms.evaluation import eval_params
-from lstm_optax.transforms.guarding import GuardState, guard
-from lstm_optax.transforms.look_ahead import (
-    DozatMomentumState,
-    NesterovState,
-    dozat_momentum,
-    nesterov,
-)
-from lstm_optax.transforms.momentum_correction import CorrectedMomentumState, corrected_momentum
-from lstm_optax.transforms.per_gate import ByGateState, by_gate
-from lstm_optax.transforms.preconditioning import PreconditionState, precondition
-from lstm_optax.transforms.rate import (
+from lstm_optax.transforms._by_gate import ByGateState, by_gate
+from lstm_optax.transforms._corrected_momentum import CorrectedMomentumState, corrected_momentum
+from lstm_optax.transforms._debias import DebiasState, debias
+from lstm_optax.transforms._eval_params import eval_params
+from lstm_optax.transforms._find_states import find_states
+from lstm_optax.transforms._guard import GuardState, guard
+from lstm_optax.transforms._learning_rate import (
     ScaleByLearningRateState,
     scale_by_learning_rate,
     scale_by_rate_factor,
 )
-from lstm_optax.transforms.second_moment import (
+from lstm_optax.transforms._mean_square import (
     CenteredMeanSquareState,
     MeanSquareState,
     RunningMaxState,
@@ -48,12 +25,35 @@ from lstm_optax.transforms.second_moment import (
     running_max,
     sum_square,
 )
-from lstm_optax.transforms.states import find_states
-from lstm_optax.transforms.triggered_averaging import (
+from lstm_optax.transforms._momentum import (
+    DampedMomentumState,
+    EmaState,
+    MomentumState,
+    damped_momentum,
+    ema,
+    momentum,
+)
+from lstm_optax.transforms._nesterov import (
+    DozatMomentumState,
+    NesterovState,
+    dozat_momentum,
+    nesterov,
+)
+from lstm_optax.transforms._precondition import PreconditionState, precondition
+from lstm_optax.transforms._triggered_average import (
     TriggeredAverageState,
     observe,
     triggered_average,
 )
+from lstm_optax.transforms.averaging import AverageState, ema_average, polyak_average
+from lstm_optax.transforms.clipping import (
+    ClipByGlobalNormState,
+    ClipByNormQuantileState,
+    clip_by_global_norm,
+    clip_by_norm_quantile,
+    global_norm,
+)
+from lstm_optax.transforms.dtypes import keep_dtype
 
 __all__ = [
     "AverageState",

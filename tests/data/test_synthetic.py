@@ -28,12 +28,12 @@ def linear_error(inputs, targets) -> float:
 
 
 TASKS = {
-    "adding": lo.adding(20),
-    "adding, odd": lo.adding(7),
-    "temporal_order": lo.temporal_order(20),
-    "temporal_order, odd": lo.temporal_order(19),
-    "copy_memory": lo.copy_memory(5),
-    "delayed_xor": lo.delayed_xor(10),
+    "adding": lo.data.adding(20),
+    "adding, odd": lo.data.adding(7),
+    "temporal_order": lo.data.temporal_order(20),
+    "temporal_order, odd": lo.data.temporal_order(19),
+    "copy_memory": lo.data.copy_memory(5),
+    "delayed_xor": lo.data.delayed_xor(10),
 }
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
@@ -185,26 +185,32 @@ def test_a_task_is_solved_at_a_twentieth_of_the_know_nothing_score(task):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: lo.adding(1), "length is 1, but must be a whole number of at least 2"),
-        (lambda: lo.temporal_order(9), "length is 9, but must be a whole number of at least 10"),
-        (lambda: lo.copy_memory(0), "delay is 0, but must be a whole number of at least 1"),
-        (lambda: lo.delayed_xor(-1), "delay is -1, but must be a whole number of at least 1"),
-        (lambda: lo.adding(2.5), "length is 2.5, but must be a whole number of at least 2"),
+        (lambda: lo.data.adding(1), "length is 1, but must be a whole number of at least 2"),
         (
-            lambda: lo.adding()(math.inf, batch=2),
+            lambda: lo.data.temporal_order(9),
+            "length is 9, but must be a whole number of at least 10",
+        ),
+        (lambda: lo.data.copy_memory(0), "delay is 0, but must be a whole number of at least 1"),
+        (lambda: lo.data.delayed_xor(-1), "delay is -1, but must be a whole number of at least 1"),
+        (lambda: lo.data.adding(2.5), "length is 2.5, but must be a whole number of at least 2"),
+        (
+            lambda: lo.data.adding()(math.inf, batch=2),
             "position is inf, but must be a whole number of at least 0",
         ),
         (
-            lambda: lo.adding()(0, batch=math.nan),
+            lambda: lo.data.adding()(0, batch=math.nan),
             "batch is nan, but must be a whole number of at least 1",
         ),
         (
-            lambda: lo.adding()(-1, batch=2),
+            lambda: lo.data.adding()(-1, batch=2),
             "position is -1, but must be a whole number of at least 0",
         ),
-        (lambda: lo.adding()(0, batch=0), "batch is 0, but must be a whole number of at least 1"),
         (
-            lambda: lo.adding()(0, batch=2, seed=-3),
+            lambda: lo.data.adding()(0, batch=0),
+            "batch is 0, but must be a whole number of at least 1",
+        ),
+        (
+            lambda: lo.data.adding()(0, batch=2, seed=-3),
             "seed is -3, but must be a whole number of at least 0",
         ),
     ],
@@ -214,8 +220,10 @@ def test_what_cannot_be_is_named(make, message):
         make()
 
 
-@pytest.mark.parametrize("make", [lo.adding, lo.temporal_order, lo.copy_memory, lo.delayed_xor])
+@pytest.mark.parametrize(
+    "make", [lo.data.adding, lo.data.temporal_order, lo.data.copy_memory, lo.data.delayed_xor]
+)
 def test_the_shortest_and_the_usual_length(make):
-    least = {lo.adding: 2, lo.temporal_order: 10}.get(make, 1)
+    least = {lo.data.adding: 2, lo.data.temporal_order: 10}.get(make, 1)
     for task in (make(least), make()):
         assert task(0, batch=3).inputs.shape == (task.length, 3, task.features)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lstm_optax import TextError, VaryingWindows
+from lstm_optax.data import TextError, VaryingWindows
 
 ROWS, STEPS = 3, 331  # steps of a row, no multiple of any length
 CODES = np.arange(ROWS * STEPS + 2, dtype=np.int32)  # each names its own place

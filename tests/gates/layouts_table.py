@@ -104,14 +104,14 @@ LAYOUTS = {
     "cuDNN": Layout(
         "jax 0.10.2",
         {"lstm": (4 * (2 * (N * H + H * H) + 2 * (2 * H * H + H * H) + 8 * H),)},
-        {"layout": lo.CuDNNLayout(N, H, 2, True)},
+        {"layout": lo.gates.CuDNNLayout(N, H, 2, True)},
         cells=(*BOTH, ("lstm", 1, "forward"), ("lstm", 1, "backward")),
         biases=2,
     ),
 }
 
 
-def as_lstm_params(params: Any, found: lo.GateMap) -> dict[tuple, lo.LSTMParams]:
+def as_lstm_params(params: Any, found: lo.gates.GateMap) -> dict[tuple, lo.LSTMParams]:
     """Each cell of a map as parameters of this library, i, f, g, o."""
     leaves = dict(jax.tree_util.tree_flatten_with_path(params)[0])
     cells: dict[tuple, dict] = {}
@@ -122,10 +122,10 @@ def as_lstm_params(params: Any, found: lo.GateMap) -> dict[tuple, lo.LSTMParams]
             cell[block.kind, block.gate].append(jnp.full(block.shape, block.added))
 
     def kind(cell, name):
-        return jnp.concatenate([sum(cell[name, gate]) for gate in lo.GATES], axis=-1)
+        return jnp.concatenate([sum(cell[name, gate]) for gate in lo.gates.GATES], axis=-1)
 
     return {
-        where: lo.LSTMParams(*(kind(cell, name) for name in lo.KINDS))
+        where: lo.LSTMParams(*(kind(cell, name) for name in lo.gates.KINDS))
         for where, cell in cells.items()
     }
 

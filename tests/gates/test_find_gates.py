@@ -13,7 +13,8 @@ from flax import linen, nnx
 from layouts_table import LAYOUTS, H, N, as_lstm_params, run
 
 import lstm_optax as lo
-from lstm_optax import GATES, KINDS, find_gates
+from lstm_optax import find_gates
+from lstm_optax.gates import GATES, KINDS
 
 every_layout = pytest.mark.parametrize("name", LAYOUTS)
 X = np.random.default_rng(7).normal(size=(4, 2, N)).astype(np.float32)
@@ -143,7 +144,7 @@ def test_the_flat_vector_of_cudnn_is_cut_as_jax_cuts_it():
         np.testing.assert_array_equal(cells[cell].kernel_ih, kernels_ih[i].T)
         np.testing.assert_array_equal(cells[cell].kernel_hh, kernels_hh[i].T)
         np.testing.assert_array_equal(cells[cell].bias, biases_ih[i] + biases_hh[i])
-    one = find_gates(jnp.zeros(4 * (N * H + H * H + 2 * H)), layout=lo.CuDNNLayout(N, H))
+    one = find_gates(jnp.zeros(4 * (N * H + H * H + 2 * H)), layout=lo.gates.CuDNNLayout(N, H))
     assert {block.lstm for block in one.blocks} == {""}
 
 
@@ -268,10 +269,14 @@ BAD = [
         {},
         "'hf/kernel' has the name of an LSTM's parameter, but shape (3, 5); expected (5, 5)",
     ),
-    ({"w": (99,)}, {"layout": lo.CuDNNLayout(3, 5)}, "'w' has shape (99,); expected (200,) for"),
+    (
+        {"w": (99,)},
+        {"layout": lo.gates.CuDNNLayout(3, 5)},
+        "'w' has shape (99,); expected (200,) for",
+    ),
     (
         {"a": (99,), "b": (200,)},
-        {"layout": lo.CuDNNLayout(3, 5)},
+        {"layout": lo.gates.CuDNNLayout(3, 5)},
         "2 vectors may be cuDNN's, of 'a' (99,), 'b' (200,); name the one by layout={'its name'",
     ),
     (

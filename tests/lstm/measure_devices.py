@@ -14,8 +14,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lstm_optax as lo
-from lstm_optax.experiments.bench.layer_data import make_data
-from lstm_optax.experiments.bench.workloads import LayerRow
+from lstm_optax.bench.layer_data import make_data
+from lstm_optax.bench.workloads import LayerRow
 
 SHAPES = [  # time, batch, features, hidden
     (35, 20, 200, 200),

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 import lstm_optax as lo
-from lstm_optax.experiments.bench.layer_data import make_data
-from lstm_optax.experiments.bench.workloads import LayerRow
-from lstm_optax.lstm import fused
+from lstm_optax.bench.layer_data import make_data
+from lstm_optax.bench.workloads import LayerRow
+from lstm_optax.lstm.backends import fused
 
 SHAPES = [  # time, batch, features, hidden
     (35, 20, 200, 200),

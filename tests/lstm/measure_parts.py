@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 import lstm_optax as lo
-from lstm_optax.experiments.bench.layer_data import make_data
-from lstm_optax.experiments.bench.workloads import LayerRow
+from lstm_optax.bench.layer_data import make_data
+from lstm_optax.bench.workloads import LayerRow
 
 TRACED = {"xla_cpu_enable_xprof_traceme": True}
 

@@ -14,7 +14,7 @@ from plain import plain_for
 from test_sequence import B, F, H, T, draw, options_of, value_and_gradients, weights_of_outputs
 
 from lstm_optax import BACKENDS, LSTM, CotangentClip, GradientFlow, LSTMParams, lstm_sequence
-from lstm_optax.lstm import cudnn
+from lstm_optax.lstm.backends import cudnn
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import lstm_optax as lo
-from lstm_optax.lstm import fused
+from lstm_optax.lstm.backends import fused
 
 T, B, F, H, V = 5, 3, 2, 4, 6
 PLATFORMS = ["cpu", "cuda", "tpu"]

@@ -10,7 +10,6 @@ from cudnn_stand_in import ANYWHERE
 from flax import nnx
 
 from lstm_optax import (
-    GATES,
     LSTM,
     CotangentClip,
     GradientFlow,
@@ -21,6 +20,7 @@ from lstm_optax import (
     probe,
     token_losses,
 )
+from lstm_optax.gates import GATES
 
 pytestmark = pytest.mark.slow  # compiles much
 

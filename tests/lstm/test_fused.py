@@ -180,7 +180,7 @@ def test_without_a_gradient_the_product_of_the_inputs_may_stand_in_the_loop(
     cached, lengths, resets, reverse, monkeypatch, x64
 ):
     """Where its buffer is beyond the cache; the values are those of the reference either way."""
-    monkeypatch.setattr("lstm_optax.lstm.fused._CACHED", cached)
+    monkeypatch.setattr("lstm_optax.lstm.backends.fused._CACHED", cached)
     params, x, carry = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), draw((T, B, F, H)))
     options = options_of(lengths, resets, reverse, T, B)
     run = jax.jit(lambda *arguments: lstm_sequence(*arguments, **options))

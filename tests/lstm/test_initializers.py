@@ -1,20 +1,17 @@
 """Initial values through the gate map: in every layout, what the LSTM computes with."""
 
-import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from layouts_table import LAYOUTS, H, as_lstm_params
 
 import lstm_optax as lo
-from lstm_optax import GATES, find_gates, gate_slice, init_chrono, init_forget_bias, init_orthogonal
-
-sys.path.append(str(Path(__file__).parent.parent / "gates"))
-from layouts_table import LAYOUTS, H, as_lstm_params  # noqa: E402
+from lstm_optax import find_gates, gate_slice, init_chrono, init_forget_bias, init_orthogonal
+from lstm_optax.gates import GATES
 
 every_layout = pytest.mark.parametrize("name", LAYOUTS)
 

@@ -9,7 +9,8 @@ import oracle
 import pytest
 from flax import nnx
 
-from lstm_optax import BACKENDS, GATES, LSTM, LSTMState, gate_slice
+from lstm_optax import BACKENDS, LSTM, LSTMState, gate_slice
+from lstm_optax.gates import GATES
 
 T, B, F, H = 5, 3, 2, 4
 

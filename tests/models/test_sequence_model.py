@@ -111,7 +111,7 @@ def test_a_probe_and_resets_pass_to_the_layer():
 @pytest.mark.slow
 def test_it_learns_an_exclusive_or():
     """No linear answer gets below ln 2."""
-    task = lo.delayed_xor(2)
+    task = lo.data.delayed_xor(2)
     model = lo.SequenceModel(task.features, task.outputs, hidden_features=16, rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(model)
 

@@ -9,7 +9,7 @@ from presets_table import BY_LEAF, PRESETS
 
 from lstm_optax import presets
 
-NOT_SOURCES = {"links", "torch_state"}
+NOT_SOURCES = {"links"}
 NOT_RULES = {"sutskever.eval_params", "sutskever.momentum_schedule"}
 CONTRACTS = [
     contract.test_state_tree_never_depends_on_a_number,

@@ -32,7 +32,7 @@ def test_an_average_and_its_trigger_are_restored(tmp_path):
     _, restored, _ = checkpoints.restore(toy.start(optimizer)[1])
     chex.assert_trees_all_equal(restored, state)
     chex.assert_trees_all_equal_shapes_and_dtypes(restored, state)
-    (trigger,) = lo.find_states(restored, lo.TriggeredAverageState)
+    (trigger,) = lo.find_states(restored, lo.transforms.TriggeredAverageState)
     assert trigger.triggered and int(trigger.results) == 5
 
 

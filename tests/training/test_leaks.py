@@ -20,7 +20,7 @@ def train_and_watch() -> dict[str, weakref.ref]:
     """Train and evaluate a language model; return weak references to all that the run was given."""
     model = lo.LanguageModel(5, embedding_features=2, hidden_features=3, rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(model)
-    windows = lo.Windows.of(np.arange(64) % 5, ROWS, 4)
+    windows = lo.data.Windows.of(np.arange(64) % 5, ROWS, 4)
     carry, large = model.lstm.initial_carry(ROWS), jnp.ones((300, 300))
 
     def sums(params, carry, batch):

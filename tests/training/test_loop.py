@@ -377,7 +377,7 @@ def test_the_loss_falls_by_truncated_bptt_on_an_lstm():
     graphdef, params = nnx.split(model)
     codes = np.random.default_rng(0).integers(0, 3, 600).astype(np.int32)
     codes[2:] = codes[:-2]  # period 2: predictable from the one before last
-    windows = lo.Windows.of(np.tile(codes[:2], 300), 2, 8)
+    windows = lo.data.Windows.of(np.tile(codes[:2], 300), 2, 8)
 
     def loss(params, carry, batch, key):
         logits, carry = nnx.merge(graphdef, params)(batch.inputs, carry, resets=batch.resets)

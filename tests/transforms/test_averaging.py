@@ -12,7 +12,7 @@ from rules_table import gradients_of, params_of
 
 import lstm_optax as lo
 from lstm_optax import presets
-from lstm_optax.transforms.evaluation import is_averaging
+from lstm_optax.transforms._eval_params import is_averaging
 
 pytestmark = pytest.mark.slow  # compiles much
 
@@ -133,7 +133,7 @@ def kept(kind, state):
     if kind == "schedule-free":
         (found,) = lo.find_states(state, optax.contrib.ScheduleFreeState)
         return lambda p: optax.contrib.schedule_free_eval_params(found, p)
-    (found,) = lo.find_states(state, lo.AverageState)
+    (found,) = lo.find_states(state, lo.transforms.AverageState)
     return lambda p: found.average
 
 
@@ -301,7 +301,7 @@ def test_observe_reaches_every_trigger_and_nothing_else():
     inside = lo.triggered_average(lo.triggered_average(lo.sgd(0.1), nonmonotone=1), nonmonotone=1)
     before = tx.init(PARAMS), inside.init(PARAMS)
     after = triggered(before)
-    states = lo.find_states(after, lo.TriggeredAverageState)
+    states = lo.find_states(after, lo.transforms.TriggeredAverageState)
     assert [(int(s.results), bool(s.triggered)) for s in states] == [
         (3, True),
         (3, False),
@@ -311,12 +311,12 @@ def test_observe_reaches_every_trigger_and_nothing_else():
     chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
 
     def unfed(node):
-        if not isinstance(node, lo.TriggeredAverageState):
+        if not isinstance(node, lo.transforms.TriggeredAverageState):
             return node
         return jax.tree.map(unfed, node.average, is_leaf=is_trigger)
 
     def is_trigger(node):
-        return isinstance(node, lo.TriggeredAverageState)
+        return isinstance(node, lo.transforms.TriggeredAverageState)
 
     rest = [jax.tree.map(unfed, s, is_leaf=is_trigger) for s in (before, after)]
     chex.assert_trees_all_equal(*rest)

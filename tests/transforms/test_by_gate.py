@@ -1,8 +1,6 @@
 """A transformation for each gate: equal to splitting by hand, whatever the layout."""
 
-import sys
 from functools import partial
-from pathlib import Path
 
 import chex
 import jax
@@ -12,12 +10,11 @@ import optax
 import optax.contrib
 import pytest
 import rules_table
+from layouts_table import LAYOUTS
 
 import lstm_optax as lo
-from lstm_optax import GATES, by_gate, find_gates, gate_slice
-
-sys.path.append(str(Path(__file__).parent.parent / "gates"))
-from layouts_table import LAYOUTS  # noqa: E402
+from lstm_optax import by_gate, find_gates, gate_slice
+from lstm_optax.gates import GATES
 
 pytestmark = pytest.mark.slow  # compiles much
 
@@ -129,9 +126,12 @@ def test_all_layouts_of_the_keys_of_one_leaf():
 def test_moments_are_reshapes_of_the_parameters():
     params = params_of()
     state = by_gate(lo.adam(0.1)).init(params)
-    moments = lo.find_states(state.blocks, lo.EmaState)
+    moments = lo.find_states(state.blocks, lo.transforms.EmaState)
     assert [m.mu.shape for m in moments] == [(N, 4, H), (H, 4, H), (4, H)]
-    assert lo.find_states(state.others, lo.EmaState)[0].mu["head"]["kernel"].shape == (H, 2)
+    assert lo.find_states(state.others, lo.transforms.EmaState)[0].mu["head"]["kernel"].shape == (
+        H,
+        2,
+    )
 
 
 @pytest.mark.parametrize("rows", [False, True])
@@ -207,7 +207,7 @@ def test_clipping_per_gate():
     for gates in split(updates)["lstm"].values():
         for block in gates.values():
             np.testing.assert_allclose(np.linalg.norm(block), 1.0, rtol=1e-6)
-    clips = lo.find_states(state, lo.ClipByGlobalNormState)
+    clips = lo.find_states(state, lo.transforms.ClipByGlobalNormState)
     assert [c.clipped.tolist() for c in clips] == [[1, 1, 1, 1]] * 3
 
 

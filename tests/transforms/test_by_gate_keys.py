@@ -11,7 +11,8 @@ import pytest
 from test_by_gate import first, gradients_of, params_of, split
 
 import lstm_optax as lo
-from lstm_optax import GATES, by_gate, find_gates
+from lstm_optax import by_gate, find_gates
+from lstm_optax.gates import GATES
 
 
 def test_the_most_specific_key_decides():

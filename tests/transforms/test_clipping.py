@@ -246,11 +246,11 @@ def test_an_outlier_is_clipped_to_a_norm_that_was_there(quantile):
 def test_states_are_found_in_a_chain():
     tx = optax.chain(lo.clip_by_global_norm(1.0), lo.guard(optax.chain(lo.clip_by_norm_quantile())))
     state = tx.init(jnp.zeros(2))
-    assert len(lo.find_states(state, lo.ClipByGlobalNormState)) == 2
-    assert len(lo.find_states(state, lo.GuardState)) == 1
-    assert lo.find_states(state, lo.EmaState) == []
+    assert len(lo.find_states(state, lo.transforms.ClipByGlobalNormState)) == 2
+    assert len(lo.find_states(state, lo.transforms.GuardState)) == 1
+    assert lo.find_states(state, lo.transforms.EmaState) == []
     nested = lo.guard(optax.chain(lo.clip_by_global_norm(1.0), lo.guard(lo.sgd(0.1))))
-    assert len(lo.find_states(nested.init(jnp.zeros(2)), lo.GuardState)) == 2
+    assert len(lo.find_states(nested.init(jnp.zeros(2)), lo.transforms.GuardState)) == 2
 
 
 @pytest.mark.parametrize(

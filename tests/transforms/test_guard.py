@@ -103,7 +103,7 @@ def test_around_an_accumulation_it_recovers():
     _, state = run(lo.guard(many), gradients)[-1]
     assert (int(state.refused), int(state.in_a_row)) == (1, 0)
     inside = optax.MultiSteps(lo.guard(lo.sgd(0.1)), 2).gradient_transformation()
-    (seen,) = lo.find_states(run(inside, gradients)[-1][1], lo.GuardState)
+    (seen,) = lo.find_states(run(inside, gradients)[-1][1], lo.transforms.GuardState)
     assert int(seen.refused) > 1
 
 

@@ -1,8 +1,5 @@
 """Three updates of every rule inside Flax equal the plain chain, on every kind of LSTM."""
 
-import sys
-from pathlib import Path
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,13 +9,11 @@ import pytest
 from flax import linen, nnx
 from flax.training.train_state import TrainState
 from plain import plain_for
+from presets_table import PRESETS
 from rules_table import RULES, SAMPLE
 from test_by_gate_contract import ROWS
 
 import lstm_optax as lo
-
-sys.path.append(str(Path(__file__).parent.parent / "presets"))
-from presets_table import PRESETS  # noqa: E402
 
 STEPS = 3
 N, H = 2, 3
@@ -125,7 +120,7 @@ def flat_model():
 @pytest.mark.slow
 def test_packed_leaf_with_unnamed_blocks_inside_nnx():
     """What is left of several parts of one variable stays one array, and moves as it should."""
-    layout = {"lstm": lo.CuDNNLayout(N, H)}
+    layout = {"lstm": lo.gates.CuDNNLayout(N, H)}
     rules = {"forget": lo.momentum(0.9), ("bias", "cell"): lo.adam(0.1)}
     tx = lo.by_gate(rules, others=lo.nadam(0.1), gates=lambda p: lo.find_gates(p, layout=layout))
     check_nnx(tx, flat_model)
@@ -150,7 +145,7 @@ def test_partitioned_variables_with_unnamed_blocks_inside_nnx():
         gradients = gradients_like(nnx.state(model, nnx.Param))
         optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
         nnx.jit(updated)(optimizer, model, gradients)
-    (moments,) = lo.find_states(nnx.as_pure(optimizer.opt_state), lo.EmaState)
+    (moments,) = lo.find_states(nnx.as_pure(optimizer.opt_state), lo.transforms.EmaState)
     kernel = moments.mu["dense_h"]["kernel"]
     assert kernel.shape == (4, 12) and kernel.addressable_shards[0].data.shape == (4, 6)
 

@@ -1,8 +1,6 @@
 """`optax.tree.map_params` tells the leaves like parameters from the others in every rule."""
 
-import sys
 from functools import cache
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,27 +8,25 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from presets_table import PRESETS
 from rules_table import RULES
 from test_by_gate import params_of
 from test_by_gate_contract import ROWS
 
 import lstm_optax as lo
 
-sys.path.append(str(Path(__file__).parent.parent / "presets"))
-from presets_table import PRESETS  # noqa: E402
-
 EVERY_RULE = RULES | PRESETS | ROWS
 LIKE_PARAMETERS = {  # how many copies of the parameters' tree a state holds, by its fields
-    lo.MomentumState: 1,
-    lo.EmaState: 1,
-    lo.DampedMomentumState: 1,
-    lo.CorrectedMomentumState: 1,
-    lo.DozatMomentumState: 1,
-    lo.MeanSquareState: 1,
-    lo.CenteredMeanSquareState: 2,
-    lo.SumSquareState: 1,
-    lo.RunningMaxState: 1,
-    lo.AverageState: 1,
+    lo.transforms.MomentumState: 1,
+    lo.transforms.EmaState: 1,
+    lo.transforms.DampedMomentumState: 1,
+    lo.transforms.CorrectedMomentumState: 1,
+    lo.transforms.DozatMomentumState: 1,
+    lo.transforms.MeanSquareState: 1,
+    lo.transforms.CenteredMeanSquareState: 2,
+    lo.transforms.SumSquareState: 1,
+    lo.transforms.RunningMaxState: 1,
+    lo.transforms.AverageState: 1,
 }
 
 
@@ -82,7 +78,7 @@ def test_blocks_are_no_parameters(name):
         transform_non_params=lambda other: jax.tree.map(lambda _: "other", other),
         is_leaf=lambda node: isinstance(node, optax.MaskedNode),
     )
-    (ours,) = lo.find_states(mapped, lo.ByGateState)
+    (ours,) = lo.find_states(mapped, lo.transforms.ByGateState)
     assert set(jax.tree.leaves(ours.blocks)) == {"other"}
     others = jax.tree.leaves(ours.others)
     assert others.count("parameter") == copies(ours.others) * len(jax.tree.leaves(params))

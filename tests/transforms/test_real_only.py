@@ -1,13 +1,11 @@
 """Rules are for real floats: anything else is an error, and complex numbers have a remedy."""
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from presets_table import PRESETS
 from rules_table import RULES
 from test_by_gate import params_of
 from test_by_gate_contract import ROWS
@@ -15,9 +13,6 @@ from test_by_gate_contract import ROWS
 import lstm_optax as lo
 from lstm_optax import presets
 from lstm_optax.presets import links
-
-sys.path.append(str(Path(__file__).parent.parent / "presets"))
-from presets_table import PRESETS  # noqa: E402
 
 EVERY_RULE = RULES | PRESETS | ROWS
 WRAPPERS = {

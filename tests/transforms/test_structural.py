@@ -1,23 +1,18 @@
 """Numbers that fix shapes: Python integers, refused with the remedy under `inject_hyperparams`."""
 
-import sys
-from pathlib import Path
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from presets_table import PRESETS
 from rules_table import RULES, gradients_of, params_of, trajectory
 from test_by_gate import params_of as lstm_params_of
 from test_by_gate_contract import ROWS
 from test_contract import STATIC
 
 import lstm_optax as lo
-
-sys.path.append(str(Path(__file__).parent.parent / "presets"))
-from presets_table import PRESETS  # noqa: E402
 
 EVERY_RULE = RULES | PRESETS | ROWS
 

@@ -1,0 +1,86 @@
+"""What goes into a layer row, the same for every contender."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lstm_optax.bench.workloads import LayerRow
+from lstm_optax.lstm import LSTMParams
+
+RATE = 1e-4
+"""By which each of several steps moves what it is differentiated by, against the gradient.
+
+So no step is like the one before, and the compiler can take none of it out of the loop.
+"""
+
+State = tuple[Any, Any]
+"""h and c of a layer."""
+
+
+class Leaves(NamedTuple):
+    """What is differentiated by."""
+
+    weights: Any  # one LSTMParams for each layer, or what another library has for it
+    x: Any  # [time, batch, features]
+    states: tuple[State, ...]  # [batch, hidden] each
+
+
+class LayerData(NamedTuple):
+    """Leaves, and what the loss weighs the outputs and the last states with."""
+
+    leaves: Leaves
+    resets: Any  # [time, batch], or None
+    output_weights: Any  # [time, batch, hidden]
+    state_weights: tuple[State, ...]
+
+
+def make_data(row: LayerRow, seed: int) -> LayerData:
+    """Draw float32 arrays: PyTorch's uniform weights, normal inputs, a loss of size one."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int, scale: float = 1.0) -> Any:
+        return rng.normal(scale=scale, size=shape).astype(np.float32)
+
+    def uniform(hidden: int, *shape: int) -> Any:
+        return rng.uniform(-(hidden**-0.5), hidden**-0.5, shape).astype(np.float32)
+
+    weights = tuple(
+        LSTMParams(uniform(n, i, 4 * n), uniform(n, n, 4 * n), uniform(n, 4 * n))
+        for i, n in zip(row.widths, row.hidden, strict=True)
+    )
+    states = [(normal(row.batch, n), normal(row.batch, n)) for n in row.hidden]
+    leaves = Leaves(weights, normal(row.time, row.batch, row.features), tuple(states))
+    resets = rng.random((row.time, row.batch)) < row.resets if row.resets else None
+    scale = (row.time * row.batch) ** -0.5
+    output_weights = normal(row.time, row.batch, row.hidden[-1], scale=scale)
+    state_weights = [(normal(row.batch, n), normal(row.batch, n)) for n in row.hidden]
+    return LayerData(leaves, resets, output_weights, tuple(state_weights))
+
+
+def named(leaves: Leaves) -> dict[str, np.ndarray]:
+    """Return leaves in this library's layout as float64 arrays by name."""
+    arrays = {"x": leaves.x}
+    for i, (weights, (h, c)) in enumerate(zip(leaves.weights, leaves.states, strict=True)):
+        arrays |= {f"{name}.{i}": array for name, array in weights._asdict().items()}
+        arrays |= {f"h.{i}": h, f"c.{i}": c}
+    return {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+
+
+def named_outputs(outputs: Any, states: Any) -> dict[str, np.ndarray]:
+    """Return outputs and last states as float64 arrays by name."""
+    arrays = {"outputs": outputs}
+    for i, (h, c) in enumerate(states):
+        arrays |= {f"h.{i}": h, f"c.{i}": c}
+    return {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+
+
+def take_steps(grad: Callable[[Any], tuple[jax.Array, Any]], leaves: Any, steps: int) -> Any:
+    """Take steps against the gradient in one program; return the last leaves, and the losses."""
+
+    def body(leaves, _):
+        value, grads = grad(leaves)
+        return jax.tree.map(lambda p, g: p - RATE * g, leaves, grads), value
+
+    return jax.lax.scan(body, leaves, length=steps)

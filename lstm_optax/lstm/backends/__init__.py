@@ -1,0 +1,1 @@
+"""Implementations of `lstm_sequence`: the same values and gradients from each."""

@@ -1,0 +1,147 @@
+"""Several character models trained at once by the recipe of AWD-LSTM, each with rate and seed."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from lstm_optax.models import LanguageModel
+from lstm_optax.optimizers import awd_sgd
+from lstm_optax.runs.build import make_losses
+from lstm_optax.runs.corpus import Corpus
+from lstm_optax.training import TrainState, init_state, make_step
+from lstm_optax.training.evaluation import sum_over
+from lstm_optax.transforms import eval_params, observe
+from lstm_optax.transforms._eval_params import is_averaging
+
+Course = Literal["constant", "cosine"]  # of the learning rate
+Lane = dict[str, Any]  # rate, seed, steps, last, averaged, triggered_at
+
+
+class Sizes(Protocol):
+    """What a configuration says of sizes."""
+
+    @property
+    def embedding(self) -> int: ...
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def eval_every(self) -> int: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def nonmonotone(self) -> int: ...
+
+
+class CharacterLanes:
+    """The training of several lanes at once: one compiled program for one number of lanes.
+
+    Args:
+      corpus: what to learn, and to validate with.
+      sizes: of the model and the training; batch is that of the corpus.
+    """
+
+    def __init__(self, corpus: Corpus, sizes: Sizes):
+        self.corpus: Corpus = corpus
+        self.sizes: Sizes = sizes
+        self.vocabulary: int = len(corpus.vocabulary)
+        model = self._model(0)
+        loss, measure = make_losses(nnx.graphdef(model))
+        carry = model.lstm.initial_carry(sizes.batch)
+        held_out = jax.device_put(jax.tree.map(lambda *x: np.stack(x), *corpus.validation))
+
+        def validate(params: Any) -> jax.Array:
+            (totals, counts), _ = sum_over(measure, params, carry, held_out)
+            return totals.sum() / counts.sum()
+
+        def lane(course: Course, state: TrainState, rate: jax.Array, batches: Any):
+            step = make_step(loss, self._optimizer(course, rate))
+            state, _ = jax.lax.scan(lambda s, b: (step(s, b)[0], None), state, batches)
+            last = validate(state.params)
+            averaged = validate(eval_params(state.opt_state, state.params))
+            state = state._replace(opt_state=observe(state.opt_state, averaged))
+            return state, last, averaged, is_averaging(state.opt_state)
+
+        @partial(jax.jit, static_argnums=0, donate_argnums=1)
+        def advance(course: Course, states: TrainState, rates: jax.Array, batches: Any):
+            lanes = jax.vmap(partial(lane, course), in_axes=(0, 0, None))
+            return lanes(states, rates, batches)
+
+        self._advance, self._carry = advance, carry
+
+    def train(
+        self,
+        course: Course,
+        pairs: Sequence[tuple[float, int]],
+        *,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> list[Lane]:
+        """Train a lane for each (rate, seed); validate the iterate and the average as it goes.
+
+        A seed decides the initial weights. What `observe` is told is the loss of the average, as
+        in `fit`; before the trigger that is the iterate's.
+
+        Args:
+          course: of the learning rate.
+          pairs: rate and seed of each lane.
+          tell: is told how far it is.
+        """
+        rates = jnp.asarray([rate for rate, _ in pairs], jnp.float32)
+        states = [self._initial(course, *pair) for pair in pairs]
+        state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        every, rows = self.sizes.eval_every, []
+        for first in range(0, self.sizes.steps, every):
+            windows = [self.corpus.train(first + i) for i in range(every)]
+            batches = jax.tree.map(lambda *x: np.stack(x), *windows)
+            state, *measured = self._advance(course, state, rates, batches)
+            rows.append([np.asarray(m) for m in measured])
+            tell(f"step {first + every:,}, loss {', '.join(f'{x:.3f}' for x in rows[-1][0])}")
+        last, averaged, averaging = (np.stack(column) for column in zip(*rows, strict=True))
+        steps = [every * (i + 1) for i in range(len(rows))]
+        return [
+            {
+                "rate": rate,
+                "seed": seed,
+                "steps": steps,
+                "last": _finite(last[:, i]),
+                "averaged": _finite(averaged[:, i]),
+                "averaging_from": next(
+                    (s for s, on in zip(steps, averaging[:, i], strict=True) if on), None
+                ),
+            }
+            for i, (rate, seed) in enumerate(pairs)
+        ]
+
+    def _optimizer(self, course: Course, rate: Any) -> optax.GradientTransformationExtraArgs:
+        schedule = rate
+        if course == "cosine":
+            schedule = optax.cosine_decay_schedule(rate, self.sizes.steps)
+        return awd_sgd(
+            schedule, clip=self.sizes.clip, weight_decay=0.0, nonmonotone=self.sizes.nonmonotone
+        )
+
+    def _model(self, seed: int) -> LanguageModel:
+        return LanguageModel(
+            self.vocabulary,
+            embedding_features=self.sizes.embedding,
+            hidden_features=self.sizes.hidden,
+            rngs=nnx.Rngs(seed),
+        )
+
+    def _initial(self, course: Course, rate: float, seed: int) -> TrainState:
+        _, params = nnx.split(self._model(seed))
+        return init_state(params, self._optimizer(course, rate), self._carry, jax.random.key(seed))
+
+
+def _finite(losses: np.ndarray) -> list[float | None]:
+    return [float(loss) if math.isfinite(loss) else None for loss in losses]
