@@ -235,13 +235,13 @@ from .transforms import (
     nesterov as nesterov,
 )
 from .transforms import (
-    observe as observe,
-)
-from .transforms import (
     polyak_average as polyak_average,
 )
 from .transforms import (
     precondition as precondition,
+)
+from .transforms import (
+    report_validation_loss as report_validation_loss,
 )
 from .transforms import (
     running_max as running_max,

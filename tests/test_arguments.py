@@ -21,7 +21,7 @@ import lstm_optax as lo
 from lstm_optax import optimizers, presets, transforms
 
 INF, NAN = float("inf"), float("nan")
-NO_FACTORIES = {"eval_params", "find_states", "global_norm", "observe"}
+NO_FACTORIES = {"eval_params", "find_states", "global_norm", "report_validation_loss"}
 GIVEN = {  # for each argument without a default
     "learning_rate": 0.1,
     "decay": 0.5,

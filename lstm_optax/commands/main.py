@@ -173,7 +173,7 @@ def _train_in(run: RunFolder, command: Train, corpus: "Corpus", console: Console
     except Diverged:
         _draw_gradients(command, run, title)
         raise
-    draw_losses(result.records, result.floors, run.picture, title=title, unit=UNIT)
+    draw_losses(result.records, result.baselines, run.picture, title=title, unit=UNIT)
     _draw_gradients(command, run, title)
     if result.reason == "interrupted":
         console.print(f"interrupted after step {result.step:,}; a checkpoint is saved. Go on with:")
@@ -231,7 +231,7 @@ def _show_result(
             else ""
         )
         loss = result.best["val_loss"]
-        console.print("", loss_table(loss, result.floors, name=name, unit=UNIT, caption=part))
+        console.print("", loss_table(loss, result.baselines, name=name, unit=UNIT, caption=part))
         text = _write_sample(run, SampleConfig(seed=command.config.seed), console)
         run.sample.write_text(text + "\n", encoding="utf-8")
         console.print(Text("\na sample", style="cyan"))

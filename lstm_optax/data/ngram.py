@@ -1,6 +1,6 @@
 """Character n-gram models: the losses that a text yields to counting alone.
 
-They are the floors a trained model is measured by: below the best of them it has learned what
+They are the baselines a trained model is measured by: below the best of them it has learned what
 no table of short contexts holds.
 """
 

@@ -34,7 +34,7 @@ class SequenceTask:
       features: of the inputs.
       outputs: numbers or classes to answer with.
       every_step: whether an answer is due at every step, or after the last one alone.
-      know_nothing: the lowest loss of an answer that does not read the inputs: mean squared error
+      baseline: the lowest loss of an answer that does not read the inputs: mean squared error
         for numbers, cross-entropy in nats for classes, a mean over all answers.
     """
 
@@ -43,7 +43,7 @@ class SequenceTask:
     features: int
     outputs: int
     every_step: bool
-    know_nothing: float
+    baseline: float
 
     @property
     def batch_axes(self) -> Sequences:
@@ -53,12 +53,12 @@ class SequenceTask:
 
     @property
     def solved(self) -> float:
-        """The loss below which the task counts as solved: a twentieth of `know_nothing`.
+        """The loss below which the task counts as solved: a twentieth of `baseline`.
 
         Defined here. For `adding` it is a root mean square error of .091, beside the bound of .08
         (.04 of their target, which is half the sum) that Hochreiter & Schmidhuber set each row.
         """
-        return self.know_nothing / 20
+        return self.baseline / 20
 
     def __call__(self, position: int, *, batch: int, seed: int = 0) -> Sequences:
         """Batch `position` of the stream that `seed` names.
@@ -106,7 +106,7 @@ def adding(length: int = 100) -> SequenceTask:
         inputs = np.stack([numbers, marks], axis=-1)
         return Sequences(inputs, (numbers * marks).sum(0)[:, None])
 
-    return SequenceTask(draw, length, 2, 1, every_step=False, know_nothing=1 / 6)
+    return SequenceTask(draw, length, 2, 1, every_step=False, baseline=1 / 6)
 
 
 def temporal_order(length: int = 100) -> SequenceTask:
@@ -138,7 +138,7 @@ def temporal_order(length: int = 100) -> SequenceTask:
         targets = (2 * asked[0] + asked[1]).astype(np.int32)
         return Sequences(_one_hot(symbols, 8), targets)
 
-    return SequenceTask(draw, length, 8, 4, every_step=False, know_nothing=log(4))
+    return SequenceTask(draw, length, 8, 4, every_step=False, baseline=log(4))
 
 
 def copy_memory(delay: int = 100) -> SequenceTask:
@@ -171,7 +171,7 @@ def copy_memory(delay: int = 100) -> SequenceTask:
         targets[-10:] = symbols
         return Sequences(_one_hot(inputs, 10), targets)
 
-    return SequenceTask(draw, length, 10, 9, every_step=True, know_nothing=10 * log(8) / length)
+    return SequenceTask(draw, length, 10, 9, every_step=True, baseline=10 * log(8) / length)
 
 
 def delayed_xor(delay: int = 50) -> SequenceTask:
@@ -200,7 +200,7 @@ def delayed_xor(delay: int = 50) -> SequenceTask:
         differ = bits[first, rows] != bits[first + delay, rows]
         return Sequences(inputs, differ.astype(np.int32))
 
-    return SequenceTask(draw, 2 * delay, 2, 2, every_step=False, know_nothing=log(2))
+    return SequenceTask(draw, 2 * delay, 2, 2, every_step=False, baseline=log(2))
 
 
 def _one_hot(symbols: NDArray[np.integer], count: int) -> NDArray[np.float32]:

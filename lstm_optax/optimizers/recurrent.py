@@ -34,8 +34,8 @@ def awd_sgd(
     The clip is exact: a norm below c changes nothing, and above it the norm becomes c. The authors'
     code has PyTorch's, which divides by ‖g‖ + 1e-6: `presets.algoperf.clip_gradients` is that one.
 
-    The losses come by `observe`; see `triggered_average`. A `rate_factor` given to `update`, such
-    as the relative length of a window, scales η of that step.
+    Pass the validation losses to `report_validation_loss`; see `triggered_average`. A `rate_factor`
+    passed to `update`, such as the relative length of a window, scales η of that step.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule. The authors' is constant.

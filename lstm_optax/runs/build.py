@@ -119,7 +119,7 @@ def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.Gradi
         optimizer = optax.chain(*clip, factory(schedule, **decay), *factor)
     except Exception as error:
         raise _untrainable(name, error) from error
-    return guard(optimizer, give_up_after=config.guard) if config.guard else optimizer
+    return guard(optimizer, max_consecutive_errors=config.guard) if config.guard else optimizer
 
 
 def abstract_state(

@@ -24,31 +24,31 @@ _VALIDATION, _TRAINING, _GREY = "#0072B2", "#E69F00", "#555555"
 
 def draw_losses(
     records: Sequence[Mapping[str, Any]],
-    floors: Mapping[str, float],
+    baselines: Mapping[str, float],
     path: str | PathLike[str],
     *,
     title: str = "",
     unit: str = "",
 ) -> None:
     """Write `loss_figure` of the same arguments to `path`: a PNG of 1000 × 600 pixels."""
-    loss_figure(records, floors, title=title, unit=unit).savefig(path, format="png", dpi=100)
+    loss_figure(records, baselines, title=title, unit=unit).savefig(path, format="png", dpi=100)
 
 
 def loss_figure(
     records: Sequence[Mapping[str, Any]],
-    floors: Mapping[str, float],
+    baselines: Mapping[str, float],
     *,
     title: str = "",
     unit: str = "",
 ) -> Figure:
-    """Training and validation loss over steps, and a labelled line for each floor in sight.
+    """Training and validation loss over steps, and a labelled line for each baseline in sight.
 
     Args:
       records: one dict per logged step; "step", "train_loss" and "val_loss" are read, and any of
         them may be missing, None or not finite. More than 500 training losses are drawn as 500
         means of neighbours.
-      floors: losses of other models by name, such as those of `ngram_losses`. The picture always
-        reaches down to the lowest; floors above the curves are left out.
+      baselines: losses of other models by name, such as those of `ngram_losses`. The picture always
+        reaches down to the lowest; baselines above the curves are left out.
       title: the line above the picture.
       unit: of the losses. One that begins with "nats", such as "nats per character", has an axis
         in bits next to it.
@@ -64,8 +64,8 @@ def loss_figure(
     _label_axes(axes, unit)
     if losses.size:
         _draw_curves(axes, training, validation)
-        axes.set_ylim(_visible_range(losses, floors.values()))
-        _draw_floors(axes, floors)
+        axes.set_ylim(_visible_range(losses, baselines.values()))
+        _draw_baselines(axes, baselines)
         if in_bits(unit):
             _add_bits_axis(axes, in_bits(unit))
     else:
@@ -140,23 +140,25 @@ def _has_losses(series: _Series) -> bool:
     return bool(np.isfinite(series[1]).any())
 
 
-def _visible_range(losses: NDArray[np.float64], floors: Collection[float]) -> tuple[float, float]:
-    """All losses but the highest fiftieth, and the lowest floor.
+def _visible_range(
+    losses: NDArray[np.float64], baselines: Collection[float]
+) -> tuple[float, float]:
+    """All losses but the highest fiftieth, and the lowest baseline.
 
     The first few losses of a long run are so high that they would flatten all the rest.
     """
-    lowest_floor = min(floors, default=float(losses.min()))
-    high = max(float(np.quantile(losses, 0.98, method="higher")), lowest_floor)
-    low = min(float(losses.min()), lowest_floor)
+    lowest_baseline = min(baselines, default=float(losses.min()))
+    high = max(float(np.quantile(losses, 0.98, method="higher")), lowest_baseline)
+    low = min(float(losses.min()), lowest_baseline)
     margin = 0.05 * (high - low) or 0.1
     return low - margin, high + margin
 
 
-def _draw_floors(axes: Axes, floors: Mapping[str, float]) -> None:
-    """A line for each floor in sight, named in the right margin; close names are pushed apart."""
+def _draw_baselines(axes: Axes, baselines: Mapping[str, float]) -> None:
+    """Draw a line for each visible baseline, with its name in the right margin."""
     low, high = axes.get_ylim()
     place = -math.inf
-    for name, loss in sorted(floors.items(), key=lambda floor: floor[1]):
+    for name, loss in sorted(baselines.items(), key=lambda baseline: baseline[1]):
         if loss > high:
             continue
         axes.axhline(loss, color=_GREY, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)

@@ -81,8 +81,8 @@ class TrainScreen:
         """Show a record; above the bar on a terminal."""
         losses = [_short(record[name]) for name in ("train_loss", "val_loss")]
         line = f"step {record['step']:>6,}  training {losses[0]}  validation {losses[1]}{self.unit}"
-        if record.get("refused"):
-            line += f"  refused {record['refused']:,}"
+        if record.get("skipped"):
+            line += f"  skipped {record['skipped']:,}"
         if not self.console.is_terminal and self.done:
             line += f"  {self._rate()}"
         now, step = time.perf_counter(), record["step"]

@@ -11,7 +11,7 @@ from rich.text import Text
 
 def loss_table(
     model_loss: float,
-    floors: Mapping[str, float],
+    baselines: Mapping[str, float],
     *,
     name: str = "LSTM",
     unit: str = "",
@@ -21,13 +21,13 @@ def loss_table(
 
     Args:
       model_loss: its loss; NaN (a model that diverged) is put with the worst.
-      floors: losses of other models by name, such as those of `ngram_losses`.
+      baselines: losses of other models by name, such as those of `ngram_losses`.
       name: how the model is called.
       unit: of the losses. One that begins with "nats", such as "nats per character", has a column
         in bits next to it.
       caption: the text below the table.
     """
-    rows = [(other, loss, "") for other, loss in floors.items()]
+    rows = [(other, loss, "") for other, loss in baselines.items()]
     rows.append((name, model_loss, "bold"))
     table = Table(caption=Text(caption) if caption else None, caption_justify="left")
     table.add_column("model")

@@ -61,7 +61,7 @@ class TrainResult(NamedTuple):
     """What a run gives."""
 
     records: list[dict[str, Any]]
-    floors: dict[str, float]  # losses of the n-gram models, nats per character
+    baselines: dict[str, float]  # losses of the n-gram models, nats per character
     best: dict[str, Any] | None  # the record with the lowest validation loss
     reason: str  # "steps", "patience" or "interrupted"
     step: int
@@ -126,13 +126,15 @@ def train_language_model(
     else:
         run.create(overwrite=overwrite)
     device = describe_devices(devices, config.batch)
-    floors = stored.get("floors", {})  # none where the run was killed before they were counted
-    run.write_config(config, _facts(corpus, floors, device), new=not resume)
+    baselines = stored.get(
+        "baselines", {}
+    )  # none where the run was killed before they were counted
+    run.write_config(config, _facts(corpus, baselines, device), new=not resume)
     observer.plan(plan_of(config, corpus, run, state, device))
-    if not floors:
+    if not baselines:
         observer.count(corpus.counted)
-        floors = corpus.count_ngrams()
-        run.write_config(config, _facts(corpus, floors, device))
+        baselines = corpus.count_ngrams()
+        run.write_config(config, _facts(corpus, baselines, device))
     if int(state.step) < config.steps:
         observer.begin(int(state.step))
 
@@ -151,7 +153,7 @@ def train_language_model(
         best = best_record(history)
         good = math.isfinite(record["val_loss"])
         if good:
-            checkpoints.save(record["step"], state, spare=best["step"] if best else None)
+            checkpoints.save(record["step"], state, keep=best["step"] if best else None)
         observer.record(record)
         if not good and record["step"] == config.steps:  # else the next step tells more of it
             error = f"the validation loss after step {config.steps} is not finite"
@@ -178,10 +180,10 @@ def train_language_model(
         raise Diverged(_advice(str(error), rate, config, checkpoints)) from None
     step, best = int(state.step), best_record(history)
     if reason in ("interrupted", "gave_up") and not checkpoints.is_whole(step):
-        checkpoints.save(step, state, spare=best["step"] if best else None)
+        checkpoints.save(step, state, keep=best["step"] if best else None)
     if reason == "gave_up":
         raise Diverged(_advice(detail, _rate(schedule, step, state), config, checkpoints))
-    return TrainResult(history, floors, best, reason, step)
+    return TrainResult(history, baselines, best, reason, step)
 
 
 def _with_devices(config: TrainConfig, run: RunFolder, warn: Callable[[str], None]) -> TrainConfig:
@@ -213,7 +215,7 @@ def _restore(
     return state, history
 
 
-def _facts(corpus: Corpus, floors: dict[str, float], device: str) -> dict[str, Any]:
+def _facts(corpus: Corpus, baselines: dict[str, float], device: str) -> dict[str, Any]:
     packages = ("lstm_optax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "text": {
@@ -223,7 +225,7 @@ def _facts(corpus: Corpus, floors: dict[str, float], device: str) -> dict[str, A
             "stream": corpus.stream,
             "vocabulary": "".join(corpus.vocabulary.characters),
         },
-        "floors": floors,
+        "baselines": baselines,
         "device": device,
         "versions": {package: version(package) for package in packages},
     }
@@ -232,7 +234,7 @@ def _facts(corpus: Corpus, floors: dict[str, float], device: str) -> dict[str, A
 def _rate(schedule: Callable, step: int, state: TrainState | None = None) -> float:
     """The learning rate of a step: a schedule waits while a guard refuses."""
     guards = find_states(state, GuardState)
-    waited = max((int(guard.refused) for guard in guards), default=0)
+    waited = max((int(guard.skipped) for guard in guards), default=0)
     return np.asarray(schedule(max(step - waited, 1) - 1)).item()
 
 

@@ -17,7 +17,7 @@ from lstm_optax.runs.build import make_losses
 from lstm_optax.runs.corpus import Corpus
 from lstm_optax.training import TrainState, init_state, make_step
 from lstm_optax.training.evaluation import sum_over
-from lstm_optax.transforms import eval_params, observe
+from lstm_optax.transforms import eval_params, report_validation_loss
 from lstm_optax.transforms._eval_params import is_averaging
 
 Course = Literal["constant", "cosine"]  # of the learning rate
@@ -69,7 +69,7 @@ class CharacterLanes:
             state, _ = jax.lax.scan(lambda s, b: (step(s, b)[0], None), state, batches)
             last = validate(state.params)
             averaged = validate(eval_params(state.opt_state, state.params))
-            state = state._replace(opt_state=observe(state.opt_state, averaged))
+            state = state._replace(opt_state=report_validation_loss(state.opt_state, averaged))
             return state, last, averaged, is_averaging(state.opt_state)
 
         @partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -88,8 +88,8 @@ class CharacterLanes:
     ) -> list[Lane]:
         """Train a lane for each (rate, seed); validate the iterate and the average as it goes.
 
-        A seed decides the initial weights. What `observe` is told is the loss of the average, as
-        in `fit`; before the trigger that is the iterate's.
+        A seed decides the initial weights. As in `fit`, `report_validation_loss` receives the loss
+        of the average; before the trigger that is the iterate's.
 
         Args:
           course: of the learning rate.

@@ -151,7 +151,7 @@ def _run_cell(program: Program, start: Start, config: LongMemoryConfig, progress
     return {
         "rate": best,
         "on_edge": best in (rates[0], rates[-1]),
-        "know_nothing": program.task.know_nothing,
+        "baseline": program.task.baseline,
         "solved_below": program.task.solved,
         "lanes": lanes,
         "tuning": tuning,

@@ -71,7 +71,7 @@ def _long_memory(records: Sequence[_Record]) -> str:
         head = ["start", "optimizer", "rate", "solved", "95 % interval", "at step", "median score"]
         rows, first = [_success_row(record) for record in mine], mine[0]
         caption = (
-            f"{_name(task)}: a score of {first['know_nothing']:.4f} knows nothing, one below "
+            f"{_name(task)}: a score of {first['baseline']:.4f} knows nothing, one below "
             f"{first['solved_below']:.4f} is solved."
         )
         tables.append(f"{caption}\n\n{_markdown(head, rows)}")

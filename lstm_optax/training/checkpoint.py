@@ -39,7 +39,7 @@ class Checkpoints:
         self.folder: Path = Path(folder).absolute()
         self.keep: int = whole("keep", keep, 1)
 
-    def save(self, step: int, state: Any, *, spare: int | None = None) -> None:
+    def save(self, step: int, state: Any, *, keep: int | None = None) -> None:
         """Write `state` as the checkpoint of `step`, then drop the oldest beyond `keep`.
 
         Those of later steps are dropped too: a run that was resumed before them left them behind.
@@ -47,7 +47,7 @@ class Checkpoints:
         Args:
           step: its number, from 0 to 10¹⁸ − 1.
           state: any tree of JAX or NumPy arrays, numbers and random keys.
-          spare: the step of a checkpoint that stays, however old, such as the best so far.
+          keep: the step of a checkpoint that stays, however old, such as the best so far.
 
         Raises:
           ValueError: a step that is no such number, or a leaf that is no array; nothing is written.
@@ -71,7 +71,7 @@ class Checkpoints:
             raise
         kept = [s for s in self.steps() if s <= step][-self.keep :]
         for other in self.steps():
-            if other not in kept and other != spare:
+            if other not in kept and other != keep:
                 self._drop(other)
 
     def steps(self) -> list[int]:

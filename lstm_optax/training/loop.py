@@ -14,7 +14,7 @@ from lstm_optax.training.metrics import StepMetrics, means, zero_sums
 from lstm_optax.training.records import Judge, Record, learning_rate, replaced
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
-from lstm_optax.training.step import Step, may_go_on, run_steps
+from lstm_optax.training.step import Step, run_steps, should_continue
 from lstm_optax.transforms import eval_params
 
 
@@ -38,7 +38,7 @@ class NonFiniteError(ArithmeticError):
         leaf = jax.tree_util.keystr(path, simple=True, separator=".")
         self.leaf: str = leaf.removesuffix(".value")
         self.largest: float = float(size)
-        fault = "was refused, and the guard gives up" if metrics.gave_up else "is not finite"
+        fault = "was skipped, and the guard gives up" if metrics.gave_up else "is not finite"
         hint = "; a token or target out of range has this loss" if np.isnan(self.loss) else ""
         super().__init__(
             f"step {step} {fault}: loss {self.loss:g}, gradient norm {self.grad_norm:g}, "
@@ -78,7 +78,7 @@ def fit(
     """Train: forward, loss, backward, update, until converged or out of steps.
 
     Where the optimizer keeps an average of the parameters, that is what is evaluated, by
-    `eval_params`; and its triggers receive the deciding metric, by `observe`.
+    `eval_params`; and its triggers receive the deciding metric, by `report_validation_loss`.
 
     Where a `guard` in the optimizer gives up, the run ends with the state that it kept. Several
     steps run in one dispatch. Where dispatches end is a function of the step's number
@@ -91,14 +91,15 @@ def fit(
         for once, in order, and all batches have the same structure, shapes and dtypes.
       steps: the step to end at, counted from the beginning of training, at least 0.
       evaluate: params → validation loss, or a dictionary of metrics by name; None for none.
-      metric: the metric that decides: the one that `patience` and `observe` follow.
-      larger_is_better: whether that metric is to rise; `observe` receives its negative.
+      metric: the metric that decides: the one that `patience` and `report_validation_loss` follow.
+      larger_is_better: whether that metric should rise; `report_validation_loss` receives its
+        negative.
       eval_every: steps from record to record, at least 1.
       patience: end after so many evaluations without a new best value; None for never.
       steps_per_dispatch: most steps in one dispatch, at least 1.
       sharding: how devices share the rows of each batch; None for one device.
       history: the records of an earlier part of the run.
-      on_progress: called with step and loss after each dispatch; the loss of a refused step may be
+      on_progress: called with step and loss after each dispatch; the loss of a skipped step may be
         NaN.
       on_record: called with the history, a new record at its end, and the state to save with it;
         may return a state to go on with, in which values are changed, such as the learning rate.
@@ -106,7 +107,7 @@ def fit(
 
     Raises:
       NonFiniteError: a step's loss or gradient was not finite, and no `guard` in the optimizer
-        refused it; nothing after it was computed.
+        skipped it; nothing after it was computed.
       ValueError: a count that is no whole number or too small, `patience` without `evaluate`, a
         batch without arrays or one that differs from the first, a metric that the evaluation does
         not return, a parameter of which the optimizer keeps two averages, or rows that the devices
@@ -143,7 +144,7 @@ def fit(
         stacked = sharding.batches(stacked) if sharding else stacked
         state, metrics = run_steps(step, state, stacked, end - now)
         metrics = jax.device_get(metrics)
-        if not may_go_on(metrics):
+        if not should_continue(metrics):
             error = NonFiniteError(int(state.step), metrics)
             if not metrics.gave_up:
                 raise error

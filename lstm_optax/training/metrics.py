@@ -18,8 +18,8 @@ class StepMetrics(NamedTuple):
     grad_norm: jax.Array  # float [], of all gradients together, before the optimizer
     largest: Any  # parameters' tree: max |g| of each leaf where the step went wrong, else 0
     clipped: jax.Array  # bool [], whether a clip of the optimizer scaled the gradient
-    refused: jax.Array  # bool [], whether a guard of the optimizer refused the step
-    gave_up: jax.Array  # bool [], whether a guard has refused too many in a row
+    skipped: jax.Array  # bool [], whether a guard of the optimizer skipped the step
+    gave_up: jax.Array  # bool [], whether a guard has skipped too many in a row
 
 
 class Total(NamedTuple):
@@ -53,42 +53,42 @@ class Sums(NamedTuple):
     """Sums over the steps since the last record; a part of the training state, so that an
     interrupted interval goes on where it was."""
 
-    steps: jax.Array  # int32 [], without those refused
+    steps: jax.Array  # int32 [], without those skipped
     loss: Total
     grad_norm: Total
     clipped: jax.Array  # int32 []
-    refused: jax.Array  # int32 []
+    skipped: jax.Array  # int32 []
 
 
 def zero_sums() -> Sums:
     """Return the sums over no steps."""
-    steps, clipped, refused = (jnp.zeros([], jnp.int32) for _ in range(3))
+    steps, clipped, skipped = (jnp.zeros([], jnp.int32) for _ in range(3))
     loss, grad_norm = (Total(jnp.zeros([]), jnp.zeros([])) for _ in range(2))
-    return Sums(steps, loss, grad_norm, clipped, refused)
+    return Sums(steps, loss, grad_norm, clipped, skipped)
 
 
 def add(sums: Sums, metrics: StepMetrics) -> Sums:
-    """Return the sums with one more step; of one that was refused, only that it was."""
+    """Return the sums with one more step; of one that was skipped, only that it was."""
     taken = Sums(
         steps=sums.steps + 1,
         loss=sums.loss.plus(metrics.loss),
         grad_norm=sums.grad_norm.plus(metrics.grad_norm),
         clipped=sums.clipped + metrics.clipped,
-        refused=sums.refused,
+        skipped=sums.skipped,
     )
-    refused = sums._replace(refused=sums.refused + 1)
-    return jax.tree.map(lambda a, b: jnp.where(metrics.refused, a, b), refused, taken)
+    skipped = sums._replace(skipped=sums.skipped + 1)
+    return jax.tree.map(lambda a, b: jnp.where(metrics.skipped, a, b), skipped, taken)
 
 
 def means(sums: Sums) -> dict[str, float]:
     """Return, as numbers of the host, the mean loss and gradient norm of the steps taken, the share
-    of them that was clipped, and how many were refused; a mean over no steps is NaN."""
+    of them that was clipped, and how many were skipped; a mean over no steps is NaN."""
     steps = int(sums.steps) or math.nan
     return {
         "train_loss": sums.loss.mean(steps),
         "grad_norm": sums.grad_norm.mean(steps),
         "clipped": int(sums.clipped) / steps,
-        "refused": int(sums.refused),
+        "skipped": int(sums.skipped),
     }
 
 
@@ -96,7 +96,7 @@ class Watch(NamedTuple):
     """What the clips and guards of an optimizer say of a step."""
 
     clipped: jax.Array  # bool []
-    refused: jax.Array  # bool []
+    skipped: jax.Array  # bool []
     gave_up: jax.Array  # bool []
 
 
@@ -106,7 +106,7 @@ def watch(before: Any, after: Any) -> Watch:
     old_guards, guards = (find_states(s, GuardState) for s in (before, after))
     return Watch(
         clipped=_any(a.clipped > b.clipped for a, b in zip(clips, old_clips, strict=True)),
-        refused=_any(a.refused > b.refused for a, b in zip(guards, old_guards, strict=True)),
+        skipped=_any(a.skipped > b.skipped for a, b in zip(guards, old_guards, strict=True)),
         gave_up=_any(guard.gave_up for guard in guards),
     )
 

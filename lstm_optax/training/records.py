@@ -9,11 +9,16 @@ import optax
 
 from lstm_optax.training.checks import check_same
 from lstm_optax.training.state import TrainState
-from lstm_optax.transforms import ScaleByLearningRateState, eval_params, find_states, observe
+from lstm_optax.transforms import (
+    ScaleByLearningRateState,
+    eval_params,
+    find_states,
+    report_validation_loss,
+)
 from lstm_optax.transforms._eval_params import is_averaging
 
 Record = dict[str, Any]
-"""What an interval measured: step, seconds, train_loss, grad_norm, clipped, refused, val_loss and
+"""What an interval measured: step, seconds, train_loss, grad_norm, clipped, skipped, val_loss and
 other metrics of the evaluation, averaging, learning_rate."""
 
 
@@ -111,7 +116,7 @@ class Judge(NamedTuple):
         told = -deciding if self.larger_is_better else deciding
         record = {f"val_{name}": value for name, value in means.items()}
         return record | {"averaging": averaging}, state._replace(
-            opt_state=observe(state.opt_state, told)
+            opt_state=report_validation_loss(state.opt_state, told)
         )
 
     def _check_name(self, names: Any) -> None:

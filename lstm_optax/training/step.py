@@ -71,7 +71,7 @@ def make_step(
             position=state.position + 1,
             params=params,
             opt_state=opt_state,
-            carry=jax.tree.map(partial(jnp.where, metrics.refused), state.carry, carry),
+            carry=jax.tree.map(partial(jnp.where, metrics.skipped), state.carry, carry),
             key=state.key,
             sums=add(state.sums, metrics),
         )
@@ -80,10 +80,10 @@ def make_step(
     return step
 
 
-def may_go_on(metrics: StepMetrics) -> jax.Array:
+def should_continue(metrics: StepMetrics) -> jax.Array:
     """Return whether the loss and the gradient are finite, or else a guard dealt with it."""
     finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
-    return jnp.where(metrics.refused, ~metrics.gave_up, finite)
+    return jnp.where(metrics.skipped, ~metrics.gave_up, finite)
 
 
 def run_steps(
@@ -92,7 +92,7 @@ def run_steps(
     """Run `count` steps in one dispatch; fewer where one goes wrong or the batches end.
 
     A step goes wrong whose loss or gradient is not finite, unless a `guard` in the optimizer
-    refused it and has not given up.
+    skipped it and has not given up.
 
     Several steps in one program save what each dispatch costs. The loop's length is no constant of
     the program, so however steps are grouped, the same program computes them.
@@ -139,7 +139,7 @@ def _run(
 
     def go_on(loop):
         i, _, metrics = loop
-        return (i < count) & may_go_on(metrics)
+        return (i < count) & should_continue(metrics)
 
     def body(loop):
         i, state, _ = loop
@@ -154,13 +154,13 @@ def _run(
 def _measure(loss: jax.Array, grads: Any, updates: Any, watched: Watch) -> StepMetrics:
     norm = global_norm(grads)
     # a guard of a part of the parameters does not answer for what the others do
-    refused = jax.lax.cond(
-        watched.refused, lambda u: jnp.isfinite(global_norm(u)), lambda u: jnp.bool_(False), updates
+    skipped = jax.lax.cond(
+        watched.skipped, lambda u: jnp.isfinite(global_norm(u)), lambda u: jnp.bool_(False), updates
     )
     largest = jax.lax.cond(
-        jnp.isfinite(loss) & jnp.isfinite(norm) & ~refused,
+        jnp.isfinite(loss) & jnp.isfinite(norm) & ~skipped,
         lambda g: jax.tree.map(lambda x: jnp.zeros([], x.dtype), g),
         lambda g: jax.tree.map(lambda x: jnp.max(jnp.abs(x)), g),
         grads,
     )
-    return StepMetrics(loss, norm, largest, watched.clipped, refused, watched.gave_up)
+    return StepMetrics(loss, norm, largest, watched.clipped, skipped, watched.gave_up)

@@ -42,7 +42,7 @@ from lstm_optax.transforms._nesterov import (
 from lstm_optax.transforms._precondition import PreconditionState, precondition
 from lstm_optax.transforms._triggered_average import (
     TriggeredAverageState,
-    observe,
+    report_validation_loss,
     triggered_average,
 )
 from lstm_optax.transforms.averaging import AverageState, ema_average, polyak_average
@@ -93,7 +93,7 @@ __all__ = [
     "mean_square",
     "momentum",
     "nesterov",
-    "observe",
+    "report_validation_loss",
     "polyak_average",
     "precondition",
     "running_max",

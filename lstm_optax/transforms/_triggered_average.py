@@ -31,8 +31,8 @@ def triggered_average(
         triggered once v > min(v₁, …, vₖ₋ₙ),  v the newest loss, v₁, …, vₖ those before, k > n
         a = mean(θ₂, …, θₜ),  θₜ the parameters t = 1, 2, … steps after that, a = θ₁ at t = 1
 
-    The losses come by `observe`, after each validation. `eval_params` gives a, and the parameters
-    themselves before the trigger; those that train are never replaced. The rule is that of the
+    Call `report_validation_loss` after each validation. `eval_params` returns a, and before the
+    trigger the parameters themselves; the parameters in training are never replaced. The rule is that of the
     authors' code: the n losses before the newest do not count, and PyTorch's ASGD, which they
     switch to, leaves θ₁ out. A loss that is NaN takes its place in the order, but never triggers
     and is never the lowest.
@@ -71,7 +71,7 @@ def triggered_average(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def observe(state: optax.OptState, validation_loss: Scalar) -> optax.OptState:
+def report_validation_loss(state: optax.OptState, validation_loss: Scalar) -> optax.OptState:
     """Return the state of an optimizer with a validation loss told to every trigger in it.
 
     To be called after each validation, with the loss of what `eval_params` gives; `fit` does.
@@ -87,7 +87,9 @@ def observe(state: optax.OptState, validation_loss: Scalar) -> optax.OptState:
     def fed(node: Any) -> Any:
         if not isinstance(node, TriggeredAverageState):
             return node
-        return _told(node, validation_loss)._replace(average=observe(node.average, validation_loss))
+        return _told(node, validation_loss)._replace(
+            average=report_validation_loss(node.average, validation_loss)
+        )
 
     return jax.tree.map(fed, state, is_leaf=lambda node: isinstance(node, TriggeredAverageState))
 

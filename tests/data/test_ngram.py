@@ -100,9 +100,9 @@ def test_the_topics_have_the_floors_of_english_prose():
     losses = ngram_losses(*split(vocabulary.encode(text)), len(vocabulary))
     assert losses["uniform"] == pytest.approx(math.log(len(vocabulary)), rel=1e-12)
     # Python 3.11: 3.236, 2.318, 1.711, 1.403, 1.319; 3.13: 3.213, 2.329, 1.744, 1.445, 1.370
-    floors = list(losses.values())[1:]
-    assert np.abs(np.array(floors) - [3.23, 2.33, 1.73, 1.43, 1.35]).max() < 0.1
-    assert floors == sorted(floors, reverse=True)
+    baselines = list(losses.values())[1:]
+    assert np.abs(np.array(baselines) - [3.23, 2.33, 1.73, 1.43, 1.35]).max() < 0.1
+    assert baselines == sorted(baselines, reverse=True)
 
 
 @pytest.mark.parametrize(("train", "validation"), [([], [0, 1]), ([0, 1], [0]), ([0], [])])

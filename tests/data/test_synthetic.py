@@ -91,7 +91,7 @@ def test_adding_marks_one_number_in_each_half_and_asks_for_their_sum():
 def test_adding_costs_a_sixth_without_reading_and_little_less_by_a_linear_answer():
     task = TASKS["adding"]
     inputs, targets = task(0, batch=ROWS)
-    assert task.know_nothing == 1 / 6
+    assert task.baseline == 1 / 6
     assert np.square(targets - 1).mean() == pytest.approx(1 / 6, rel=0.02)
     assert np.var(targets) == pytest.approx(1 / 6, rel=0.02)  # no constant answers better
     expected = 1 / 6 - 1 / (3 * 20)
@@ -119,8 +119,8 @@ def test_temporal_order_costs_ln_4_without_reading():
     task = TASKS["temporal_order"]
     inputs, targets = task(0, batch=ROWS)
     shares = np.bincount(targets) / ROWS
-    assert task.know_nothing == math.log(4)
-    assert entropy(shares[targets]) == pytest.approx(task.know_nothing, abs=1e-3)
+    assert task.baseline == math.log(4)
+    assert entropy(shares[targets]) == pytest.approx(task.baseline, abs=1e-3)
     assert linear_error(inputs[-1:], targets % 2) > 0.245  # the variance of a coin is 1/4
     seen = inputs[:, :, 5].sum(0)  # how many Y, in whatever order: XY and YX are one
     alike = [targets[seen == 1] == answer for answer in (1, 2)]
@@ -143,10 +143,10 @@ def test_copy_memory_asks_for_ten_symbols_after_the_delay():
 def test_copy_memory_costs_ten_guesses_without_a_memory():
     task = TASKS["copy_memory"]
     inputs, targets = task(0, batch=ROWS)
-    assert task.know_nothing == pytest.approx(10 * math.log(8) / 25)
+    assert task.baseline == pytest.approx(10 * math.log(8) / 25)
     at_step = [np.bincount(step, minlength=9) / ROWS for step in targets]
     guessed = np.stack([shares[step] for shares, step in zip(at_step, targets, strict=True)])
-    assert entropy(guessed) == pytest.approx(task.know_nothing, rel=1e-3)
+    assert entropy(guessed) == pytest.approx(task.baseline, rel=1e-3)
     first = inputs[0].argmax(-1)
     for step in range(16, 25):  # one symbol says nothing of the next
         pairs = np.bincount(8 * first + targets[step], minlength=64) / ROWS
@@ -167,8 +167,8 @@ def test_delayed_xor_costs_ln_2_by_any_linear_answer():
     task = TASKS["delayed_xor"]
     inputs, targets = task(0, batch=ROWS)
     signs, marks = inputs[..., 0], inputs[..., 1]
-    assert task.know_nothing == math.log(2)
-    assert entropy(np.full(ROWS, 0.5)) == pytest.approx(task.know_nothing)
+    assert task.baseline == math.log(2)
+    assert entropy(np.full(ROWS, 0.5)) == pytest.approx(task.baseline)
     assert targets.mean() == pytest.approx(0.5, abs=0.01)
     marked = (signs * marks)[:10].sum(0), (signs * marks)[10:].sum(0)
     for answer in itertools.chain([marked[0], marked[1], marked[0] + marked[1]], signs):
@@ -179,7 +179,7 @@ def test_delayed_xor_costs_ln_2_by_any_linear_answer():
 
 @every_task
 def test_a_task_is_solved_at_a_twentieth_of_the_know_nothing_score(task):
-    assert task.solved == pytest.approx(task.know_nothing / 20)
+    assert task.solved == pytest.approx(task.baseline / 20)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_the_average_of_awd_sgd_is_that_of_the_asgd_its_authors_switch_to(x64):
     params = [jnp.asarray(p) for p in at.params]
     state = tx.init(params)
     for loss in (1.0, 2.0, 3.0):
-        state = lo.observe(state, loss)
+        state = lo.report_validation_loss(state, loss)
 
     def body(loop, gradient):
         updates, state = tx.update(gradient, loop[1], loop[0])

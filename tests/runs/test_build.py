@@ -18,7 +18,7 @@ from lstm_optax import (
     TrainConfig,
     eval_params,
     find_states,
-    observe,
+    report_validation_loss,
 )
 from lstm_optax.data import Batch, TextError
 from lstm_optax.runs import build as language
@@ -43,9 +43,9 @@ def config(**values) -> TrainConfig:
 def test_a_corpus_is_all_of_the_text(corpus, tmp_path):
     assert corpus.name == str(tmp_path / "text.txt") and corpus.characters == len(TEXT)
     assert "".join(corpus.vocabulary.characters) == "".join(sorted(set(TEXT)))
-    floors = corpus.count_ngrams()
-    assert floors.keys() == {"uniform", *(f"{n}-gram" for n in range(1, 6))}
-    assert floors["uniform"] == pytest.approx(math.log(len(set(TEXT))))
+    baselines = corpus.count_ngrams()
+    assert baselines.keys() == {"uniform", *(f"{n}-gram" for n in range(1, 6))}
+    assert baselines["uniform"] == pytest.approx(math.log(len(set(TEXT))))
     held_out = len(TEXT) // 10
     batches = [corpus.validation(p) for p in range(len(corpus.validation))]
     assert sum((batch.targets >= 0).sum() for batch in batches) == held_out - 1
@@ -108,7 +108,7 @@ def test_the_guard_stands_around_the_whole_optimizer():
     state = optimizer.init(params)
     for _ in range(3):
         _, state = optimizer.update({"w": jnp.full([4], jnp.nan)}, state, params)
-    assert bool(state.gave_up) and int(state.refused) == 3
+    assert bool(state.gave_up) and int(state.skipped) == 3
     assert not find_states(
         language.make_optimizer(config(), lambda step: 0.1).init(params), GuardState
     )
@@ -289,7 +289,7 @@ def test_the_average_of_awd_sgd_sees_the_scaled_step():
     optimizer = language.make_optimizer(settings, lambda step: 0.1)
     state, grads = optimizer.init(params), jax.tree.map(jnp.ones_like, params)
     for loss in (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0):  # the last is worse: it triggers
-        state = observe(state, loss)
+        state = report_validation_loss(state, loss)
     path = []
     for factor in (1.0, 0.5, 0.25):
         updates, state = optimizer.update(grads, state, params, rate_factor=factor)

@@ -95,7 +95,7 @@ def test_a_run_killed_as_it_counts_goes_on(config, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run", observer=Observer(count=die))
-    assert RunFolder(tmp_path / "run").read_config()[1]["floors"] == {}
+    assert RunFolder(tmp_path / "run").read_config()[1]["baselines"] == {}
 
 
 def test_a_pipe_is_a_text(config, tmp_path):

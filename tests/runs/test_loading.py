@@ -182,7 +182,7 @@ OPTIMIZERS = {
         {0: lo.ema_average(lo.sgd(0.1), 0.9), 1: lo.sgd(0.2)},
         {"a": {"w": 0, "b": 1}, "list": [1]},
     ),
-    "guarded": lo.guard(lo.ema_average(lo.nadam(0.1), 0.9), give_up_after=2),
+    "guarded": lo.guard(lo.ema_average(lo.nadam(0.1), 0.9), max_consecutive_errors=2),
     "schedule-free": optax.contrib.schedule_free_adamw(0.1),
 }
 

@@ -25,7 +25,7 @@ def records(steps=300, every=10):
 
 
 def curves(figure):
-    """Label to data of the curves of a figure; a floor has no label of its own."""
+    """Label to data of the curves of a figure; a baseline has no label of its own."""
     lines = figure.axes[0].get_lines()
     return {
         line.get_label().split(",")[0]: line.get_xydata()

@@ -16,7 +16,7 @@ from lstm_optax.runs.run_folder import RunFolder
 
 FACTS = {
     "text": {"name": "τ", "sha256": "ab", "vocabulary": '\n "\\é🙂'},
-    "floors": {"1-gram": 0.1},
+    "baselines": {"1-gram": 0.1},
 }
 RECORDS = [
     {"step": step, "seconds": 0.5 * step, "train_loss": 2.0, "val_loss": 3.0} for step in (4, 8, 12)

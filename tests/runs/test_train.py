@@ -138,7 +138,7 @@ def test_a_record_for_every_interval(watched, config):
     assert (result.reason, result.step) == ("steps", 20) and result.records == records
     assert result.best == min(records, key=lambda record: record["val_loss"])
     assert [record["step"] for record in records] == [5, 10, 15, 20]
-    fields = ["step", "seconds", "train_loss", "grad_norm", "clipped", "refused", "val_loss"]
+    fields = ["step", "seconds", "train_loss", "grad_norm", "clipped", "skipped", "val_loss"]
     fields += ["averaging", "learning_rate"]
     assert all(sorted(record) == sorted(fields) for record in records)
     assert all(math.isfinite(record[name]) for record in records for name in fields)
@@ -155,7 +155,7 @@ def test_the_folder_says_what_was_trained(unbroken, config):
     assert facts["text"]["characters"] == len(TEXT)
     assert facts["text"]["vocabulary"] == "".join(sorted(set(TEXT)))
     assert facts["versions"].keys() >= {"lstm_optax", "jax", "jaxlib", "optax", "flax"}
-    assert facts["floors"].keys() >= {"uniform", "5-gram"}
+    assert facts["baselines"].keys() >= {"uniform", "5-gram"}
     assert Checkpoints(unbroken.checkpoints).steps() == [15, 20]
 
 
@@ -432,7 +432,7 @@ def test_the_guard_gives_up_with_advice(config, tmp_path):
     with pytest.raises(Diverged) as error:
         train_language_model(diverging(config, guard=2, eval_every=1), run.path)
     message = str(error.value)
-    assert " was refused, and the guard gives up: loss " in message
+    assert " was skipped, and the guard gives up: loss " in message
     assert "the learning rate was" in message and "Try --learning-rate 1e+38" in message
     step = int(message.split()[1])
     assert message.endswith(f"the checkpoint of step {step} is kept")
@@ -453,7 +453,7 @@ def test_a_schedule_waits_while_steps_are_refused(config, tmp_path, monkeypatch)
     monkeypatch.setattr(Windows, "__call__", poisoned)  # no targets: a loss of 0/0
     waiting = replace(config, guard=9, schedule="linear", steps=10, warmup=0, eval_every=10)
     (record,) = train_language_model(waiting, tmp_path / "run").records
-    assert record["refused"] == 5
+    assert record["skipped"] == 5
     assert record["learning_rate"] == pytest.approx(config.learning_rate * (1 - 4 / 10))
 
 

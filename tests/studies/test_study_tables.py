@@ -70,7 +70,7 @@ def memory(
         "cell": {"task": "adding", "start": start, "optimizer": optimizer},
         "rate": 0.3,
         "on_edge": on_edge,
-        "know_nothing": 1 / 6,
+        "baseline": 1 / 6,
         "solved_below": 1 / 120,
         "lanes": lanes,
         "tuning": [{"solved": False}, {"solved": tuned}],

@@ -26,7 +26,7 @@ def test_an_average_and_its_trigger_are_restored(tmp_path):
     step, state = toy.start(optimizer)
     for position, loss in enumerate((3.0, 2.0, float("nan"), 4.0, 5.0)):
         state, _ = step(state, toy.batches(position))
-        state = state._replace(opt_state=lo.observe(state.opt_state, loss))
+        state = state._replace(opt_state=lo.report_validation_loss(state.opt_state, loss))
     checkpoints = lo.Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(5, state)
     _, restored, _ = checkpoints.restore(toy.start(optimizer)[1])
@@ -67,8 +67,8 @@ def test_only_the_newest_are_kept(saved):
 
 
 def test_a_spared_one_is_kept(saved):
-    saved.save(4, state_of(4), spare=2)
-    saved.save(5, state_of(5), spare=2)
+    saved.save(4, state_of(4), keep=2)
+    saved.save(5, state_of(5), keep=2)
     assert saved.steps() == [2, 4, 5]
     assert saved.restore(state_of(0), prefer=2)[0] == 2
     assert saved.restore(state_of(0), prefer=1)[0] == 5

@@ -102,14 +102,14 @@ def test_it_ends_where_the_guard_gives_up_with_the_state_it_kept():
         x, y = toy.batches(position)
         return x, (y * np.nan if position == 1 or position >= 6 else y)
 
-    optimizer = lo.guard(toy.OPTIMIZER, give_up_after=4)
+    optimizer = lo.guard(toy.OPTIMIZER, max_consecutive_errors=4)
     step, state = toy.start(optimizer)
     result = lo.fit(step, state, broken, steps=40, eval_every=4, steps_per_dispatch=3)
     assert result.reason == "gave_up" and int(result.state.step) == 10
-    assert result.detail.startswith("step 10 was refused, and the guard gives up: loss nan")
+    assert result.detail.startswith("step 10 was skipped, and the guard gives up: loss nan")
     assert "in leak" in result.detail or "in gain" in result.detail
     assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(result.state.params))
-    assert [(r["step"], r["refused"]) for r in result.history] == [(4, 1), (8, 2)]
+    assert [(r["step"], r["skipped"]) for r in result.history] == [(4, 1), (8, 2)]
     assert all(np.isfinite(r["train_loss"]) and r["clipped"] == 0 for r in result.history)
 
 
@@ -120,7 +120,7 @@ def test_an_interval_of_refused_steps_has_no_mean():
 
     step, state = toy.start(lo.guard(toy.OPTIMIZER))
     history = lo.fit(step, state, broken, steps=8, eval_every=4).history
-    assert np.isnan(history[1]["train_loss"]) and history[1]["refused"] == 4
+    assert np.isnan(history[1]["train_loss"]) and history[1]["skipped"] == 4
 
 
 def test_the_share_of_clipped_steps_is_recorded():

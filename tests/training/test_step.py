@@ -125,10 +125,11 @@ def test_the_optimizer_is_told_the_loss():
     assert new.opt_state[0] == metrics.loss
 
 
-def guarded(give_up_after=10):
+def guarded(max_consecutive_errors=10):
     """A step whose optimizer refuses, and a state before it, which passes a batch of infinities."""
     optimizer = lo.guard(
-        optax.chain(lo.clip_by_global_norm(1e-3), lo.nadam(0.01)), give_up_after=give_up_after
+        optax.chain(lo.clip_by_global_norm(1e-3), lo.nadam(0.01)),
+        max_consecutive_errors=max_consecutive_errors,
     )
     return toy.start(optimizer)
 
@@ -155,7 +156,7 @@ def test_a_refused_step_skips_its_batch():
     x[2] = np.nan  # and the carry with it
     after, metrics = lo.run_steps(step, jax.tree.map(jnp.copy, state), (x, y), np.int32(4))
     assert (int(after.step), int(after.position), int(after.sums.steps)) == (4, 4, 2)
-    assert int(after.sums.refused) == 2 and not metrics.refused
+    assert int(after.sums.skipped) == 2 and not metrics.skipped
     alone = state
     for position in (0, 3):
         alone = alone._replace(step=jnp.int32(position), position=jnp.int32(position))
@@ -168,12 +169,12 @@ def test_a_refused_step_skips_its_batch():
 
 
 def test_a_dispatch_ends_where_the_guard_gives_up():
-    step, state = guarded(give_up_after=2)
+    step, state = guarded(max_consecutive_errors=2)
     x, y = stacked(0, 5)
     y[1:4] = np.inf
     before = jax.tree.map(jnp.copy, step(state, toy.batches(0))[0].params)
     after, metrics = lo.run_steps(step, state, (x, y), np.int32(5))
-    assert int(after.step) == 3 and metrics.gave_up and metrics.refused
+    assert int(after.step) == 3 and metrics.gave_up and metrics.skipped
     chex.assert_trees_all_close(after.params, before, rtol=1e-6)
 
 
@@ -183,7 +184,7 @@ def test_a_guard_of_one_part_does_not_answer_for_the_others():
     step, state = toy.start(optax.partition(rules, labels))
     x, y = stacked(0, 3)
     after, metrics = lo.run_steps(step, state, (x, y * np.nan), np.int32(3))
-    assert int(after.step) == 1 and not metrics.refused
+    assert int(after.step) == 1 and not metrics.skipped
 
 
 def test_a_finite_gradient_whose_square_overflows_is_clipped_and_taken():
@@ -191,7 +192,7 @@ def test_a_finite_gradient_whose_square_overflows_is_clipped_and_taken():
     x[0] *= 1e10
     step, state = guarded()
     after, metrics = lo.run_steps(step, state, (x, y), np.int32(1))
-    assert metrics.clipped and not metrics.refused and int(after.sums.clipped) == 1
+    assert metrics.clipped and not metrics.skipped and int(after.sums.clipped) == 1
     assert np.isfinite(metrics.grad_norm) and metrics.grad_norm > 1e18
 
 
@@ -199,7 +200,7 @@ def test_a_refused_gradient_is_told_though_it_is_finite():
     step, state = toy.start(lo.guard(lo.nadam(0.01)))
     x, y = stacked(0, 1)
     after, metrics = lo.run_steps(step, state, (x * 1e11, y), np.int32(1))
-    assert metrics.refused and np.isfinite(metrics.grad_norm)
+    assert metrics.skipped and np.isfinite(metrics.grad_norm)
     assert float(metrics.largest["gain"]) > 1e19 and int(after.sums.steps) == 0
 
 
@@ -216,10 +217,10 @@ def test_clips_and_guards_of_each_gate_are_watched():
     gradients = np.zeros((3, 2, 8), np.float32)
     gradients[1, :, 4:6] = 9.0  # the cell's
     gradients[2, :, 2:4] = np.inf  # the forget gate's
-    for gradient, clipped, refused in zip(gradients, (0, 1, 0), (0, 0, 1), strict=True):
+    for gradient, clipped, skipped in zip(gradients, (0, 1, 0), (0, 0, 1), strict=True):
         before = int(state.sums.clipped)
         state, metrics = lo.run_steps(step, state, gradient[None], np.int32(1))
-        assert (metrics.clipped, metrics.refused) == (clipped, refused)
+        assert (metrics.clipped, metrics.skipped) == (clipped, skipped)
         assert int(state.sums.clipped) == before + clipped
 
 

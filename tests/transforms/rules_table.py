@@ -92,8 +92,10 @@ TRANSFORMS = {
         lo.clip_by_norm_quantile, {"quantile": 0.5}, options={"window": 4}, **LINEAR
     ),
     "guard": Row(
-        lambda decay, give_up_after: lo.guard(lo.momentum(decay), give_up_after=give_up_after + 1),
-        {"decay": 0.9, "give_up_after": 9.0},
+        lambda decay, max_consecutive_errors: lo.guard(
+            lo.momentum(decay), max_consecutive_errors=max_consecutive_errors + 1
+        ),
+        {"decay": 0.9, "max_consecutive_errors": 9.0},
         **LINEAR,
     ),
     "polyak_average": Row(

@@ -37,7 +37,7 @@ def path_of(tx, params, gradients):
 def triggered(state):
     """The state after losses that fire a trigger of n = 1."""
     for loss in (1.0, 2.0, 3.0):
-        state = lo.observe(state, loss)
+        state = lo.report_validation_loss(state, loss)
     return state
 
 
@@ -281,7 +281,7 @@ def test_a_step_that_a_guard_refuses_does_not_enter():
     gradients = GRADIENTS | {"scalar": GRADIENTS["scalar"].at[3].set(jnp.nan)}
     state, path, average = path_of(lo.guard(lo.polyak_average(lo.sgd(0.1))), PARAMS, gradients)
     taken = np.delete(np.asarray(path["matrix"]), 3, axis=0)
-    assert int(state.refused) == 1 and int(state.inner.count) == 5
+    assert int(state.skipped) == 1 and int(state.inner.count) == 5
     np.testing.assert_allclose(average["matrix"][-1], taken.mean(0), rtol=1e-5)
 
 
@@ -321,7 +321,7 @@ def test_observe_reaches_every_trigger_and_nothing_else():
     rest = [jax.tree.map(unfed, s, is_leaf=is_trigger) for s in (before, after)]
     chex.assert_trees_all_equal(*rest)
     plain = lo.guard(lo.nadam(0.1)).init(PARAMS)
-    chex.assert_trees_all_equal(lo.observe(plain, 1.0), plain)
+    chex.assert_trees_all_equal(lo.report_validation_loss(plain, 1.0), plain)
 
 
 def test_validations_between_scanned_steps_are_one_program():
@@ -335,7 +335,7 @@ def test_validations_between_scanned_steps_are_one_program():
             return (optax.apply_updates(loop[0], updates), state), None
 
         (params, state), _ = jax.lax.scan(body, (params, state), gradients)
-        return params, lo.observe(state, loss), lo.eval_params(state, params)
+        return params, lo.report_validation_loss(state, loss), lo.eval_params(state, params)
 
     jitted = jax.jit(chex.assert_max_traces(interval, n=1), donate_argnums=(0, 1))
     ways = []

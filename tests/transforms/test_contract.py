@@ -34,7 +34,7 @@ from lstm_optax.optimizers import OPTIMIZERS
 
 STEPS = 6
 FLOATS = (jnp.bfloat16, jnp.float16, jnp.float32)
-NO_RULES = {"eval_params", "find_states", "global_norm", "observe"}
+NO_RULES = {"eval_params", "find_states", "global_norm", "report_validation_loss"}
 STATIC = {
     "nadamw": "mask",
     "clip_by_norm_quantile": "window",

@@ -71,8 +71,8 @@ def check_nnx(tx, make_model, update=updated):
     update(optimizer, model, gradients)
     ours, kept = nnx.as_pure(nnx.state(model, nnx.Param)), nnx.as_pure(optimizer.opt_state)
     chex.assert_trees_all_close((ours, kept), (params, state), rtol=1e-4, atol=1e-5)
-    evaluated = lo.eval_params(kept, ours), lo.observe(kept, 1.0)
-    expected = lo.eval_params(state, params), lo.observe(state, 1.0)
+    evaluated = lo.eval_params(kept, ours), lo.report_validation_loss(kept, 1.0)
+    expected = lo.eval_params(state, params), lo.report_validation_loss(state, 1.0)
     chex.assert_trees_all_close(evaluated, expected, rtol=1e-4, atol=1e-5)
 
 

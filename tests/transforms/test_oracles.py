@@ -175,5 +175,5 @@ def test_every_rule_has_an_oracle():
     named |= {"scale_by_rate_factor"}  # a product
     ours = {name for name in lo.OPTIMIZERS if not name.startswith("optax.")}
     rules = {name for name in lo.transforms.__all__ if not name.endswith("State")}
-    rules -= {"eval_params", "find_states", "global_norm", "observe"}  # no rules
+    rules -= {"eval_params", "find_states", "global_norm", "report_validation_loss"}  # no rules
     assert named == rules | ours

@@ -34,7 +34,7 @@ ranges = {  # of a number by its name; an ε is raised to its unit, all others a
     "clip": st.sampled_from([0.0, 1e-30]) | st.floats(1e-6, 10.0),
     "loss_scale_factor": st.floats(1.0, 65536.0),
     "quantile": st.sampled_from([0.0, 1.0]) | st.floats(0.0, 1.0),
-    "give_up_after": st.floats(0.0, 10.0),
+    "max_consecutive_errors": st.floats(0.0, 10.0),
     "floor": st.floats(0.0, 10.0),
     "eps": st.sampled_from([0.0, 1e-12, 1e15]) | st.floats(1e-12, 1.0),
     "decay": st.sampled_from([0.0, 1e-30, 0.999, 1 - 2.0**-23]) | st.floats(0.0, 1 - 2.0**-23),

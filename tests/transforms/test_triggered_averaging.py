@@ -33,7 +33,7 @@ def test_the_trigger_is_that_of_the_authors_code(n):
 
     def told(losses):
         def body(state, loss):
-            state = lo.observe(state, loss)
+            state = lo.report_validation_loss(state, loss)
             return state, state.triggered
 
         return jax.lax.scan(body, state, losses)[1]
@@ -64,7 +64,7 @@ def test_losses_that_are_not_finite_have_an_answer(losses, fires):
     state = lo.triggered_average(lo.sgd(0.1), nonmonotone=1).init(jnp.zeros(2))
     for loss in losses:
         assert not state.triggered
-        state = lo.observe(state, loss)
+        state = lo.report_validation_loss(state, loss)
     assert bool(state.triggered) == fires and int(state.results) == len(losses)
 
 
@@ -79,32 +79,34 @@ def test_a_state_of_vmap_has_an_average_for_each():
         updates, by_hand = jax.vmap(tx.update)(params, by_hand, params)
         state = jax.vmap(tx.update)(params, state, params)[1]
         params = optax.apply_updates(params, updates)
-        by_hand = jax.vmap(lo.observe)(by_hand, jnp.array(losses))
-        state = lo.observe(state, jnp.array(losses))
+        by_hand = jax.vmap(lo.report_validation_loss)(by_hand, jnp.array(losses))
+        state = lo.report_validation_loss(state, jnp.array(losses))
         chex.assert_trees_all_equal(state, by_hand)
     assert (state.average.weight < 1).tolist() == [False, True, False]
     expected = jax.vmap(lo.eval_params)(state, params)
     chex.assert_trees_all_equal(lo.eval_params(state, params), expected)
-    one_for_all = lo.observe(state, 2.0)
-    chex.assert_trees_all_equal(one_for_all, jax.vmap(lo.observe, (0, None))(state, 2.0))
+    one_for_all = lo.report_validation_loss(state, 2.0)
+    chex.assert_trees_all_equal(
+        one_for_all, jax.vmap(lo.report_validation_loss, (0, None))(state, 2.0)
+    )
 
 
 def test_what_no_trigger_can_be_told_is_named():
     state = TRIGGERED.init(PARAMS)
     with pytest.raises(ValueError, match=r"has shape \(2,\); expected \(\)"):
-        lo.observe(state, jnp.ones(2))
+        lo.report_validation_loss(state, jnp.ones(2))
     with pytest.raises(ValueError, match=r"has shape \(1,\); expected \(3,\)"):
-        lo.observe(jax.vmap(TRIGGERED.init)(jnp.ones((3, 2))), jnp.ones(1))
+        lo.report_validation_loss(jax.vmap(TRIGGERED.init)(jnp.ones((3, 2))), jnp.ones(1))
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, TRIGGERED, wrt=nnx.Param)
     with pytest.raises(ValueError, match="holds a OptArray; expected arrays"):
-        lo.observe(optimizer.opt_state, 1.0)
+        lo.report_validation_loss(optimizer.opt_state, 1.0)
 
 
 def test_a_trigger_in_an_optimizer_of_flax():
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, lo.guard(TRIGGERED), wrt=nnx.Param)
     for loss in (1.0, 1.0, 2.0):
-        told = lo.observe(nnx.as_pure(optimizer.opt_state), loss)
+        told = lo.report_validation_loss(nnx.as_pure(optimizer.opt_state), loss)
         nnx.update(optimizer.opt_state, nnx.state(told))
     assert optimizer.opt_state.inner.triggered[...]
