@@ -32,10 +32,10 @@ def triggered_average(
         a = mean(θ₂, …, θₜ),  θₜ the parameters t = 1, 2, … steps after that, a = θ₁ at t = 1
 
     Call `report_validation_loss` after each validation. `eval_params` returns a, and before the
-    trigger the parameters themselves; the parameters in training are never replaced. The rule is that of the
-    authors' code: the n losses before the newest do not count, and PyTorch's ASGD, which they
-    switch to, leaves θ₁ out. A loss that is NaN takes its place in the order, but never triggers
-    and is never the lowest.
+    trigger the parameters themselves; the parameters in training are never replaced. The rule
+    follows the authors' code: the n losses before the newest do not count, and PyTorch's ASGD,
+    which they switch to, leaves θ₁ out. A NaN loss counts as one of the n, but it never triggers
+    and never is the lowest.
 
     Args:
       inner: the whole optimizer, its learning rate included.
