@@ -28,6 +28,7 @@ ranges = {  # of a number by its name; an ε is raised to its unit, all others a
     "weight_decay": st.floats(0.0, 10.0),
     "lambd": st.floats(0.0, 10.0),
     "psi": st.sampled_from([0.0, 0.004, 1.0, 1e30, np.inf]) | st.floats(0.0, 100.0),
+    "momentum_decay": st.sampled_from([0.0, 0.004, 1.0, 1e30]) | st.floats(0.0, 100.0),
     "initial": st.sampled_from([0.0, 1e-45, 1e30]) | st.floats(0.0, 10.0),
     "step_size": st.floats(-10.0, 10.0),
     "t0": st.floats(0.0, 30.0),
@@ -42,7 +43,6 @@ ranges = {  # of a number by its name; an ε is raised to its unit, all others a
 SAME = {
     "lr": "learning_rate",
     "start": "t0",
-    "momentum_decay": "psi",
     "epsilon": "eps",
     "eps_root": "eps",
 }
