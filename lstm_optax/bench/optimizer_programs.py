@@ -62,4 +62,4 @@ def _compile_update(optimizer: optax.GradientTransformation, params: Any, grads:
 
 
 def _draw_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return rng.standard_draw_normal(shape, np.float32)
+    return rng.standard_normal(shape, np.float32)

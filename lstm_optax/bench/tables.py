@@ -150,7 +150,7 @@ def _summary_grid(
     if len(rows) > 1:
         cells = [f"{m:.2f}" if m else NONE for m in mean]
         lines.append(["geometric mean", "", "", "", *cells])
-    return Grid(title, ["row", "shape", "ours, ms", "of the lower bound", *others], lines)
+    return Grid(title, ["row", "shape", "ours, ms", "lower bound ÷ time", *others], lines)
 
 
 def _row_grid(row: BenchRow) -> Grid:
@@ -159,7 +159,7 @@ def _row_grid(row: BenchRow) -> Grid:
     for measure in measures:
         steps = row.results[measure, OURS].get("steps", 1)
         each = "one step" if measure == "step" else f"{steps} {measure}, each"
-        header += [f"{each}, ms", "spread", "× ours", "of the lower bound"]
+        header += [f"{each}, ms", "spread", "× ours", "lower bound ÷ time"]
     double, forward = (m in {measure for measure, _ in row.results} for m in ("double", "forward"))
     header += ["µs per time step"] * double + ["forward, ms"] * forward
     header += ["compile, s", "temporary, MB", "unroll"]
@@ -206,7 +206,7 @@ def _format_ratio(result: Mapping[str, Any] | None) -> str:
 
 
 def _format_share(result: Mapping[str, Any]) -> str:
-    """Return the lower bound as a share of the time."""
+    """Return the lower bound divided by the time, in percent."""
     if "lower_bound" not in result or result["contender"] == LOWER_BOUND:
         return NONE
     return f"{100 * result['lower_bound'][1]:.0f} %"

@@ -85,12 +85,12 @@ class _Layer:
             new = params.kernel_ih.T, params.kernel_hh.T, params.bias, np.zeros_like(params.bias)
             with torch.no_grad():
                 for weight, value in zip(module.parameters(), new, strict=True):
-                    weight.copy_(torch.from_to_numpy(np.ascontiguousarray(value)))
+                    weight.copy_(torch.from_numpy(np.ascontiguousarray(value)))
             self.modules.append(module)
             self.leaves += module.parameters()
 
         def to_device(array):
-            return torch.from_to_numpy(np.array(array)).to(device)
+            return torch.from_numpy(np.array(array)).to(device)
 
         self.x = to_device(data.leaves.x)
         self.states = [tuple(map(to_device, state)) for state in data.leaves.states]
