@@ -174,9 +174,7 @@ def test_table_without_cosine_and_second_rate():
 def test_nonfinite_loss_is_never_better():
     table = study_table(averaging_records(average=None, edge=1.0))
     assert "| 0 | 900 | not finite | 1.5000 |" in table
-    assert (
-        "| mean |  | not finite | 1.5500 |" in table and "same run in 1 of 2 seeds, than" in table
-    )
+    assert "| mean |  | not finite | 1.5500 |" in table and "same run in 1 of 2 seeds and" in table
     assert table.endswith(
         "is at the edge of the tried rates, so it is not tuned: constant, last iterate."
     )
