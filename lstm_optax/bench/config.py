@@ -122,4 +122,4 @@ class BenchConfig:
 def _check_names(flag: str, names: Sequence[str], known: Sequence[str], more: str = "") -> None:
     for name in names:
         if name not in known:
-            raise OptionError(f"{flag}: there is no {name!r}; there are {', '.join(known)}{more}")
+            raise OptionError(f"{flag}: unknown name {name!r}; there are {', '.join(known)}{more}")

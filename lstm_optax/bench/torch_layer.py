@@ -25,7 +25,7 @@ def load_torch() -> tuple[Any, Any]:
     if jax.default_backend() == "cpu":
         return torch, torch.device("cpu")
     if not torch.cuda.is_available():
-        raise Unavailable(f"PyTorch sees no GPU, and JAX runs on {jax.default_backend()}")
+        raise Unavailable(f"PyTorch finds no GPU, but JAX runs on {jax.default_backend()}")
     return torch, torch.device("cuda")
 
 

@@ -42,8 +42,8 @@ def torch_train(
 
     def values(loss: Any):
         after = dict(zip(weights, [p.detach().cpu().numpy() for p in params], strict=True))
-        ours = {name: a.T if "kernel" in name else a for name, a in after.items()}
-        change = {name: a.astype(np.float64) - weights[name] for name, a in ours.items()}
+        arrays = {name: a.T if "kernel" in name else a for name, a in after.items()}
+        change = {name: a.astype(np.float64) - weights[name] for name, a in arrays.items()}
         return change | {"loss": loss.cpu().numpy()}
 
     return Program(call, values, len(batches))
@@ -85,7 +85,7 @@ def _make_modules(torch: Any, weights: dict[str, np.ndarray]) -> tuple[Any, Any,
     lstm.bias_hh_l0.requires_grad_(False)
     targets = (embedding.weight, *lstm.parameters(), output.weight, output.bias)
     new = [a.T if "kernel" in name else a for name, a in weights.items()]
-    new.insert(4, np.zeros_like(weights["bias"]))  # the bias of the recurrent side
+    new.insert(4, np.zeros_like(weights["bias"]))  # the frozen bias
     with torch.no_grad():
         for target, value in zip(targets, new, strict=True):
             target.copy_(torch.from_numpy(np.ascontiguousarray(value)))

@@ -382,10 +382,10 @@ def test_rejects_file_without_records(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(rows=("word",)), "--rows: there is no 'word'; there are word-200, char-128, "),
+        (dict(rows=("word",)), "--rows: unknown name 'word'; there are word-200, char-128, "),
         (
             dict(against=("flax",)),
-            "--against: there is no 'flax'; there are flax-nnx, .*backend.NAME",
+            "--against: unknown name 'flax'; there are flax-nnx, .*backend.NAME",
         ),
         (dict(rounds=0), "--rounds is 0, but must be at least 1"),
         (dict(seed=-1), "--seed is -1, but must be at least 0"),

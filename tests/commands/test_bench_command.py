@@ -26,8 +26,8 @@ TOY = MappingProxyType(
 MARKS = "<!-- begin: written by lstm-optax bench -->\n<!-- end -->\n"
 
 BAD = [
-    ("--rows word", "--rows: there is no 'word'; there are word-200, "),
-    ("--against flax", "--against: there is no 'flax'; there are flax-nnx, "),
+    ("--rows word", "--rows: unknown name 'word'; there are word-200, "),
+    ("--against flax", "--against: unknown name 'flax'; there are flax-nnx, "),
     ("--rounds 0", "--rounds is 0, but must be at least 1"),
     ("--seed -1", "--seed is -1, but must be at least 0"),
     ("--plot a.pdf", "--plot a.pdf must end in .png"),

@@ -192,7 +192,7 @@ def test_invalid_option_is_one_line(flags, message, tmp_path, capsys):
     assert not (tmp_path / "r.jsonl").exists()
 
 
-def test_file_of_other_settings_is_one_line(tmp_path, capsys):
+def test_rejects_file_of_other_settings(tmp_path, capsys):
     path = tmp_path / "r.jsonl"
     path.write_text('{"study": "long_memory", "settings": {"batch": 1}, "cell": {}}\n')
     with pytest.raises(OptionError, match="batch 1 and not 32"):
