@@ -28,12 +28,14 @@ ARROWS = {  # a room may import what stands behind its arrow, and what that may 
     "transforms": {"checks", "gates"},
     "optimizers": {"names", "transforms"},
     "presets": {"optimizers"},
-    "response": set(),
+    "records": set(),
+    "plot_style": set(),
+    "response": {"plot_style"},
     "lstm": {"checks", "gates"},
     "interop": {"lstm", "presets"},
     "models": {"lstm"},
     "training": {"transforms"},
-    "runs": {"data", "interop", "models", "response", "training"},
+    "runs": {"data", "interop", "models", "records", "response", "training"},
     "studies": {"runs"},
     "bench": {"runs"},
     "commands": {"_version", "bench", "studies"},
@@ -49,7 +51,16 @@ def allowed(room: str) -> set[str]:
     return near.union(*(allowed(other) for other in near if other != "*")) | {room}
 
 
-FACES = set(ARROWS) - {"_version", "checks", "names", "commands", "__main__", "__init__"}
+FACES = set(ARROWS) - {
+    "_version",
+    "checks",
+    "names",
+    "records",
+    "plot_style",
+    "commands",
+    "__main__",
+    "__init__",
+}
 
 
 def modules() -> list[Path]:

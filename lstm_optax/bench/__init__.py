@@ -1,4 +1,4 @@
-"""The benchmark: workloads, contenders that compute the same, interleaved timing, tables."""
+"""The benchmark: workloads, contenders that compute the same values, timing in turn, tables."""
 
 import lazy_loader
 

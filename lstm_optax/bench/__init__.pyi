@@ -9,7 +9,6 @@ from .markdown import (
     fill_bench_page as fill_bench_page,
 )
 from .plot import bench_figure as bench_figure
-from .plot import draw_bench as draw_bench
 from .progress import BenchScreen as BenchScreen
 from .results import read_bench as read_bench
 from .runner import benchmark as benchmark

@@ -1,4 +1,4 @@
-"""The LSTM layers of other JAX libraries, each as it is documented, as one kind of function."""
+"""The LSTM layers of JAX libraries as pure functions, each used as its documentation shows."""
 
 import os
 import sys
@@ -21,9 +21,9 @@ class JaxLayer(NamedTuple):
     """A stack of layers as a pure function.
 
     Attributes:
-      weights: for each layer, in the library's own layout.
+      weights: one entry per layer, in the library's own layout.
       apply: (weights, x, states, resets) → (outputs, last states), time first.
-      params: weights, or the gradient by them → one LSTMParams for each layer.
+      params: converts weights, or their gradient, to one LSTMParams per layer.
       batch_major: whether x, resets and outputs are batch first.
     """
 
@@ -33,8 +33,8 @@ class JaxLayer(NamedTuple):
     batch_major: bool = False
 
 
-def ours(data: LayerData, backend: str = "auto") -> JaxLayer:
-    """This library: `lstm_sequence`."""
+def lstm_optax_layer(data: LayerData, backend: str = "auto") -> JaxLayer:
+    """Return this library's layer, `lstm_sequence`."""
 
     def layer(params, x, state, resets):
         x, state = lstm_sequence(params, x, LSTMState(*state), resets=resets, backend=backend)
@@ -44,7 +44,7 @@ def ours(data: LayerData, backend: str = "auto") -> JaxLayer:
 
 
 def flax_nnx(data: LayerData, unroll: int = 1) -> JaxLayer:
-    """Flax NNX: `nnx.RNN`, time first; with resets a scan of the cell."""
+    """Return Flax NNX's `nnx.RNN`, time first; with resets, a scan of its cell."""
     made = [_nnx_cell(params) for params in data.leaves.weights]
     graphs, weights = zip(*made, strict=True)
 
@@ -64,7 +64,7 @@ def flax_nnx(data: LayerData, unroll: int = 1) -> JaxLayer:
 
 
 def flax_linen(data: LayerData, unroll: int = 1) -> JaxLayer:
-    """Flax Linen: `nn.RNN`, time first; with resets a scan of the cell."""
+    """Return Flax Linen's `nn.RNN`, time first; with resets, a scan of its cell."""
     weights = tuple(_linen_weights(params) for params in data.leaves.weights)
 
     def layer(weights, x, state, resets):
@@ -81,7 +81,7 @@ def flax_linen(data: LayerData, unroll: int = 1) -> JaxLayer:
 
 
 def equinox(data: LayerData, unroll: int = 1) -> JaxLayer:
-    """Equinox: `lax.scan` of `nn.LSTMCell`, mapped over the batch."""
+    """Return a `lax.scan` of Equinox's `nn.LSTMCell`, mapped over the batch."""
     eqx = import_module("equinox")
 
     def cell_of(params: LSTMParams):
@@ -106,9 +106,9 @@ def equinox(data: LayerData, unroll: int = 1) -> JaxLayer:
 
 
 def haiku(data: LayerData, unroll: int = 1) -> JaxLayer:
-    """Haiku: `dynamic_unroll` of `LSTM`; with resets of a `ResetCore` around it.
+    """Return Haiku's `dynamic_unroll` of `LSTM`; with resets, of `LSTM` in a `ResetCore`.
 
-    Its blocks come in the order i, g, f, o, and it adds 1 to the forget gate's bias.
+    Haiku orders the gate blocks i, g, f, o, and adds 1 to the bias of the forget gate.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -125,7 +125,8 @@ def haiku(data: LayerData, unroll: int = 1) -> JaxLayer:
     def weights_of(params: LSTMParams):
         joined = np.concatenate([params.kernel_ih, params.kernel_hh])
         i, f, g, o = np.split(params.bias, 4)
-        return {"lstm/linear": {"w": _swap(joined), "b": np.concatenate([i, g, f - 1, o])}}
+        bias = np.concatenate([i, g, f - 1, o])
+        return {"lstm/linear": {"w": _swap_middle_blocks(joined), "b": bias}}
 
     def layer(weights, x, state, resets):
         outputs, state = network.apply(weights, x, state, resets)
@@ -133,16 +134,17 @@ def haiku(data: LayerData, unroll: int = 1) -> JaxLayer:
 
     def params(weights):
         linear = [w["lstm/linear"] for w in weights]
-        cut = [n - w["b"].shape[0] // 4 for w in linear for n in w["w"].shape[:1]]
-        joined = [(_swap(w["w"]), _swap(w["b"])) for w in linear]
-        return tuple(LSTMParams(w[:n], w[n:], b) for (w, b), n in zip(joined, cut, strict=True))
+        features = [n - w["b"].shape[0] // 4 for w in linear for n in w["w"].shape[:1]]
+        joined = [(_swap_middle_blocks(w["w"]), _swap_middle_blocks(w["b"])) for w in linear]
+        pairs = zip(joined, features, strict=True)
+        return tuple(LSTMParams(w[:n], w[n:], b) for (w, b), n in pairs)
 
     weights = tuple(map(weights_of, data.leaves.weights))
     return JaxLayer(weights, _stack(layer), params)
 
 
 def keras(data: LayerData) -> JaxLayer:
-    """Keras on JAX: `layers.LSTM`, batch first, as a stateless call."""
+    """Return Keras's `layers.LSTM` on JAX, batch first, through `stateless_call`."""
     if data.resets is not None:
         raise Unavailable("layers.LSTM has no resets")
     if "keras" not in sys.modules:
@@ -173,11 +175,11 @@ def keras(data: LayerData) -> JaxLayer:
 
 
 SCANS = {"flax-nnx": flax_nnx, "flax-linen": flax_linen, "equinox": equinox, "haiku": haiku}
-"""The libraries whose layer is a scan that may be unrolled."""
+"""The libraries with a layer whose scan can be unrolled."""
 
 
 def _stack(layer: Callable) -> Callable:
-    """Run layer after layer: (weights, x, state, resets) → (outputs, last state) each."""
+    """Apply (weights, x, state, resets) → (outputs, last state) layer after layer."""
 
     def apply(weights, x, states, resets):
         last = []
@@ -190,12 +192,12 @@ def _stack(layer: Callable) -> Callable:
 
 
 def _scan(cell: Callable, carry: Any, x: jax.Array, resets: Any, unroll: int) -> Any:
-    """Scan (carry, x) → (carry, output), the carry zeroed before a step that begins anew."""
+    """Scan (carry, x) → (carry, output), and set the carry to zero before each reset step."""
 
     def body(carry, inputs):
-        x, fresh = inputs
-        if fresh is not None:
-            carry = jax.tree.map(lambda s: jnp.where(fresh[:, None], 0, s), carry)
+        x, reset = inputs
+        if reset is not None:
+            carry = jax.tree.map(lambda s: jnp.where(reset[:, None], 0, s), carry)
         return cell(carry, x)
 
     return jax.lax.scan(body, carry, (x, resets), unroll=unroll)
@@ -233,7 +235,7 @@ def _linen_params(weights: Any) -> LSTMParams:
     return LSTMParams(*joined)
 
 
-def _swap(blocks: Any) -> Any:
-    """Swap the second and the third of four blocks along the last axis."""
+def _swap_middle_blocks(blocks: Any) -> Any:
+    """Swap the second and the third of the four gate blocks along the last axis."""
     first, second, third, fourth = np.split(np.asarray(blocks), 4, axis=-1)
     return np.concatenate([first, third, second, fourth], axis=-1)

@@ -1,4 +1,4 @@
-"""What a benchmark is told: rows, contenders, rounds; no JAX here, so that `--help` is quick."""
+"""The options of a benchmark: rows, contenders, rounds. Imports no JAX: `--help` stays fast."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -9,36 +9,38 @@ from typing import Annotated
 
 import tyro
 
-from lstm_optax.bench.workloads import QUICK, WORKLOADS, Row
+from lstm_optax.bench.workloads import QUICK_ROWS, WORKLOADS, Row
 from lstm_optax.runs.options import OptionError, check_integer
 
 __all__ = ["BenchConfig"]
 
-OURS, FLOOR, BACKEND = "lstm_optax", "floor", "backend."
-STEPS = 8  # per dispatch, where several are
-MEASURES = MappingProxyType(
+OURS, LOWER_BOUND, BACKEND = "lstm_optax", "lower_bound", "backend."
+STEPS = 8  # per dispatch, in the measures of several steps
+MEASURES_BY_KIND = MappingProxyType(
     {
         "layer": ("step", "steps", "double", "forward"),
         "train": ("step", "steps", "used"),
         "optimizer": ("step",),
     }
 )
-"""What is measured of each kind of row.
+"""The measures of each kind of row.
 
-One `step` per dispatch, forward and backward; several `steps` in one dispatch; one step of a
-sequence of `double` length; `forward` alone; several steps as each is `used`, ours in one dispatch,
-the others in the usual loop of one step per call.
+- `step`: one step per dispatch, forward and backward.
+- `steps`: several steps in one dispatch.
+- `double`: one step with sequences of double length.
+- `forward`: the forward pass alone.
+- `used`: several steps as each library is used, ours in one dispatch, others one step per call.
 """
 
 QUICK_MEASURES = ("step", "steps", "used")
-UNROLLS = (1, 4)  # of the comparators that are a scan
-SECONDS = {True: 4.0, False: 60.0}  # by `quick`: a measure ends after these, if MIN_ROUNDS are done
+UNROLLS = (1, 4)  # tried for every contender with a scan
+SECONDS = {True: 4.0, False: 60.0}  # by `quick`: a measure ends then, after MIN_ROUNDS or more
 MIN_ROUNDS = 5
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A library to compare with: what it runs, and where it comes from."""
+    """A library to compare with: its layer, its module, its package, the rows that it runs."""
 
     title: str
     module: str
@@ -46,11 +48,11 @@ class Contender:
     kinds: tuple[str, ...] = ("layer",)
 
     def installed(self) -> bool:
-        """Return whether it can be imported."""
+        """Return whether the module can be imported."""
         return importlib.util.find_spec(self.module) is not None
 
     def version(self) -> str | None:
-        """Return its version, None if it is not installed."""
+        """Return the version of the package, None if it is not installed."""
         try:
             return version(self.package)
         except PackageNotFoundError:
@@ -72,40 +74,47 @@ CONTENDERS: Mapping[str, Contender] = MappingProxyType(
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What to measure, and how often."""
+    """The rows and contenders to measure, and the number of rounds."""
 
     rows: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME …]")] = ()
-    """Rows to measure, by name; all by default, with --quick two."""
+    """Names of the rows to measure; all by default, two with --quick."""
 
     against: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME …]")] = ()
-    """Libraries to compare with, or backend.NAME; by default all that are installed."""
+    """Libraries to compare with, or backend.NAME; all installed libraries by default."""
 
     rounds: int = 20
-    """Rounds in which each contender takes its turn, at least 1; a slow row ends after fewer."""
+    """Rounds in which each contender runs once, at least 1; a slow row takes fewer."""
 
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Two rows, fewer measures and rounds: within two minutes."""
+    """Run two rows with fewer measures and rounds, in under two minutes."""
 
     seed: int = 0
-    """Seed of the data and of the order in each round, 0 or more."""
+    """Seed of the data and of the order within each round, 0 or more."""
 
     def chosen_rows(self, workloads: Mapping[str, Row] = WORKLOADS) -> tuple[str, ...]:
         """Return the names of the rows to measure, in the order of the table."""
-        default = QUICK if self.quick else tuple(workloads)
+        default = QUICK_ROWS if self.quick else tuple(workloads)
         chosen = self.rows or default
         return tuple(name for name in workloads if name in chosen)
 
-    def chosen_contenders(self, row: Row) -> tuple[str, ...]:
-        """Return the names of those to compare with in a row."""
-        names = self.against or tuple(CONTENDERS)
-        ours = [n for n in names if n.startswith(BACKEND) and row.kind == "layer"]
-        return (*(n for n in CONTENDERS if n in names and row.kind in CONTENDERS[n].kinds), *ours)
+    def chosen_contenders(
+        self, row: Row, contenders: Mapping[str, Contender] = CONTENDERS
+    ) -> tuple[str, ...]:
+        """Return the names of the contenders of a row, in the order of the table."""
+        names = self.against or tuple(contenders)
+        backends = [n for n in names if n.startswith(BACKEND) and row.kind == "layer"]
+        serving = [n for n, contender in contenders.items() if row.kind in contender.kinds]
+        return (*(n for n in serving if n in names), *backends)
 
-    def check(self, workloads: Mapping[str, Row] = WORKLOADS) -> None:
-        """Raise OptionError for the first value that cannot be."""
+    def check(
+        self,
+        workloads: Mapping[str, Row] = WORKLOADS,
+        contenders: Mapping[str, Contender] = CONTENDERS,
+    ) -> None:
+        """Raise OptionError for the first invalid value."""
         _check_names("--rows", self.rows, tuple(workloads))
         named = tuple(name for name in self.against if not name.startswith(BACKEND))
-        _check_names("--against", named, tuple(CONTENDERS), f", and {BACKEND}NAME")
+        _check_names("--against", named, tuple(contenders), f", and {BACKEND}NAME")
         check_integer("rounds", self.rounds, 1)
         check_integer("seed", self.seed, 0, 2**32 - 1)
 
@@ -113,4 +122,4 @@ class BenchConfig:
 def _check_names(flag: str, names: Sequence[str], known: Sequence[str], more: str = "") -> None:
     for name in names:
         if name not in known:
-            raise OptionError(f"{flag}: there is no {name!r}; there are {', '.join(known)}{more}")
+            raise OptionError(f"{flag}: unknown name {name!r}; there are {', '.join(known)}{more}")

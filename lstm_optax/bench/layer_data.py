@@ -1,4 +1,4 @@
-"""What goes into a layer row, the same for every contender."""
+"""The data of a layer row, the same for every contender."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,25 +10,25 @@ from lstm_optax.bench.workloads import LayerRow
 from lstm_optax.lstm import LSTMParams
 
 RATE = 1e-4
-"""By which each of several steps moves what it is differentiated by, against the gradient.
+"""The rate at which each of several steps moves the leaves against the gradient.
 
-So no step is like the one before, and the compiler can take none of it out of the loop.
+Every step then has new values, so that the compiler cannot move work out of the loop.
 """
 
 State = tuple[Any, Any]
-"""h and c of a layer."""
+"""h and c of one layer."""
 
 
 class Leaves(NamedTuple):
-    """What is differentiated by."""
+    """The arrays that the loss is differentiated with respect to."""
 
-    weights: Any  # one LSTMParams for each layer, or what another library has for it
+    weights: Any  # one LSTMParams per layer, or another library's weights
     x: Any  # [time, batch, features]
     states: tuple[State, ...]  # [batch, hidden] each
 
 
 class LayerData(NamedTuple):
-    """Leaves, and what the loss weighs the outputs and the last states with."""
+    """The leaves, the resets, and the weights of the loss: a weighted sum of all results."""
 
     leaves: Leaves
     resets: Any  # [time, batch], or None
@@ -37,7 +37,7 @@ class LayerData(NamedTuple):
 
 
 def make_data(row: LayerRow, seed: int) -> LayerData:
-    """Draw float32 arrays: PyTorch's uniform weights, normal inputs, a loss of size one."""
+    """Draw float32 arrays: uniform weights as in PyTorch, normal inputs, a loss of order one."""
     rng = np.random.default_rng(seed)
 
     def normal(*shape: int, scale: float = 1.0) -> Any:
@@ -60,7 +60,7 @@ def make_data(row: LayerRow, seed: int) -> LayerData:
 
 
 def named(leaves: Leaves) -> dict[str, np.ndarray]:
-    """Return leaves in this library's layout as float64 arrays by name."""
+    """Return the leaves, in this library's layout, as float64 arrays by name."""
     arrays = {"x": leaves.x}
     for i, (weights, (h, c)) in enumerate(zip(leaves.weights, leaves.states, strict=True)):
         arrays |= {f"{name}.{i}": array for name, array in weights._asdict().items()}
@@ -69,7 +69,7 @@ def named(leaves: Leaves) -> dict[str, np.ndarray]:
 
 
 def named_outputs(outputs: Any, states: Any) -> dict[str, np.ndarray]:
-    """Return outputs and last states as float64 arrays by name."""
+    """Return the outputs and the last states as float64 arrays by name."""
     arrays = {"outputs": outputs}
     for i, (h, c) in enumerate(states):
         arrays |= {f"h.{i}": h, f"c.{i}": c}
@@ -77,7 +77,7 @@ def named_outputs(outputs: Any, states: Any) -> dict[str, np.ndarray]:
 
 
 def take_steps(grad: Callable[[Any], tuple[jax.Array, Any]], leaves: Any, steps: int) -> Any:
-    """Take steps against the gradient in one program; return the last leaves, and the losses."""
+    """Take steps against the gradient in one program; return the last leaves and all losses."""
 
     def body(leaves, _):
         value, grads = grad(leaves)

@@ -1,4 +1,4 @@
-"""The programs of a layer row: forward, one step, several steps in one dispatch, and the floor."""
+"""The programs of a layer row: forward, one step, several steps per dispatch, lower bound."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_optax.bench import adapters
-from lstm_optax.bench.config import BACKEND, FLOOR, OURS
+from lstm_optax.bench.config import BACKEND, LOWER_BOUND, OURS
 from lstm_optax.bench.layer_data import (
     LayerData,
     Leaves,
@@ -17,7 +17,7 @@ from lstm_optax.bench.layer_data import (
     named_outputs,
     take_steps,
 )
-from lstm_optax.bench.lower_bounds import products_floor
+from lstm_optax.bench.lower_bounds import matmul_bound
 from lstm_optax.bench.programs import Program, Unavailable, compile_program
 from lstm_optax.bench.torch_layer import torch_layer
 from lstm_optax.bench.workloads import LayerRow
@@ -30,49 +30,49 @@ def layer_program(
     """Return the program of a contender for a measure of a row.
 
     Args:
-      name: of CONTENDERS, "lstm_optax", "floor", or "backend.NAME".
+      name: a key of CONTENDERS, "lstm_optax", "lower_bound", or "backend.NAME".
       row: the workload.
       measure: "forward", "step", "double" or "steps".
-      steps: how many, of "steps".
-      seed: of the data.
-      unroll: of the contenders that are a scan.
+      steps: the number of steps of the measure "steps".
+      seed: seed of the data.
+      unroll: unroll factor of the contenders with a scan.
 
     Raises:
-      Unavailable: the contender cannot serve this row.
+      Unavailable: the contender cannot run this row.
     """
     if measure == "double":
         row, measure = replace(row, time=2 * row.time), "step"
-    if name == FLOOR:
-        return products_floor(row, measure, steps)
+    if name == LOWER_BOUND:
+        return matmul_bound(row, measure, steps)
     data = make_data(row, seed)
     if name == "torch":
         return torch_layer(data, measure, steps)
     layer = _layer(name, data, unroll)
     if layer.batch_major:
         data = _batch_major(data)
-    data = jax.tree.map(jnp.asarray, data)._replace(leaves=_own(data.leaves, layer.weights))
+    data = jax.tree.map(jnp.asarray, data)._replace(leaves=_jax_leaves(data.leaves, layer.weights))
     try:
-        return _compile(layer, data, measure, steps)
+        return _compile_layer(layer, data, measure, steps)
     except ValueError as error:
-        if name.startswith(BACKEND):  # the reason why a backend cannot serve
+        if name.startswith(BACKEND):  # the message says what the backend lacks
             raise Unavailable(str(error)) from error
         raise
 
 
 def _layer(name: str, data: LayerData, unroll: int) -> adapters.JaxLayer:
     if name == OURS:
-        return adapters.ours(data)
+        return adapters.lstm_optax_layer(data)
     if name.startswith(BACKEND):
         backend = name.removeprefix(BACKEND)
         if backend not in BACKENDS:
             raise Unavailable(f"unknown backend {backend!r}; there are {', '.join(BACKENDS)}")
-        return adapters.ours(data, backend)
+        return adapters.lstm_optax_layer(data, backend)
     if name in adapters.SCANS:
         return adapters.SCANS[name](data, unroll)
     return adapters.keras(data)
 
 
-def _compile(layer: adapters.JaxLayer, data: LayerData, measure: str, steps: int) -> Program:
+def _compile_layer(layer: adapters.JaxLayer, data: LayerData, measure: str, steps: int) -> Program:
     def forward(leaves: Leaves):
         return layer.apply(leaves.weights, leaves.x, leaves.states, data.resets)
 
@@ -85,7 +85,7 @@ def _compile(layer: adapters.JaxLayer, data: LayerData, measure: str, steps: int
         x = jnp.swapaxes(leaves.x, 0, 1) if layer.batch_major else leaves.x
         return named(leaves._replace(weights=layer.params(leaves.weights), x=x))
 
-    def moved(result: Any) -> dict[str, np.ndarray]:
+    def changes(result: Any) -> dict[str, np.ndarray]:
         last, losses = result
         change = {name: a - before[name] for name, a in in_our_layout(last).items()}
         return change | {"losses": np.asarray(losses, np.float64)}
@@ -105,7 +105,7 @@ def _compile(layer: adapters.JaxLayer, data: LayerData, measure: str, steps: int
     return compile_program(
         lambda leaves, data: take_steps(lambda leaves: grad(leaves, data), leaves, steps),
         (data.leaves, data),
-        moved,
+        changes,
         steps=steps,
     )
 
@@ -116,6 +116,6 @@ def _batch_major(data: LayerData) -> LayerData:
     return data._replace(leaves=leaves, output_weights=weights)
 
 
-def _own(leaves: Leaves, weights: Any) -> Leaves:
-    """The leaves as JAX arrays, with a library's own weights."""
+def _jax_leaves(leaves: Leaves, weights: Any) -> Leaves:
+    """Return the leaves as JAX arrays, with another library's weights."""
     return jax.tree.map(jnp.asarray, leaves._replace(weights=weights))

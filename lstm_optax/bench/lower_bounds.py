@@ -1,4 +1,4 @@
-"""What no program can do without: the matrix products of a row, or its memory traffic."""
+"""Lower bounds of a row's time: its matrix products alone, or its memory traffic alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,16 @@ from lstm_optax.bench.programs import Program, compile_ahead, compile_program
 from lstm_optax.bench.workloads import LayerRow, OptimizerRow, TrainRow
 
 Shapes = Sequence[Sequence[tuple[int, int]]]
-"""For each layer, the shapes of the kernels whose products are added."""
+"""The shapes of each layer's kernels; the layer adds their products."""
 
 
-def products_floor(row: LayerRow | TrainRow, measure: str, steps: int) -> Program:
-    """Return the matrix products of a row and nothing else, each over all time steps at once.
+def matmul_bound(row: LayerRow | TrainRow, measure: str, steps: int) -> Program:
+    """Return a program of the matrix products of a row alone, each over all time steps at once.
 
-    Forward z = Σ x·W over the kernels of a layer, such as x·kernel_ih + h·kernel_hh; backward z·Wᵀ
-    and xᵀ·z for each, with z in the place of the gradient by it. Each x is random.
+        forward   z = Σ x·W over the kernels W of a layer, as in x·kernel_ih + h·kernel_hh
+        backward  z·Wᵀ and xᵀ·z for each kernel, with z in place of its cotangent
+
+    Each x is random.
     """
     rng = np.random.default_rng(0)
     rows = row.time * row.batch
@@ -27,7 +29,7 @@ def products_floor(row: LayerRow | TrainRow, measure: str, steps: int) -> Progra
     def normal(*shape: int):
         return jnp.asarray(rng.normal(size=shape, scale=shape[0] ** -0.5), jnp.float32)
 
-    factors = [[(normal(rows, i), normal(i, o)) for i, o in layer] for layer in _kernels(row)]
+    factors = [[(normal(rows, i), normal(i, o)) for i, o in layer] for layer in _kernel_shapes(row)]
 
     def forward(factors):
         return [sum(x @ w for x, w in layer) for layer in factors]
@@ -37,38 +39,38 @@ def products_floor(row: LayerRow | TrainRow, measure: str, steps: int) -> Progra
         return [[(z @ w.T, x.T @ z) for x, w in f] for z, f in zip(z, factors, strict=True)]
 
     if measure == "forward":
-        return compile_program(forward, (factors,), _nothing)
+        return compile_program(forward, (factors,), _no_values)
     if measure == "step":
-        return compile_program(backward, (factors,), _nothing)
+        return compile_program(backward, (factors,), _no_values)
     zero = jnp.zeros([])
     return compile_program(
         lambda factors: take_steps(lambda factors: (zero, backward(factors)), factors, steps),
         (factors,),
-        _nothing,
+        _no_values,
         steps=steps,
     )
 
 
-def traffic_floor(row: OptimizerRow) -> Program:
-    """Return a program that moves the bytes of a clip and an update with two moments, once.
+def traffic_bound(row: OptimizerRow) -> Program:
+    """Return a program that moves once the bytes of a clip and an update with two moments.
 
-    Eight arrays of the parameters' size: the gradient is read twice, since its norm is needed
-    first, parameters and moments are read and written. Here an array four times as large is read
-    and written in place.
+    These are eight arrays of the parameters' size: the gradient is read twice, since the clip needs
+    its norm first; the parameters and both moments are read and written. The program reads and
+    writes, in place, one array of four times that size.
     """
     size = sum(int(np.prod(shape)) for shape in row.leaves)
     array = jnp.zeros(4 * size)
     move = jax.jit(lambda x: x + 1, donate_argnums=0)
     compiled, seconds, memory = compile_ahead(move, array)
-    held = [array]
+    state = [array]  # donated to each call
 
     def call():
-        held[0] = jax.block_until_ready(compiled(held[0]))
+        state[0] = jax.block_until_ready(compiled(state[0]))
 
-    return Program(call, _nothing, compile_seconds=seconds, temp_bytes=memory)
+    return Program(call, _no_values, compile_seconds=seconds, temp_bytes=memory)
 
 
-def _kernels(row: LayerRow | TrainRow) -> Shapes:
+def _kernel_shapes(row: LayerRow | TrainRow) -> Shapes:
     if isinstance(row, TrainRow):
         lstm = [(row.embedding, 4 * row.hidden), (row.hidden, 4 * row.hidden)]
         return [lstm, [(row.hidden, row.vocabulary)]]
@@ -76,5 +78,5 @@ def _kernels(row: LayerRow | TrainRow) -> Shapes:
     return [[(i, 4 * n), (n, 4 * n)] for i, n in sizes]
 
 
-def _nothing(result: Any) -> dict[str, np.ndarray]:
+def _no_values(result: Any) -> dict[str, np.ndarray]:
     return {}

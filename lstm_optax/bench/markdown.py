@@ -1,4 +1,4 @@
-"""The tables of a benchmark: for the terminal, and as Markdown for a page."""
+"""The tables of a benchmark, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from lstm_optax.bench.tables import (
     summary_grids,
     unserved,
 )
+from lstm_optax.records import markdown_table
 
 BEGIN, END = "<!-- begin: written by lstm-optax bench -->", "<!-- end -->"
 
 
 def bench_tables(records: Records) -> list[Table | Text]:
-    """Return what was measured, for the terminal: each row's detail, the ratios, what is missing.
+    """Return tables for the terminal: the details of each row, the ratios, the missing results.
 
     Args:
-      records: as `read_bench` gives them, of any number of runs; the newest of each row counts.
+      records: records from `read_bench`, of any number of runs; the newest run of each row counts.
     """
     shown: list[Table | Text] = []
     for platform in ("cpu", "gpu"):
         for grid in row_grids(records, platform) + summary_grids(records, platform):
-            shown.append(_table(grid))
-        shown += [Text(line) for line in _missing(records, platform)]
+            shown.append(_rich_table(grid))
+        shown += [Text(line) for line in _missing_results(records, platform)]
     return shown
 
 
 def bench_markdown(records: Records) -> str:
-    """Return what was measured as Markdown: machine, ratios, what is missing, detail."""
+    """Return the results as Markdown: machine, ratios, missing results, details of each row."""
     parts = []
     for platform, name in (("cpu", "CPU"), ("gpu", "GPU")):
         parts.append(f"## {name}")
@@ -46,21 +47,21 @@ def bench_markdown(records: Records) -> str:
             parts.append("Not measured.")
             continue
         runs = {row.run["run"]: row.run for row in rows}
-        parts += [_machine(run) for run in runs.values()]
+        parts += [_describe_run(run) for run in runs.values()]
         for grid in summary_grids(records, platform):
-            parts += [f"### {grid.title}", _markdown(grid)]
-        parts += _missing(records, platform)
+            parts += [f"### {grid.title}", _markdown_of(grid)]
+        parts += _missing_results(records, platform)
         parts += [f"### {name}, row by row"]
         for grid in row_grids(records, platform):
-            parts += [f"**{grid.title}**", _markdown(grid)]
+            parts += [f"**{grid.title}**", _markdown_of(grid)]
     return "\n\n".join(parts) + "\n"
 
 
 def fill_bench_page(text: str, records: Records) -> str:
-    """Return a page with its tables written anew between its two marks.
+    """Return a page with new tables between its two marks.
 
     Raises:
-      ValueError: the page has not both marks.
+      ValueError: the page lacks one of the marks.
     """
     pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
     if not pattern.search(text):
@@ -69,7 +70,7 @@ def fill_bench_page(text: str, records: Records) -> str:
     return pattern.sub(lambda _: content, text)
 
 
-def _table(grid: Grid) -> Table:
+def _rich_table(grid: Grid) -> Table:
     title = Text(grid.title, style="cyan")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for i, name in enumerate(grid.header):
@@ -80,24 +81,23 @@ def _table(grid: Grid) -> Table:
     return table
 
 
-def _markdown(grid: Grid) -> str:
-    rule = ["---"] + ["---:"] * (len(grid.header) - 1)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (grid.header, rule, *grid.lines))
+def _markdown_of(grid: Grid) -> str:
+    return markdown_table(grid.header, grid.lines, align_right=True)
 
 
-def _missing(records: Records, platform: str) -> list[str]:
+def _missing_results(records: Records, platform: str) -> list[str]:
     reasons = unserved(bench_rows(records, platform))
     return [f"{', '.join(places)}: {reason}." for reason, places in reasons.items()]
 
 
-def _machine(run: Mapping[str, Any]) -> str:
-    """One sentence on what the numbers of a run depend on."""
+def _describe_run(run: Mapping[str, Any]) -> str:
+    """Return a sentence on the machine, the versions and the options of a run."""
     device = run["cpu"] if run["platform"] == "cpu" else f"{run['device']} ({run['cpu']})"
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     settings = ", ".join(f"{name}={value}" for name, value in run["settings"].items())
     kind = "a quick run, provisional" if run["quick"] else "a full run"
     busy = run["load"] > 0.3 * run["cores"]
-    warning = " **The machine was busy: these numbers are provisional, and no evidence.**"
+    warning = " **The machine was busy: these numbers are provisional and prove nothing.**"
     return (
         f"Run of {run['time']}, {kind}: {device}, {run['cores']} cores, load {run['load']} before, "
         f"at most {run['rounds']} rounds, seed {run['seed']}; {versions}; "

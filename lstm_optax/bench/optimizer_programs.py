@@ -1,4 +1,4 @@
-"""The programs of an optimizer row: one update of parameters that are there, in place."""
+"""The programs of an optimizer row: one update of existing parameters, in place."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lstm_optax.bench.config import FLOOR, OURS
-from lstm_optax.bench.lower_bounds import traffic_floor
+from lstm_optax.bench.config import LOWER_BOUND, OURS
+from lstm_optax.bench.lower_bounds import traffic_bound
 from lstm_optax.bench.programs import Program, compile_ahead
 from lstm_optax.bench.torch_train import torch_update
 from lstm_optax.bench.workloads import OptimizerRow
@@ -19,12 +19,12 @@ CLIP, LEARNING_RATE = 1.0, 1e-3
 
 
 def optimizer_program(name: str, row: OptimizerRow, measure: str, steps: int, seed: int) -> Program:
-    """Return the program of a contender: clip, rule, and the update of donated parameters."""
-    del measure, steps  # there is but one
-    if name == FLOOR:
-        return traffic_floor(row)
+    """Return the program of a contender: clip, update rule, new parameters in donated memory."""
+    del measure, steps  # an optimizer row has one measure, of one step
+    if name == LOWER_BOUND:
+        return traffic_bound(row)
     rng = np.random.default_rng(seed)
-    params, grads = ([_normal(rng, shape) for shape in row.leaves] for _ in range(2))
+    params, grads = ([_draw_normal(rng, shape) for shape in row.leaves] for _ in range(2))
     if name == "torch":
         return torch_update(params, grads, row.rule, LEARNING_RATE, CLIP)
     if name == OURS:
@@ -32,33 +32,34 @@ def optimizer_program(name: str, row: OptimizerRow, measure: str, steps: int, se
     else:
         rule = getattr(optax, row.rule)(LEARNING_RATE)
         chain = optax.chain(optax.clip_by_global_norm(CLIP), rule)
-    return _update(chain, params, grads)
+    return _compile_update(chain, params, grads)
 
 
-def _update(optimizer: optax.GradientTransformation, params: Any, grads: Any) -> Program:
-    def step(held, grads):
-        params, state = held
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
+def _compile_update(optimizer: optax.GradientTransformation, params: Any, grads: Any) -> Program:
+    def step(state, grads):
+        params, opt_state = state
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
 
     arrays, grads = (jax.tree.map(jnp.array, tree) for tree in (params, grads))
     first = (arrays, optimizer.init(arrays))
     compiled, seconds, memory = compile_ahead(jax.jit(step, donate_argnums=0), first, grads)
-    held = [first]
+    state = [first]  # donated to each call
 
     def call():
-        held[0] = jax.block_until_ready(compiled(held[0], grads))
-        return held[0]
+        state[0] = jax.block_until_ready(compiled(state[0], grads))
+        return state[0]
 
     def values(result: Any):
-        after, state = result
-        moved = [np.asarray(a, np.float64) - p for a, p in zip(after, params, strict=True)]
-        mu = optax.tree_utils.tree_get(state, "mu")  # Adam's step alone would not show the clip
+        after, opt_state = result
+        changes = [np.asarray(a, np.float64) - p for a, p in zip(after, params, strict=True)]
+        # Adam's step does not depend on the scale of the gradient: only its moment shows the clip.
+        mu = optax.tree_utils.tree_get(opt_state, "mu")
         moments = [np.asarray(m, np.float64) for m in jax.tree.leaves(mu)]
-        return {str(i): change for i, change in enumerate([*moved, *moments])}
+        return {str(i): array for i, array in enumerate([*changes, *moments])}
 
     return Program(call, values, compile_seconds=seconds, temp_bytes=memory)
 
 
-def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _draw_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.standard_normal(shape, np.float32)

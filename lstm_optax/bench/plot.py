@@ -1,68 +1,60 @@
-"""The bar chart of a benchmark: how many times as long as ours each contender takes."""
+"""The bar chart of a benchmark: the time of each contender relative to this library."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from os import PathLike
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from lstm_optax.bench.tables import FLOOR, MEASURES, OURS, BenchRow, Records, bench_rows
+from lstm_optax.bench.config import LOWER_BOUND, OURS
+from lstm_optax.bench.tables import MEASURE_TITLES, BenchRow, Records, bench_rows
+from lstm_optax.plot_style import PALETTE, new_figure
 
-# Okabe and Ito's palette: told apart with any kind of colour vision.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
-
-
-def draw_bench(records: Records, path: str | PathLike[str], *, title: str = "") -> None:
-    """Write `bench_figure` of the same records to `path`: a PNG 1500 pixels wide."""
-    bench_figure(records, title=title).savefig(path, format="png", dpi=100)
+_LINE_GREY = "#333333"
 
 
 def bench_figure(records: Records, *, title: str = "", platform: str = "cpu") -> Figure:
-    """Bars of the time over ours, for each row and contender, one panel for each measure.
+    """Return a bar chart of the times relative to ours: a bar per row and contender.
 
-    Medians of the ratios within each round, with a line from quartile to quartile; right of the
-    line at 1 ours is the faster one. The scale is logarithmic. A contender has the same place in
-    all panels, and none where it was not measured.
+    There is one panel per measure. A bar ends at the median of the ratios within each round, and a
+    line spans their quartiles; to the right of 1, ours is faster. The scale is logarithmic. A
+    contender has the same position in all panels, and no bar where it was not measured.
 
     Args:
-      records: as `read_bench` gives them.
-      title: the line above the picture.
+      records: records from `read_bench`.
+      title: title of the picture.
       platform: "cpu" or "gpu".
     """
     rows = bench_rows(records, platform)
-    measures = [m for m in MEASURES if any(_ratios(row, m) for row in rows)]
+    measures = [m for m in MEASURE_TITLES if any(_ratios(row, m) for row in rows)]
     places = _places(rows, measures)
-    size = (15, max(4.0, 1.6 + 0.17 * max(places.values(), default=0)))
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14, x=0.01, horizontalalignment="left")
+    height = max(4.0, 1.6 + 0.17 * max(places.values(), default=0))
+    figure = new_figure(15, height, title)
     if not measures:
         figure.text(0.5, 0.5, "nothing measured", ha="center", fontsize=14)
         return figure
     panels = figure.subplots(1, len(measures), squeeze=False, sharex=True, sharey=True)[0]
-    colors = dict(zip(dict.fromkeys(name for _, name in places), _COLORS * 2, strict=False))
+    colors = dict(zip(dict.fromkeys(name for _, name in places), PALETTE * 2, strict=False))
     for axes, measure in zip(panels, measures, strict=True):
-        _draw(axes, measure, rows, places, colors)
-    _label(panels[0], rows, places, measures)
+        _draw_bars(axes, measure, rows, places, colors)
+    _set_shared_axes(panels[0], rows, places, measures)
     legend = [Patch(color=color, label=name) for name, color in colors.items()]
     figure.legend(handles=legend, loc="outside lower center", ncols=8, fontsize=11)
     return figure
 
 
 Places = Mapping[tuple[str, str], float]
-"""(row, contender) → where its bars stand, from the top."""
+"""The vertical position of each (row, contender), counted from the top."""
 
 
 def _ratios(row: BenchRow, measure: str) -> dict[str, list[float]]:
-    """The quartiles of the contenders that were timed beside ours."""
+    """Return the quartiles of each contender's time relative to ours."""
     ratios = {name: row.ratio(measure, name) for name in row.contenders()}
-    return {name: q for name, q in ratios.items() if q and name not in (OURS, FLOOR)}
+    return {name: q for name, q in ratios.items() if q and name not in (OURS, LOWER_BOUND)}
 
 
 def _places(rows: Sequence[BenchRow], measures: Sequence[str]) -> Places:
@@ -76,7 +68,7 @@ def _places(rows: Sequence[BenchRow], measures: Sequence[str]) -> Places:
     return places
 
 
-def _draw(
+def _draw_bars(
     axes: Axes,
     measure: str,
     rows: Sequence[BenchRow],
@@ -88,16 +80,18 @@ def _draw(
         for name, (low, middle, high) in _ratios(row, measure).items():
             where = places[row.name, name]
             axes.barh(where, middle - 1, left=1, height=0.9, color=colors[name])
-            axes.hlines(where, low, high, color="#333333", linewidth=1)
-    title = textwrap.fill(MEASURES[measure].format(steps=rows[0].run["steps"]), 44)
+            axes.hlines(where, low, high, color=_LINE_GREY, linewidth=1)
+    title = textwrap.fill(MEASURE_TITLES[measure].format(steps=rows[0].run["steps"]), 44)
     axes.set_title(title, fontsize=11, loc="left")
-    axes.axvline(1, color="#333333", linewidth=1)
+    axes.axvline(1, color=_LINE_GREY, linewidth=1)
     axes.set_xlabel("time, in units of ours", fontsize=11)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _label(axes: Axes, rows: Sequence[BenchRow], places: Places, measures: Sequence[str]) -> None:
-    """Ticks and limits, which all panels share; what lies outside the bars' range is cut off."""
+def _set_shared_axes(
+    axes: Axes, rows: Sequence[BenchRow], places: Places, measures: Sequence[str]
+) -> None:
+    """Set the ticks and the limits of all panels; quartiles outside the bars' range are cut off."""
     ratios = [q for row in rows for measure in measures for q in _ratios(row, measure).values()]
     medians = [middle for _, middle, _ in ratios]
     low, high = min(1.0, *medians) / 1.05, max(1.0, *medians) * 1.1

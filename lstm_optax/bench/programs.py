@@ -1,4 +1,4 @@
-"""A program to be timed: compiled ahead, with what it cost and what it computes."""
+"""Programs to time: compiled ahead of time, with their cost and the values that they compute."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,14 +13,14 @@ Values = Mapping[str, np.ndarray]
 
 
 class Program(NamedTuple):
-    """One call does all that is timed, and returns when it is done.
+    """A program whose single call does all the timed work.
 
     Attributes:
-      call: runs it once, to its end.
-      values: what a call returned → arrays by name, in the layout that all contenders share.
-      steps: time steps of training in one call.
-      compile_seconds: to trace, lower and compile it; None where nothing is compiled.
-      temp_bytes: its temporary memory by the compiler's account; None where there is none.
+      call: runs the program, and returns when the device has finished.
+      values: converts the result of a call to arrays by name, in a layout common to all contenders.
+      steps: training steps in one call.
+      compile_seconds: time to trace, lower and compile; None where nothing is compiled.
+      temp_bytes: temporary memory as the compiler reports it; None where it reports none.
     """
 
     call: Callable[[], Any]
@@ -31,7 +31,7 @@ class Program(NamedTuple):
 
 
 class Unavailable(Exception):
-    """A contender cannot serve a row; the message says why."""
+    """A contender cannot run a row; the message says why."""
 
 
 def compile_program(
@@ -41,7 +41,7 @@ def compile_program(
     *,
     steps: int = 1,
 ) -> Program:
-    """Compile a function of arrays for these arguments, ahead of the first call."""
+    """Compile a function of arrays for the given arguments, ahead of the first call."""
     compiled, seconds, memory = compile_ahead(jax.jit(function), *arguments)
 
     def call():
@@ -51,7 +51,7 @@ def compile_program(
 
 
 def compile_ahead(function: Any, *arguments: Any) -> tuple[Any, float, int | None]:
-    """Return the compiled function, the seconds it took, and its temporary bytes."""
+    """Return the compiled function, the compile time in seconds, and the temporary bytes."""
     began = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     seconds = time.perf_counter() - began
@@ -61,11 +61,11 @@ def compile_ahead(function: Any, *arguments: Any) -> tuple[Any, float, int | Non
 
 @contextmanager
 def without_cache() -> Iterator[None]:
-    """Compile anew for the length of the block, whatever JAX has in its persistent cache."""
+    """Disable JAX's persistent compilation cache inside the block, so that compiling is timed."""
     before = jax.config.jax_enable_compilation_cache  # pyright: ignore
     try:
         jax.config.update("jax_enable_compilation_cache", False)
-        compilation_cache.reset_cache()  # it remembers whether it is used
+        compilation_cache.reset_cache()  # JAX caches whether the cache is enabled
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
@@ -73,13 +73,13 @@ def without_cache() -> Iterator[None]:
 
 
 def deviation(values: Values, reference: Values) -> float:
-    """Return the largest ‖a − b‖/‖b‖ over the arrays of the reference; ∞ where one is missing."""
+    """Return the largest ‖a − b‖/‖b‖ over all arrays; ∞ where the names or shapes differ."""
     if values.keys() != reference.keys():
         return float("inf")
-    return max(_relative(values[name], reference[name]) for name in reference)
+    return max(_relative_error(values[name], reference[name]) for name in reference)
 
 
-def _relative(a: np.ndarray, b: np.ndarray) -> float:
+def _relative_error(a: np.ndarray, b: np.ndarray) -> float:
     if a.shape != b.shape:
         return float("inf")
     norm = np.linalg.norm(np.asarray(b, np.float64))

@@ -15,11 +15,11 @@ from rich.progress import (
 
 
 class BenchScreen:
-    """Shows which row and measure is timed, and each result as it comes.
+    """A display of the row and the measure in progress, and of each result.
 
     Args:
-      console: where to.
-      rounds: most rounds of a measure.
+      console: the console to print to.
+      rounds: largest number of rounds of a measure.
     """
 
     def __init__(self, console: Console, rounds: int):
@@ -42,22 +42,22 @@ class BenchScreen:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def progress(self, row: str, measure: str, what: str, done: int) -> None:
-        """Show what is being done of a measure, and its round."""
-        self.bar.update(self.task, description=f"{row}, {measure}: {what}", completed=done)
+    def progress(self, row: str, measure: str, activity: str, done: int) -> None:
+        """Show the current activity of a measure, and the number of rounds done."""
+        self.bar.update(self.task, description=f"{row}, {measure}: {activity}", completed=done)
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Show a record: a row that begins, or a result."""
+        """Print a record: the start of a row, or a result."""
         if record["record"] == "row":
             line = f"{record['row']}: {record['about']}, {record['shape']}"
         elif record["record"] == "result":
-            line = f"  {record['measure']:<8} {record['contender']:<12} {_result(record)}"
+            line = f"  {record['measure']:<8} {record['contender']:<12} {_format_result(record)}"
         else:
             return
         self.console.print(line, markup=False, soft_wrap=not self.console.is_terminal)
 
 
-def _result(record: Mapping[str, Any]) -> str:
+def _format_result(record: Mapping[str, Any]) -> str:
     if "seconds" not in record:
         return record["status"]
     low, median, high = (1e3 * s for s in record["seconds"])

@@ -1,4 +1,4 @@
-"""The benchmark itself: row after row, measure after measure, all contenders in turn."""
+"""The benchmark: for each row and each measure, all contenders in turn."""
 
 import re
 import sys
@@ -13,14 +13,15 @@ import numpy as np
 from lstm_optax.bench.adapters import SCANS
 from lstm_optax.bench.config import (
     CONTENDERS,
-    FLOOR,
-    MEASURES,
+    LOWER_BOUND,
+    MEASURES_BY_KIND,
     OURS,
     QUICK_MEASURES,
     SECONDS,
     STEPS,
     UNROLLS,
     BenchConfig,
+    Contender,
 )
 from lstm_optax.bench.layer_programs import layer_program
 from lstm_optax.bench.optimizer_programs import optimizer_program
@@ -31,26 +32,17 @@ from lstm_optax.bench.programs import (
     deviation,
     without_cache,
 )
-from lstm_optax.bench.results import (
-    Record,
-    Writer,
-    finished_rows,
-    load,
-    machine_facts,
-    peak_rss,
-    read_bench,
-)
-from lstm_optax.bench.timing import Samples, quartiles, time_in_turn
+from lstm_optax.bench.results import Writer, finished_rows, peak_rss, read_bench, run_facts
+from lstm_optax.bench.timing import Clock, Samples, quartiles, time_in_turn
 from lstm_optax.bench.train_programs import train_program
 from lstm_optax.bench.workloads import WORKLOADS, Row, row_facts
+from lstm_optax.records import Record, load_average
 
 __all__ = ["benchmark"]
 
-TOLERANCES = {
-    "cpu": 2e-3
-}  # ‖a − b‖/‖b‖ between contenders; on others products may have less digits
-LOOSE = 5e-2
-TRIAL_ROUNDS = 3
+CPU_TOLERANCE = 2e-3  # largest ‖a − b‖/‖b‖ between contenders
+OTHER_TOLERANCE = 5e-2  # on other devices matrix products may have fewer digits
+UNROLL_ROUNDS = 3  # in which the unroll factors of a contender are compared
 MAKERS: Mapping[str, Callable[..., Program]] = {
     "layer": layer_program,
     "train": train_program,
@@ -58,7 +50,7 @@ MAKERS: Mapping[str, Callable[..., Program]] = {
 }
 
 Progress = Callable[[str, str, str, int], None]
-"""(row, measure, what is done, round)."""
+"""Called with (row, measure, activity, rounds done)."""
 
 
 def benchmark(
@@ -67,32 +59,37 @@ def benchmark(
     *,
     resume: bool = False,
     workloads: Mapping[str, Row] = WORKLOADS,
+    contenders: Mapping[str, Contender] = CONTENDERS,
     argv: Sequence[str] = tuple(sys.argv),
-    on_progress: Progress = lambda row, measure, what, done: None,
+    clock: Clock = time.perf_counter,
+    on_progress: Progress = lambda row, measure, activity, done: None,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
-    """Time the LSTM layer, the train step and the optimizers of this library beside others'.
+    """Time the LSTM layer, the train step and the optimizers of this library and of others.
 
-    All contenders of a row run in turn in this process. Each is first checked to compute what ours
-    computes. Records are written as they come, so that nothing is lost if the run is stopped.
+    All contenders of a row take turns in this process. A contender is timed only if it computes the
+    same values as this library. Each record is written at once, so that a stopped run loses
+    nothing.
 
     Args:
       config: rows, contenders, rounds.
       out: the file to append records to; see `read_bench`.
-      resume: leave out the rows that runs in `out` with the same versions and machine have done.
-      workloads: the rows there are.
+      resume: skip the rows that runs in `out` with the same versions and machine have finished.
+      workloads: the available rows.
+      contenders: the available libraries to compare with.
       argv: the command, for the records.
-      on_progress: called with row, measure, what is being done, and the round.
+      clock: the clock that times the contenders.
+      on_progress: called with row, measure, activity, and the number of rounds done.
       on_record: called with each record.
 
     Returns:
       The records of this run.
 
     Raises:
-      OptionError: a name that is unknown, or a number out of range.
+      OptionError: an unknown name, or a number out of range.
     """
-    config.check(workloads)
-    facts = machine_facts(config, argv)
+    config.check(workloads, contenders)
+    facts = run_facts(config, argv, contenders)
     before = read_bench(out) if resume and out and out.exists() else []
     done = finished_rows(before, facts)
     writer = Writer(out, facts["time"])
@@ -107,52 +104,74 @@ def benchmark(
                 continue
             row, began = workloads[name], time.perf_counter()
             write("row", {"row": name, **row_facts(row)})
-            race = _Race(name, row, config, on_progress)
-            for measure in MEASURES[row.kind]:
+            comparison = Comparison(name, row, config, contenders, clock, on_progress)
+            for measure in MEASURES_BY_KIND[row.kind]:
                 if measure in QUICK_MEASURES or not config.quick:
-                    for result in race.run(measure):
+                    for result in comparison.run(measure):
                         write("result", {"row": name, "measure": measure, **result})
-            seconds = round(time.perf_counter() - began, 1)
-            write("end", {"row": name, "seconds": seconds, "load": load(), "peak_rss": peak_rss()})
+            end = {"row": name, "seconds": round(time.perf_counter() - began, 1)}
+            write("end", end | {"load": load_average(), "peak_rss": peak_rss()})
     return writer.records
 
 
-class _Race:
-    """The contenders of a row."""
+class Comparison:
+    """The contenders of one row.
 
-    def __init__(self, name: str, row: Row, config: BenchConfig, on_progress: Progress):
-        self.name, self.row, self.config, self.on_progress = name, row, config, on_progress
+    Args:
+      name: name of the row.
+      row: the row.
+      config: contenders, rounds, seed.
+      contenders: the available libraries to compare with.
+      clock: the clock that times them.
+      on_progress: called with row, measure, activity, and the number of rounds done.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        row: Row,
+        config: BenchConfig,
+        contenders: Mapping[str, Contender],
+        clock: Clock,
+        on_progress: Progress,
+    ):
+        self.name, self.row, self.config, self.contenders = name, row, config, contenders
+        self.clock, self.on_progress = clock, on_progress
         self.rng = np.random.default_rng(config.seed)
-        self.tried: dict[str, dict[str, float]] = {}  # seconds of a step by unroll
+        self.tried: dict[str, dict[str, float]] = {}  # seconds per step by unroll factor
         self.unrolls: dict[str, int] = {}
 
     def run(self, measure: str) -> list[Record]:
         """Time one measure, and return a result for each contender."""
         programs, results = {}, {}
         reference: Values = {}
-        for name in (OURS, *self.config.chosen_contenders(self.row), FLOOR):
+        chosen = self.config.chosen_contenders(self.row, self.contenders)
+        for name in (OURS, *chosen, LOWER_BOUND):
             self.on_progress(self.name, measure, f"compiling {name}", 0)
             try:
-                program, values = self._make(name, measure)
+                program, values = self._make_program(name, measure)
             except (Unavailable, MemoryError, RuntimeError) as reason:
-                results[name] = {"contender": name, "status": _status(reason)}
+                results[name] = {"contender": name, "status": _status_of(reason)}
                 continue
             reference = values if name == OURS else reference
-            compared = name not in (OURS, FLOOR) and self.row.alike
+            compared = name not in (OURS, LOWER_BOUND) and self.row.comparable
             error = deviation(values, reference) if compared else None
-            results[name] = self._facts(name, program, error)
+            results[name] = self._program_facts(name, program, error)
             if results[name]["status"] == "measured":
                 programs[name] = program
-        if OURS not in programs:  # with nothing to compare with
+        if OURS not in programs:  # nothing to compare with
             return list(results.values())
         samples = self._time(programs, measure, self.config.rounds, SECONDS[self.config.quick])
         for name, taken in samples.items():
-            results[name] |= _numbers(taken, samples)
+            results[name] |= _summarize(taken, samples)
         return list(results.values())
 
-    def _make(self, name: str, measure: str) -> tuple[Program, Values]:
-        """The program of a contender, and what its first call computes; later ones go on."""
-        if name in CONTENDERS and not CONTENDERS[name].installed():
+    def _make_program(self, name: str, measure: str) -> tuple[Program, Values]:
+        """Return the program of a contender, and the values of its first call.
+
+        The values are compared then: the next calls continue from the state of the first.
+        """
+        if name in self.contenders and not self.contenders[name].installed():
             raise Unavailable("not installed")
 
         def make(**options: int) -> tuple[Program, Values]:
@@ -166,7 +185,7 @@ class _Race:
             return make(unroll=self.unrolls.get(name, UNROLLS[0]))
         made = {unroll: make(unroll=unroll) for unroll in UNROLLS}
         named = {str(unroll): program for unroll, (program, _) in made.items()}
-        samples = self._time(named, measure, TRIAL_ROUNDS, SECONDS[True])
+        samples = self._time(named, measure, UNROLL_ROUNDS, SECONDS[True])
         self.tried[name] = {unroll: float(np.median(taken)) for unroll, taken in samples.items()}
         self.unrolls[name] = min(made, key=lambda unroll: self.tried[name][str(unroll)])
         return made[self.unrolls[name]]
@@ -175,15 +194,17 @@ class _Race:
         def on_round(done: int) -> None:
             self.on_progress(self.name, measure, "timing", done)
 
-        return time_in_turn(programs, rounds, self.rng, seconds=seconds, on_round=on_round)
+        return time_in_turn(
+            programs, rounds, self.rng, seconds=seconds, clock=self.clock, on_round=on_round
+        )
 
-    def _facts(self, name: str, program: Program, error: float | None) -> Record:
-        """What is known of a program before it is timed."""
-        tolerance = TOLERANCES.get(jax.default_backend(), LOOSE)
-        right = error is None or error <= tolerance
+    def _program_facts(self, name: str, program: Program, error: float | None) -> Record:
+        """Return the fields of a result that need no timing."""
+        tolerance = CPU_TOLERANCE if jax.default_backend() == "cpu" else OTHER_TOLERANCE
+        correct = error is None or error <= tolerance
         facts = {
             "contender": name,
-            "status": "measured" if right else "other values than ours: not timed",
+            "status": "measured" if correct else "other values than ours: not timed",
             "steps": program.steps,
             "compile_seconds": program.compile_seconds,
             "temp_bytes": program.temp_bytes,
@@ -195,8 +216,8 @@ class _Race:
         return facts
 
 
-def _status(error: Exception) -> str:
-    """Why a contender cannot serve; an error of another kind is raised again."""
+def _status_of(error: Exception) -> str:
+    """Return why a contender cannot run; raise any error of another kind again."""
     if isinstance(error, Unavailable):
         return str(error)
     if isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|out of memory", str(error)):
@@ -204,8 +225,10 @@ def _status(error: Exception) -> str:
     raise error
 
 
-def _numbers(taken: np.ndarray, samples: Samples) -> Record:
-    """Quartiles of the seconds per step, and of the ratios within each round."""
-    numbers = {"rounds": len(taken), "seconds": quartiles(taken)}
-    numbers |= {"ratio": quartiles(taken / samples[OURS])}
-    return numbers | ({"floor": quartiles(samples[FLOOR] / taken)} if FLOOR in samples else {})
+def _summarize(taken: np.ndarray, samples: Samples) -> Record:
+    """Return the quartiles of the seconds per step, and of the ratios within each round."""
+    summary: Record = {"rounds": len(taken), "seconds": quartiles(taken)}
+    summary |= {"ratio": quartiles(taken / samples[OURS])}
+    if LOWER_BOUND in samples:
+        summary |= {"lower_bound": quartiles(samples[LOWER_BOUND] / taken)}
+    return summary

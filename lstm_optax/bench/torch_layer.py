@@ -1,6 +1,5 @@
 """PyTorch's LSTM for a layer row, on all cores or on the GPU that JAX uses too."""
 
-import os
 from importlib import import_module
 from typing import Any
 
@@ -16,27 +15,28 @@ from lstm_optax.bench.layer_data import (
 )
 from lstm_optax.bench.programs import Program, Unavailable
 from lstm_optax.lstm import LSTMParams
+from lstm_optax.records import core_count
 
 
 def load_torch() -> tuple[Any, Any]:
-    """Return PyTorch, with a thread for each core, and the device that is like JAX's."""
+    """Return PyTorch, set to one thread per core, and the device of the kind that JAX uses."""
     torch: Any = import_module("torch")
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(core_count())
     if jax.default_backend() == "cpu":
         return torch, torch.device("cpu")
     if not torch.cuda.is_available():
-        raise Unavailable(f"PyTorch sees no GPU, and JAX runs on {jax.default_backend()}")
+        raise Unavailable(f"PyTorch finds no GPU, but JAX runs on {jax.default_backend()}")
     return torch, torch.device("cuda")
 
 
 def synchronize(torch: Any, device: Any) -> None:
-    """Wait until the device has done all it was told."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def torch_layer(data: LayerData, measure: str, steps: int) -> Program:
-    """Return the program of `nn.LSTM`; `steps` are a loop, since nothing is compiled."""
+    """Return the program of `nn.LSTM`; the measure "steps" is a loop, as nothing is compiled."""
     torch, device = load_torch()
     layer = _Layer(torch, device, data)
 
@@ -61,20 +61,20 @@ def torch_layer(data: LayerData, measure: str, steps: int) -> Program:
         return losses
 
     if measure == "forward":
-        return Program(forward, lambda r: named_outputs(*_numpy(r)))
+        return Program(forward, lambda r: named_outputs(*_to_numpy(r)))
     if measure == "step":
-        return Program(step, lambda r: layer.named(r[1]) | {"losses": _numpy(r[0])})
+        return Program(step, lambda r: layer.named(r[1]) | {"losses": _to_numpy(r[0])})
     before = layer.named(layer.leaves)
 
-    def moved(losses: Any):
+    def changes(losses: Any):
         change = {name: a - before[name] for name, a in layer.named(layer.leaves).items()}
-        return change | {"losses": np.stack(_numpy(losses))}
+        return change | {"losses": np.stack(_to_numpy(losses))}
 
-    return Program(several, moved, steps)
+    return Program(several, changes, steps)
 
 
 class _Layer:
-    """A stack of `nn.LSTM`s of one layer each, since the layers of a row may differ in size."""
+    """A stack of one-layer `nn.LSTM` modules, since the layers of a row may differ in size."""
 
     def __init__(self, torch: Any, device: Any, data: LayerData):
         self.torch, self.resets = torch, data.resets
@@ -105,22 +105,22 @@ class _Layer:
         """Return the outputs and the last states."""
         x, last = self.x, []
         for module, state in zip(self.modules, self.states, strict=True):
-            x, state = self._run(module, x, tuple(s.unsqueeze(0) for s in state))
+            x, state = self._run_layer(module, x, tuple(s.unsqueeze(0) for s in state))
             last.append(tuple(s.squeeze(0) for s in state))
         return x, last
 
-    def _run(self, module: Any, x: Any, state: Any):
-        """One layer; with resets step by step, as recurrent policies in PyTorch are written."""
+    def _run_layer(self, module: Any, x: Any, state: Any):
+        """Run one layer; with resets step by step, as is usual for recurrent policies."""
         if self.resets is None:
             return module(x, state)
         outputs = []
-        for now, kept in zip(x.unsqueeze(1), ~self.resets, strict=True):
-            out, state = module(now, tuple(s * kept for s in state))
+        for x_t, keep in zip(x.unsqueeze(1), ~self.resets, strict=True):
+            out, state = module(x_t, tuple(s * keep for s in state))
             outputs.append(out)
         return self.torch.cat(outputs), state
 
     def value_and_grad(self):
-        """Return the loss and its gradient by every leaf."""
+        """Return the loss, and its gradient with respect to every leaf."""
         outputs, states = self.forward()
         loss = (outputs * self.output_weights).sum()
         for state, weights in zip(states, self.state_weights, strict=True):
@@ -128,16 +128,16 @@ class _Layer:
         return loss.detach(), self.torch.autograd.grad(loss, self.leaves)
 
     def move(self, grads: Any) -> None:
-        """Take a step against the gradient; one of the two biases is enough."""
-        second = {4 * i + 3 for i in range(len(self.modules))}
-        chosen = [i for i in range(len(self.leaves)) if i not in second]
+        """Take a step against the gradient, without the second bias of each layer."""
+        second_biases = {4 * i + 3 for i in range(len(self.modules))}
+        chosen = [i for i in range(len(self.leaves)) if i not in second_biases]
         with self.torch.no_grad():
             leaves = [self.leaves[i] for i in chosen]
             self.torch._foreach_add_(leaves, [grads[i] for i in chosen], alpha=-RATE)
 
     def named(self, leaves: Any) -> dict[str, np.ndarray]:
-        """Return leaves, or the gradient by them, in this library's layout."""
-        arrays = _numpy(list(leaves))
+        """Return the leaves, or their gradient, in this library's layout."""
+        arrays = _to_numpy(list(leaves))
         count = len(self.modules)
         weights = tuple(
             LSTMParams(arrays[4 * i].T, arrays[4 * i + 1].T, arrays[4 * i + 2])
@@ -148,8 +148,8 @@ class _Layer:
         return named(Leaves(weights, arrays[4 * count], pairs))
 
 
-def _numpy(tensors: Any) -> Any:
-    """Return a tensor, or the tensors of lists and tuples, as float64 copies in NumPy."""
+def _to_numpy(tensors: Any) -> Any:
+    """Return a tensor, or nested lists and tuples of tensors, as float64 NumPy copies."""
     if isinstance(tensors, list | tuple):
-        return [_numpy(tensor) for tensor in tensors]
+        return [_to_numpy(tensor) for tensor in tensors]
     return tensors.detach().cpu().numpy().astype(np.float64)

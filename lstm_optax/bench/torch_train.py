@@ -1,4 +1,4 @@
-"""PyTorch's whole train step and PyTorch's update, in the forms that are its fastest."""
+"""PyTorch's train step and PyTorch's update, each in its fastest form."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +15,10 @@ def torch_train(
 ) -> Program:
     """Return the program of embedding, `nn.LSTM`, output layer, clip and fused Adam.
 
-    One of the LSTM's two biases is frozen, so that the model is the same as the others'.
+    One of the two biases of the LSTM is frozen: the models of the other libraries have one.
     """
     torch, device = load_torch()
-    embedding, lstm, output = (module.to(device) for module in _modules(torch, weights))
+    embedding, lstm, output = (module.to(device) for module in _make_modules(torch, weights))
     params = [embedding.weight, *list(lstm.parameters())[:3], output.weight, output.bias]
     optimizer = torch.optim.Adam(params, lr=rate, fused=True)
     state: list[Any] = [None]
@@ -42,8 +42,8 @@ def torch_train(
 
     def values(loss: Any):
         after = dict(zip(weights, [p.detach().cpu().numpy() for p in params], strict=True))
-        ours = {name: a.T if "kernel" in name else a for name, a in after.items()}
-        change = {name: a.astype(np.float64) - weights[name] for name, a in ours.items()}
+        arrays = {name: a.T if "kernel" in name else a for name, a in after.items()}
+        change = {name: a.astype(np.float64) - weights[name] for name, a in arrays.items()}
         return change | {"loss": loss.cpu().numpy()}
 
     return Program(call, values, len(batches))
@@ -52,7 +52,7 @@ def torch_train(
 def torch_update(
     params: Sequence[np.ndarray], grads: Sequence[np.ndarray], rule: str, rate: float, clip: float
 ) -> Program:
-    """Return the program of a clip and an update: Adam fused, NAdam over all leaves at once."""
+    """Return the program of a clip and an update: Adam fused, NAdam with `foreach`."""
     torch, device = load_torch()
     leaves = [torch.from_numpy(p.copy()).to(device).requires_grad_() for p in params]
     for leaf, grad in zip(leaves, grads, strict=True):
@@ -69,14 +69,14 @@ def torch_update(
 
     def values(_: Any):
         after = [leaf.detach().cpu().numpy().astype(np.float64) for leaf in leaves]
-        moved = [a - p for a, p in zip(after, params, strict=True)]
+        changes = [a - p for a, p in zip(after, params, strict=True)]
         moments = [optimizer.state[leaf]["exp_avg"].cpu().numpy() for leaf in leaves]
-        return {str(i): change for i, change in enumerate([*moved, *moments])}
+        return {str(i): array for i, array in enumerate([*changes, *moments])}
 
     return Program(call, values)
 
 
-def _modules(torch: Any, weights: dict[str, np.ndarray]) -> tuple[Any, Any, Any]:
+def _make_modules(torch: Any, weights: dict[str, np.ndarray]) -> tuple[Any, Any, Any]:
     vocabulary, features = weights["embedding"].shape
     hidden = weights["kernel_hh"].shape[0]
     embedding = torch.nn.Embedding(vocabulary, features)
@@ -85,7 +85,7 @@ def _modules(torch: Any, weights: dict[str, np.ndarray]) -> tuple[Any, Any, Any]
     lstm.bias_hh_l0.requires_grad_(False)
     targets = (embedding.weight, *lstm.parameters(), output.weight, output.bias)
     new = [a.T if "kernel" in name else a for name, a in weights.items()]
-    new.insert(4, np.zeros_like(weights["bias"]))  # the bias of the recurrent side
+    new.insert(4, np.zeros_like(weights["bias"]))  # the frozen bias
     with torch.no_grad():
         for target, value in zip(targets, new, strict=True):
             target.copy_(torch.from_numpy(np.ascontiguousarray(value)))

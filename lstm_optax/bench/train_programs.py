@@ -1,4 +1,4 @@
-"""The programs of a train row: the whole step of a language model, ours and Flax's with Optax."""
+"""The programs of a train row: the train step of a language model, ours and Flax with Optax."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from lstm_optax.bench.config import FLOOR, OURS
-from lstm_optax.bench.lower_bounds import products_floor
+from lstm_optax.bench.config import LOWER_BOUND, OURS
+from lstm_optax.bench.lower_bounds import matmul_bound
 from lstm_optax.bench.programs import Program, compile_ahead
 from lstm_optax.bench.torch_train import torch_train
 from lstm_optax.bench.workloads import TrainRow
@@ -31,12 +31,12 @@ def train_program(
 ) -> Program:
     """Return the program of a contender for a measure of a row.
 
-    Clip of the norm at 1, then Adam, which is the same algorithm in all three libraries. The
-    batches come from the host, as in training.
+    The step clips the norm at 1, then applies Adam, which is the same algorithm in all libraries.
+    The batches come from the host, as in training.
     """
-    if name == FLOOR:
-        return products_floor(row, "step" if measure == "step" else "steps", steps)
-    batches = [_batch(row, seed + i) for i in range(1 if measure == "step" else steps)]
+    if name == LOWER_BOUND:
+        return matmul_bound(row, "step" if measure == "step" else "steps", steps)
+    batches = [_draw_batch(row, seed + i) for i in range(1 if measure == "step" else steps)]
     model = LanguageModel(
         row.vocabulary,
         embedding_features=row.embedding,
@@ -44,24 +44,26 @@ def train_program(
         rngs=nnx.Rngs(seed),
     )
     if name == OURS:
-        return _ours(row, model, batches, as_used=measure == "used")
+        return _lstm_optax_program(row, model, batches, as_used=measure == "used")
     weights = _weights(nnx.state(model, nnx.Param))
     if name == "torch":
         return torch_train(weights, batches, LEARNING_RATE, CLIP)
-    return _flax(row, weights, batches, unroll, one_call=measure != "used")
+    return _flax_program(row, weights, batches, unroll, one_call=measure != "used")
 
 
-def _batch(row: TrainRow, seed: int) -> Batch:
+def _draw_batch(row: TrainRow, seed: int) -> Batch:
     rng = np.random.default_rng(seed)
     shape = (row.time, row.batch)
     tokens, targets = (rng.integers(row.vocabulary, size=shape, dtype=np.int32) for _ in range(2))
     return Batch(tokens, targets, np.zeros(shape, bool))
 
 
-def _ours(row: TrainRow, model: LanguageModel, batches: list[Batch], *, as_used: bool) -> Program:
-    """All steps in one dispatch, by `make_step` and `run_steps`, as `fit` runs them.
+def _lstm_optax_program(
+    row: TrainRow, model: LanguageModel, batches: list[Batch], *, as_used: bool
+) -> Program:
+    """Return a program of all steps in one dispatch, as `fit` runs them.
 
-    As it is used, the devices that `lstm-optax train` would take share the rows.
+    With `as_used`, the batch is sharded over the devices that `lstm-optax train` would use.
     """
     devices = find_devices(TrainConfig(batch=row.batch)) if as_used else jax.devices()[:1]
     sharding = make_sharding(devices)
@@ -77,20 +79,20 @@ def _ours(row: TrainRow, model: LanguageModel, batches: list[Batch], *, as_used:
         return sharding.batches(stack) if sharding else stack
 
     compiled, seconds, memory = compile_ahead(program_of(step), state, stacked(), count)
-    held = [state]
+    current = [state]  # donated to each call
 
     def call():
-        held[0], metrics = compiled(held[0], stacked(), count)
-        return jax.block_until_ready((held[0].params, metrics.loss))
+        current[0], metrics = compiled(current[0], stacked(), count)
+        return jax.block_until_ready((current[0].params, metrics.loss))
 
     def values(result: Any):
-        return _moved(_weights(result[0]), before, result[1])
+        return _changes(_weights(result[0]), before, result[1])
 
     return Program(call, values, len(batches), seconds, memory)
 
 
 class _FlaxModel(nnx.Module):
-    """The same model of Flax's parts."""
+    """The same model, built from Flax's layers."""
 
     def __init__(self, row: TrainRow, unroll: int):
         rngs = nnx.Rngs(0)
@@ -105,10 +107,12 @@ class _FlaxModel(nnx.Module):
         return self.output(jnp.asarray(outputs)), last
 
 
-def _flax(row: TrainRow, weights: dict, batches: list[Batch], unroll: int, *, one_call: bool):
-    """The steps in one dispatch by a scan, or in the usual loop of one step per call."""
+def _flax_program(
+    row: TrainRow, weights: dict, batches: list[Batch], unroll: int, *, one_call: bool
+):
+    """Return a program of the steps in one dispatch, by a scan, or of one step per call."""
     model = _FlaxModel(row, unroll)
-    _put(model, weights)
+    _set_weights(model, weights)
     graph, params = nnx.split(model, nnx.Param)
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(LEARNING_RATE))
 
@@ -134,21 +138,21 @@ def _flax(row: TrainRow, weights: dict, batches: list[Batch], unroll: int, *, on
     program = jax.jit(several if one_call else step, donate_argnums=0)
     first = stacked() if one_call else batches[0]
     compiled, seconds, memory = compile_ahead(program, state, first)
-    held = [state]
+    current = [state]  # donated to each call
 
     def call():
         for batch in [stacked()] if one_call else batches:
-            held[0], losses = compiled(held[0], batch)
-        return jax.block_until_ready((held[0][0], losses))
+            current[0], losses = compiled(current[0], batch)
+        return jax.block_until_ready((current[0][0], losses))
 
     def values(result: Any):
-        return _moved(_flax_weights(result[0]), weights, np.ravel(result[1])[-1])
+        return _changes(_flax_weights(result[0]), weights, np.ravel(result[1])[-1])
 
     return Program(call, values, len(batches), seconds, memory)
 
 
 def _weights(params: Any) -> dict[str, np.ndarray]:
-    """The parameters of a `LanguageModel` as arrays by name."""
+    """Return the parameters of a `LanguageModel` as arrays by name."""
     lstm = params["lstm"]["layers"][0]["forward"]
     arrays = {"embedding": params["embedding"]["embedding"]}
     arrays |= {name: lstm[name] for name in ("kernel_ih", "kernel_hh", "bias")}
@@ -168,14 +172,14 @@ def _flax_params(params: Any) -> dict[str, Any]:
     return arrays | {f"output.{name}": params["output"][name] for name in ("kernel", "bias")}
 
 
-def _put(model: nnx.Module, weights: dict[str, np.ndarray]) -> None:
+def _set_weights(model: nnx.Module, weights: dict[str, np.ndarray]) -> None:
     params = nnx.state(model, nnx.Param)
     for name, param in _flax_params(params).items():
         param[...] = jnp.asarray(weights[name])
     nnx.update(model, params)
 
 
-def _moved(after: dict, before: dict, loss: Any) -> dict[str, np.ndarray]:
-    """How far each parameter moved, and the loss of the last step."""
+def _changes(after: dict, before: dict, loss: Any) -> dict[str, np.ndarray]:
+    """Return the change of each parameter, and the loss of the last step."""
     change = {name: np.asarray(after[name], np.float64) - before[name] for name in before}
     return change | {"loss": np.asarray(loss, np.float64)}

@@ -1,4 +1,4 @@
-"""The rows of the benchmark; no JAX here."""
+"""The rows of the benchmark. Imports no JAX."""
 
 import math
 from collections.abc import Mapping
@@ -9,32 +9,32 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class LayerRow:
-    """A stack of LSTM layers by itself: forward and backward, gradients by all that goes in."""
+    """A stack of LSTM layers, forward and backward: the gradient is taken of every input."""
 
     time: int
     batch: int
     features: int
     hidden: tuple[int, ...]  # units of each layer
     about: str
-    resets: float = 0.0  # share of the steps before which the state is zeroed
+    resets: float = 0.0  # share of the steps with a reset
     kind: ClassVar[str] = "layer"
-    alike: ClassVar[bool] = True  # all contenders compute the same
+    comparable: ClassVar[bool] = True  # all contenders compute the same values
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Features that go into each layer."""
+        """Input features of each layer."""
         return (self.features, *self.hidden[:-1])
 
     @property
     def shape(self) -> str:
-        """Time, batch, features and hidden units, as the table shows them."""
+        """Time, batch, features and hidden units, as shown in the table."""
         sizes = f"{self.time}×{self.batch}, {'-'.join(map(str, (self.features, *self.hidden)))}"
         return sizes + (", resets" if self.resets else "")
 
 
 @dataclass(frozen=True)
 class TrainRow:
-    """The whole train step of a language model: embedding, LSTM, output layer, clip, Adam."""
+    """The train step of a language model: embedding, LSTM, output layer, clip, Adam."""
 
     time: int
     batch: int
@@ -43,33 +43,33 @@ class TrainRow:
     vocabulary: int
     about: str
     kind: ClassVar[str] = "train"
-    alike: ClassVar[bool] = True
+    comparable: ClassVar[bool] = True
 
     @property
     def shape(self) -> str:
-        """Time, batch, and the features from layer to layer, as the table shows them."""
+        """Time, batch, and the width of each layer, as shown in the table."""
         sizes = (self.vocabulary, self.embedding, self.hidden, self.vocabulary)
         return f"{self.time}×{self.batch}, {'-'.join(map(str, sizes))}"
 
 
 @dataclass(frozen=True)
 class OptimizerRow:
-    """An update of parameters that are there, behind a clip of the gradient's norm."""
+    """A clip of the gradient's norm, and an update of existing parameters."""
 
     leaves: tuple[tuple[int, ...], ...]  # their shapes
-    rule: str  # "adam", or "nadam", of which each library has its own
+    rule: str  # "adam", or "nadam", which differs between libraries
     about: str
     kind: ClassVar[str] = "optimizer"
 
     @property
     def shape(self) -> str:
-        """The number of leaves and of parameters, as the table shows them."""
+        """The number of leaves and of parameters, as shown in the table."""
         sizes = sum(math.prod(leaf) for leaf in self.leaves)
         return f"{len(self.leaves)} leaves, {sizes / 1e6:.1f} M"
 
     @property
-    def alike(self) -> bool:
-        """Whether all contenders compute the same."""
+    def comparable(self) -> bool:
+        """Whether all contenders compute the same values."""
         return self.rule == "adam"
 
 
@@ -98,11 +98,11 @@ WORKLOADS: Mapping[str, Row] = MappingProxyType(
     }
 )
 
-QUICK = ("word-200", "character")
+QUICK_ROWS = ("word-200", "character")
 """The rows of --quick."""
 
 
 def row_facts(row: Row) -> dict[str, Any]:
-    """Return a row as plain values for a record; of many leaves, what `shape` says."""
+    """Return the fields of a row for a record; `shape` summarizes the leaves."""
     values = {name: value for name, value in asdict(row).items() if name != "leaves"}
     return {"kind": row.kind, "shape": row.shape, **values}

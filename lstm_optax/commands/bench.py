@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from lstm_optax.bench.config import BenchConfig
-from lstm_optax.bench.results import cores, load, read_bench
+from lstm_optax.bench.results import read_bench
 from lstm_optax.bench.workloads import WORKLOADS
+from lstm_optax.records import core_count, load_average
 from lstm_optax.runs.devices import prepare_devices
 from lstm_optax.runs.options import OptionError, TrainConfig
 
@@ -62,10 +63,10 @@ class Bench:
 
     def _measure(self, console: Console) -> bool:
         """Run the benchmark; return whether it was interrupted."""
-        busy = load()
-        if busy > QUIET * cores():
+        busy, cores = load_average(), core_count()
+        if busy > QUIET * cores:
             console.print(
-                f"[yellow]warning:[/] the load is {busy}: other programs use these {cores()} cores "
+                f"[yellow]warning:[/] the load is {busy}: other programs use these {cores} cores "
                 "too, and the times will be theirs as well; measure on a quiet machine",
                 soft_wrap=not console.is_terminal,
             )
@@ -88,14 +89,14 @@ class Bench:
         return False
 
     def _report(self, console: Console, records: list[dict[str, Any]]) -> None:
-        from lstm_optax.bench import bench_tables, draw_bench, fill_bench_page
+        from lstm_optax.bench import bench_figure, bench_tables, fill_bench_page
 
         if not console.is_terminal:
             console.width = 10_000  # nothing is folded
         for table in bench_tables(records):
             console.print(table)
         if self.plot:
-            draw_bench(records, self.plot)
+            bench_figure(records).savefig(self.plot)
             console.print(f"drawn in {escape(str(self.plot))}", soft_wrap=True)
         if self.page:
             text = fill_bench_page(self.page.read_text(encoding="utf-8"), records)

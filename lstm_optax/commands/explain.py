@@ -40,7 +40,7 @@ class Explain:
         self._check()
         responses = explain_optimizers(self.names, learning_rate=self.learning_rate)
 
-        from lstm_optax.response import draw_responses, response_notes, response_table
+        from lstm_optax.response import response_figure, response_notes, response_table
 
         if not console.is_terminal:
             console.width = 10_000  # nothing is folded
@@ -51,7 +51,7 @@ class Explain:
             console.print(Text(f"\n{note}"), soft_wrap=not console.is_terminal)
         if self.plot:
             try:
-                draw_responses(responses, self.plot)
+                response_figure(responses).savefig(self.plot)
             except OSError as error:
                 raise self._unwritable(error.strerror or str(error)) from error
             console.print(Text(f"\ndrawn in {self.plot}"), soft_wrap=True)

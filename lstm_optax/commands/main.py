@@ -144,7 +144,7 @@ def _train_in(run: RunFolder, command: Train, corpus: "Corpus", console: Console
     config = command.config
     prepare_devices(config)
 
-    from lstm_optax.runs import TrainScreen, draw_losses, plan_table
+    from lstm_optax.runs import TrainScreen, loss_figure, plan_table
     from lstm_optax.runs.train import Diverged, Observer, train_language_model
 
     for name in ("absl", "asyncio"):  # Orbax logs what it also raises, with its traceback
@@ -173,7 +173,8 @@ def _train_in(run: RunFolder, command: Train, corpus: "Corpus", console: Console
     except Diverged:
         _draw_gradients(command, run, title)
         raise
-    draw_losses(result.records, result.baselines, run.picture, title=title, unit=UNIT)
+    figure = loss_figure(result.records, result.baselines, title=title, unit=UNIT)
+    figure.savefig(run.picture)
     _draw_gradients(command, run, title)
     if result.reason == "interrupted":
         console.print(f"interrupted after step {result.step:,}; a checkpoint is saved. Go on with:")
@@ -186,10 +187,10 @@ def _train_in(run: RunFolder, command: Train, corpus: "Corpus", console: Console
 
 
 def _draw_gradients(command: Train, run: RunFolder, title: str) -> None:
-    from lstm_optax.runs import draw_gradients
+    from lstm_optax.runs import gradient_figure
 
     if command.config.diagnose:
-        draw_gradients(run.read_gradients(), run.gradient_picture, title=title)
+        gradient_figure(run.read_gradients(), title=title).savefig(run.gradient_picture)
 
 
 def _prepare(command: Train, console: Console) -> "tuple[Corpus, TrainConfig]":

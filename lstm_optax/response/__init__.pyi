@@ -1,5 +1,4 @@
 from ._explain import explain as explain
-from .plot import draw_responses as draw_responses
 from .plot import response_figure as response_figure
 from .responses import (
     DtypeResponse as DtypeResponse,

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from os import PathLike
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-_GREY = "#555555"
-# Okabe and Ito's palette, told apart with any kind of colour vision, and dashes beside it: where
-# lines lie on one another, the wider one below shows through the gaps of the upper.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+from lstm_optax.plot_style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY_BLUE,
+    VERMILION,
+    add_grid,
+    new_figure,
+)
+
+# No yellow, which is hard to see as a line. Where lines overlap, the wider line below shows through
+# the gaps of the dashed line above.
+_COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY_BLUE, VERMILION, BLACK)
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
-
-
-def draw_responses(responses: Sequence[Any], path: str | PathLike[str]) -> None:
-    """Write `response_figure` to `path`, in the format of its suffix; a PNG has 1250 × 720 pixels.
-
-    Args:
-      responses: records as `explain` returns them.
-      path: a file that ends in .png, .svg or .pdf.
-    """
-    response_figure(responses).savefig(path)
 
 
 def response_figure(responses: Sequence[Any]) -> Figure:
@@ -35,13 +35,11 @@ def response_figure(responses: Sequence[Any]) -> Figure:
     Args:
       responses: records as `explain` returns them, at least one.
     """
-    figure = Figure(figsize=(12.5, 7.2), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12.5, 7.2)
     panels = figure.subplots(2, 3)
     for axes, draw in zip(panels.flat, _PANELS, strict=False):
         draw(axes, responses)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#dddddd", linewidth=0.6)
+        add_grid(axes)
     _legend(panels.flat[-1], panels.flat[0])
     return figure
 
@@ -64,7 +62,7 @@ def _spike(axes: Axes, responses: Sequence[Any]) -> None:
     title = "spike: a gradient of 1,000 among 1s"
     _label(axes, title, "step number, the spike's is 1", "|step| ÷ step without the spike")
     axes.set(xscale="log", yscale="log")
-    axes.axhline(1, color=_GREY, linewidth=0.8)
+    axes.axhline(1, color=GREY, linewidth=0.8)
     _keep_in_sight(axes, 0.5, 2)
     _draw(axes, responses, lambda response: _from_one(np.abs(response.spike.relative)))
 
@@ -87,11 +85,11 @@ def _rate(axes: Axes, responses: Sequence[Any]) -> None:
     title = "learning rate cut to a tenth"
     _label(axes, title, "step number, from the cut on", "step ÷ step without the cut")
     axes.set(xscale="log", yscale="log")
-    axes.axhline(0.1, color=_GREY, linewidth=0.8)
+    axes.axhline(0.1, color=GREY, linewidth=0.8)
     _keep_in_sight(axes, 0.08, 1.25)
     measured = any(response.rate is not None for response in responses)
     if not measured:
-        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=_GREY)
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
     _draw(
         axes,
         responses,

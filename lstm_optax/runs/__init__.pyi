@@ -1,9 +1,7 @@
 from .explain_by_name import explain_optimizers as explain_optimizers
-from .gradient_plot import draw_gradients as draw_gradients
 from .gradient_plot import gradient_figure as gradient_figure
 from .loading import LoadedRun as LoadedRun
 from .loading import load_run as load_run
-from .loss_plot import draw_losses as draw_losses
 from .loss_plot import loss_figure as loss_figure
 from .options import (
     OptionError as OptionError,

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from lstm_optax.plot_style import GREY, PALETTE, add_grid, new_figure
+
 _FIELDS = ("h", "reach", "gates", "high", "low")
 _GATES = ("input", "forget", "cell", "output")
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # Okabe and Ito's, as in the other pictures
-_GREY, _RED = "#555555", "#D00000"
+_RED = "#D00000"
 _DECADES = 12  # below the largest gradient, that the colours tell apart
-
-
-def draw_gradients(
-    rows: Sequence[Mapping[str, Any]], path: str | PathLike[str], *, title: str = ""
-) -> None:
-    """Write `gradient_figure` of the same rows to `path`: a PNG 1800 pixels wide."""
-    gradient_figure(rows, title=title).savefig(path, format="png", dpi=100)
 
 
 def gradient_figure(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Figure:
@@ -45,11 +37,9 @@ def gradient_figure(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Fi
     """
     rows = sorted(rows, key=lambda row: row["step"])
     layers = len(rows[-1]["h"]) if rows else 0
-    figure = Figure(figsize=(18, 0.6 + 4.2 * max(layers, 1)), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14, x=0.01, horizontalalignment="left")
+    figure = new_figure(18, 0.6 + 4.2 * max(layers, 1), title)
     if not rows:
-        figure.text(0.5, 0.5, "no gradients recorded", ha="center", fontsize=14, color=_GREY)
+        figure.text(0.5, 0.5, "no gradients recorded", ha="center", fontsize=14, color=GREY)
         return figure
     steps = np.array([row["step"] for row in rows])
     panels = figure.subplots(layers, 4, squeeze=False, width_ratios=(1.25, 1.25, 1, 1))
@@ -100,7 +90,7 @@ def _norms(axes: Axes, steps: NDArray, gates: NDArray[np.float64], title: str) -
     total = np.sqrt(np.sum(gates**2, axis=1))
     for k, gate in enumerate(_GATES):
         shown = np.where(total[:, k] > 0, total[:, k], np.nan)
-        axes.plot(steps, shown, color=_COLORS[k], marker="o", markersize=3, label=gate)
+        axes.plot(steps, shown, color=PALETTE[k], marker="o", markersize=3, label=gate)
     if np.any(total > 0):
         axes.set_yscale("log")
     lost = np.flatnonzero(np.isnan(total).any(axis=1))
@@ -117,16 +107,15 @@ def _saturation(axes: Axes, steps: NDArray, high: NDArray, low: NDArray, title: 
     for k in range(len(_GATES)):
         for share, dashes in ((high, "-"), (low, (0, (3, 1.5)))):
             mean = share[:, :, k].mean(axis=1)
-            axes.plot(steps, mean, color=_COLORS[k], linestyle=dashes, marker="o", markersize=3)
-    axes.plot([], [], color=_GREY, linestyle="-", label="high end")
-    axes.plot([], [], color=_GREY, linestyle=(0, (3, 1.5)), label="low end")
+            axes.plot(steps, mean, color=PALETTE[k], linestyle=dashes, marker="o", markersize=3)
+    axes.plot([], [], color=GREY, linestyle="-", label="high end")
+    axes.plot([], [], color=GREY, linestyle=(0, (3, 1.5)), label="low end")
     axes.set_ylim(-0.02, 1.02)
     _finish(axes)
 
 
 def _finish(axes: Axes) -> None:
     axes.set_xlabel("training step", fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#dddddd", linewidth=0.6)
+    add_grid(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     axes.legend(fontsize=10, frameon=False, loc="best", ncols=2)

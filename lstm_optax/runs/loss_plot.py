@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from os import PathLike
 from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from lstm_optax.plot_style import BLUE, GREY, ORANGE, new_figure
 from lstm_optax.runs.tables import in_bits
 
 _Series: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]  # steps, losses
 
-# Blue and orange of Okabe and Ito's palette: told apart with any kind of colour vision.
-_VALIDATION, _TRAINING, _GREY = "#0072B2", "#E69F00", "#555555"
-
-
-def draw_losses(
-    records: Sequence[Mapping[str, Any]],
-    baselines: Mapping[str, float],
-    path: str | PathLike[str],
-    *,
-    title: str = "",
-    unit: str = "",
-) -> None:
-    """Write `loss_figure` of the same arguments to `path`: a PNG of 1000 × 600 pixels."""
-    loss_figure(records, baselines, title=title, unit=unit).savefig(path, format="png", dpi=100)
+_VALIDATION, _TRAINING = BLUE, ORANGE
 
 
 def loss_figure(
@@ -57,10 +43,8 @@ def loss_figure(
     validation = _series(records, "val_loss")
     losses = np.concatenate([training[1], validation[1]])
     losses = losses[np.isfinite(losses)]
-    figure = Figure(figsize=(10, 6), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 6, title)
     axes = figure.add_subplot()
-    figure.suptitle(title, fontsize=14, x=0.01, horizontalalignment="left")
     _label_axes(axes, unit)
     if losses.size:
         _draw_curves(axes, training, validation)
@@ -70,7 +54,7 @@ def loss_figure(
             _add_bits_axis(axes, in_bits(unit))
     else:
         axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "no losses recorded", ha="center", fontsize=14, color=_GREY)
+        axes.text(0.5, 0.5, "no losses recorded", ha="center", fontsize=14, color=GREY)
     return figure
 
 
@@ -106,8 +90,8 @@ def _label_axes(axes: Axes, unit: str) -> None:
 
 def _add_bits_axis(axes: Axes, unit: str) -> None:
     bits = axes.secondary_yaxis(-0.095, functions=(_to_bits, _to_nats))
-    bits.set_ylabel(unit, fontsize=11, color=_GREY)
-    bits.tick_params(labelsize=10, color=_GREY, labelcolor=_GREY)
+    bits.set_ylabel(unit, fontsize=11, color=GREY)
+    bits.tick_params(labelsize=10, color=GREY, labelcolor=GREY)
     bits.spines["left"].set_visible(False)
 
 
@@ -161,7 +145,7 @@ def _draw_baselines(axes: Axes, baselines: Mapping[str, float]) -> None:
     for name, loss in sorted(baselines.items(), key=lambda baseline: baseline[1]):
         if loss > high:
             continue
-        axes.axhline(loss, color=_GREY, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
+        axes.axhline(loss, color=GREY, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
         place = max(loss, place + 0.04 * (high - low))
         axes.annotate(
             f"{name} {loss:.3f}",
@@ -171,10 +155,10 @@ def _draw_baselines(axes: Axes, baselines: Mapping[str, float]) -> None:
             annotation_clip=False,
             verticalalignment="center",
             fontsize=11,
-            color=_GREY,
+            color=GREY,
             arrowprops={
                 "arrowstyle": "-",
-                "color": _GREY,
+                "color": GREY,
                 "linewidth": 0.7,
                 "relpos": (0, 0.5),
                 "shrinkA": 1,

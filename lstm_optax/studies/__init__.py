@@ -1,4 +1,4 @@
-"""Many trainings: rates, optimizers and seeds side by side, and the tables that compare them."""
+"""Sweeps over learning rates, optimizers and seeds, and the tables that compare their trials."""
 
 import lazy_loader
 

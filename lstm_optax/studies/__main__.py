@@ -1,4 +1,4 @@
-"""Print the tables of studies: `python -m lstm_optax.studies FILE …`, files of JSON lines."""
+"""Print the tables of studies from their records: `python -m lstm_optax.studies FILE …`."""
 
 import sys
 
@@ -6,7 +6,7 @@ from lstm_optax.studies.tables import read_study, study_table
 
 
 def main(files: list[str]) -> int:
-    """Print the tables of each file; return the exit status: 0, 2 for bad input."""
+    """Print the tables of each file; return the exit status, 2 for invalid input."""
     if not files or any(name.startswith("-") for name in files):
         print(__doc__, file=sys.stderr)
         return 0 if set(files) & {"-h", "--help"} else 2
@@ -17,7 +17,7 @@ def main(files: list[str]) -> int:
             print(f"error: {name}: {error.strerror}", file=sys.stderr)
             return 2
         except (ValueError, KeyError, TypeError) as error:
-            print(f"error: {name} is no file of a study: {error}", file=sys.stderr)
+            print(f"error: {name} holds no records of a study: {error}", file=sys.stderr)
             return 2
     return 0
 

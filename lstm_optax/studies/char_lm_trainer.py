@@ -1,4 +1,4 @@
-"""Several character models trained at once by the recipe of AWD-LSTM, each with rate and seed."""
+"""Trials of character models by the recipe of AWD-LSTM, trained at once with rates and seeds."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ from lstm_optax.transforms import eval_params, report_validation_loss
 from lstm_optax.transforms._eval_params import is_averaging
 
 Course = Literal["constant", "cosine"]  # of the learning rate
-Lane = dict[str, Any]  # rate, seed, steps, last, averaged, triggered_at
+Trial = dict[str, Any]  # rate, seed, steps, last, averaged, averaging_from
 
 
-class Sizes(Protocol):
-    """What a configuration says of sizes."""
+class CharLMSizes(Protocol):
+    """The sizes of a configuration."""
 
     @property
     def embedding(self) -> int: ...
@@ -43,17 +43,17 @@ class Sizes(Protocol):
     def nonmonotone(self) -> int: ...
 
 
-class CharacterLanes:
-    """The training of several lanes at once: one compiled program for one number of lanes.
+class CharLMTrainer:
+    """The vmapped training of several trials; it compiles once per number of trials.
 
     Args:
-      corpus: what to learn, and to validate with.
-      sizes: of the model and the training; batch is that of the corpus.
+      corpus: the text for training and validation.
+      sizes: sizes of the model and the training; `batch` is the batch size of the corpus.
     """
 
-    def __init__(self, corpus: Corpus, sizes: Sizes):
+    def __init__(self, corpus: Corpus, sizes: CharLMSizes):
         self.corpus: Corpus = corpus
-        self.sizes: Sizes = sizes
+        self.sizes: CharLMSizes = sizes
         self.vocabulary: int = len(corpus.vocabulary)
         model = self._model(0)
         loss, measure = make_losses(nnx.graphdef(model))
@@ -64,7 +64,7 @@ class CharacterLanes:
             (totals, counts), _ = sum_over(measure, params, carry, held_out)
             return totals.sum() / counts.sum()
 
-        def lane(course: Course, state: TrainState, rate: jax.Array, batches: Any):
+        def run_trial(course: Course, state: TrainState, rate: jax.Array, batches: Any):
             step = make_step(loss, self._optimizer(course, rate))
             state, _ = jax.lax.scan(lambda s, b: (step(s, b)[0], None), state, batches)
             last = validate(state.params)
@@ -74,8 +74,8 @@ class CharacterLanes:
 
         @partial(jax.jit, static_argnums=0, donate_argnums=1)
         def advance(course: Course, states: TrainState, rates: jax.Array, batches: Any):
-            lanes = jax.vmap(partial(lane, course), in_axes=(0, 0, None))
-            return lanes(states, rates, batches)
+            run_trials = jax.vmap(partial(run_trial, course), in_axes=(0, 0, None))
+            return run_trials(states, rates, batches)
 
         self._advance, self._carry = advance, carry
 
@@ -84,17 +84,17 @@ class CharacterLanes:
         course: Course,
         pairs: Sequence[tuple[float, int]],
         *,
-        tell: Callable[[str], None] = lambda line: None,
-    ) -> list[Lane]:
-        """Train a lane for each (rate, seed); validate the iterate and the average as it goes.
+        on_progress: Callable[[str], None] = lambda line: None,
+    ) -> list[Trial]:
+        """Train a trial for each (rate, seed), and validate its iterate and its average.
 
-        A seed decides the initial weights. As in `fit`, `report_validation_loss` receives the loss
-        of the average; before the trigger that is the iterate's.
+        A seed determines the initial weights. As in `fit`, `report_validation_loss` receives the
+        loss of the average, which equals the iterate before the trigger.
 
         Args:
-          course: of the learning rate.
-          pairs: rate and seed of each lane.
-          tell: is told how far it is.
+          course: course of the learning rate.
+          pairs: rate and seed of each trial.
+          on_progress: called with a line of text after each validation.
         """
         rates = jnp.asarray([rate for rate, _ in pairs], jnp.float32)
         states = [self._initial(course, *pair) for pair in pairs]
@@ -105,7 +105,9 @@ class CharacterLanes:
             batches = jax.tree.map(lambda *x: np.stack(x), *windows)
             state, *measured = self._advance(course, state, rates, batches)
             rows.append([np.asarray(m) for m in measured])
-            tell(f"step {first + every:,}, loss {', '.join(f'{x:.3f}' for x in rows[-1][0])}")
+            on_progress(
+                f"step {first + every:,}, loss {', '.join(f'{x:.3f}' for x in rows[-1][0])}"
+            )
         last, averaged, averaging = (np.stack(column) for column in zip(*rows, strict=True))
         steps = [every * (i + 1) for i in range(len(rows))]
         return [
@@ -113,8 +115,8 @@ class CharacterLanes:
                 "rate": rate,
                 "seed": seed,
                 "steps": steps,
-                "last": _finite(last[:, i]),
-                "averaged": _finite(averaged[:, i]),
+                "last": _finite_or_none(last[:, i]),
+                "averaged": _finite_or_none(averaged[:, i]),
                 "averaging_from": next(
                     (s for s, on in zip(steps, averaging[:, i], strict=True) if on), None
                 ),
@@ -143,5 +145,5 @@ class CharacterLanes:
         return init_state(params, self._optimizer(course, rate), self._carry, jax.random.key(seed))
 
 
-def _finite(losses: np.ndarray) -> list[float | None]:
+def _finite_or_none(losses: np.ndarray) -> list[float | None]:
     return [float(loss) if math.isfinite(loss) else None for loss in losses]

@@ -1,4 +1,4 @@
-"""Several LSTMs trained at once on a task that needs a memory, each with its rate and its seed."""
+"""Trials on a task that needs a memory, trained at once, each with its own rate and seed."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ from lstm_optax.transforms import clip_by_global_norm
 
 TaskName = Literal["adding", "temporal_order"]
 Start = Literal["forget_bias_0", "forget_bias_1", "chrono"]
-Lane = dict[str, Any]  # rate, seed, solved, solved_at, score, steps
+Trial = dict[str, Any]  # rate, seed, solved, solved_at, score, steps
 
 TASKS = MappingProxyType({"adding": adding, "temporal_order": temporal_order})
-HELD_OUT_SEED = 999_999  # of the sequences that the score is measured with
+HELD_OUT_SEED = 999_999  # seed of the sequences of the score
 
 
 class TunedOptimizer(NamedTuple):
-    """An optimizer, the grid of its learning rate, and its other numbers as records have them."""
+    """An optimizer, the grid of its learning rate, and its hyper-parameters for the records."""
 
     make: Callable[[Any], optax.GradientTransformation]
     rates: tuple[float, ...]
@@ -46,8 +46,8 @@ def _tuned(make, rates: tuple[float, ...], **hyper: Any) -> TunedOptimizer:
     return TunedOptimizer(optimizer, rates, hyper | {"rates": rates})
 
 
-OPTIMIZERS = MappingProxyType(
-    {  # a momentum of .9 in all three: Graves' RMSprop and Nadam have it, so SGD has it too
+TUNED_OPTIMIZERS = MappingProxyType(
+    {  # all three have a momentum of 0.9, since Graves' RMSprop and Nadam have it
         "sgd": _tuned(
             momentum_sgd, (0.1, 0.3, 1.0, 3.0), rule="momentum_sgd", clip=1.0, momentum=0.9
         ),
@@ -67,8 +67,8 @@ OPTIMIZERS = MappingProxyType(
 )
 
 
-class Sizes(Protocol):
-    """What a configuration says of sizes."""
+class MemorySizes(Protocol):
+    """The sizes of a configuration."""
 
     @property
     def length(self) -> int: ...
@@ -84,21 +84,21 @@ class Sizes(Protocol):
     def held_out(self) -> int: ...
 
 
-class Program:
-    """The training of several lanes at once: one compiled program for one number of lanes.
+class MemoryTrainer:
+    """The vmapped training of several trials; it compiles once per number of trials.
 
     Args:
       task: a name in TASKS.
-      optimizer: a name in OPTIMIZERS.
-      sizes: of the sequences, the model, the batches and the steps.
+      optimizer: a name in TUNED_OPTIMIZERS.
+      sizes: sizes of the sequences, the model, the batches and the steps.
     """
 
-    def __init__(self, task: TaskName, optimizer: str, sizes: Sizes):
+    def __init__(self, task: TaskName, optimizer: str, sizes: MemorySizes):
         self.task: SequenceTask = TASKS[task](sizes.length)
-        self.optimizer: TunedOptimizer = OPTIMIZERS[optimizer]
+        self.optimizer: TunedOptimizer = TUNED_OPTIMIZERS[optimizer]
         self.sizes = sizes
         held_out = jax.device_put(self.task(0, batch=sizes.held_out, seed=HELD_OUT_SEED))
-        graphdef, _ = nnx.split(_model(self.task, sizes.hidden, 0))
+        graphdef, _ = nnx.split(_make_model(self.task, sizes.hidden, 0))
 
         def loss(params: Any, batch: Any) -> jax.Array:
             answers, _ = nnx.merge(graphdef, params)(batch.inputs)
@@ -112,8 +112,8 @@ class Program:
 
         @partial(jax.jit, donate_argnums=(0, 1))
         def advance(params: Any, state: Any, rates: jax.Array, batches: Sequences):
-            def body(lanes, batch):
-                params, state = lanes
+            def body(trials, batch):
+                params, state = trials
                 return jax.vmap(step)(params, state, rates, batch), None
 
             (params, state), _ = jax.lax.scan(body, (params, state), batches)
@@ -127,21 +127,21 @@ class Program:
         pairs: Sequence[tuple[float, int]],
         *,
         steps: int | None = None,
-        alike: int | None = None,
-        tell: Callable[[str], None] = lambda line: None,
-    ) -> list[Lane]:
-        """Train a lane for each (rate, seed), until all have solved the task.
+        group_size: int | None = None,
+        on_progress: Callable[[str], None] = lambda line: None,
+    ) -> list[Trial]:
+        """Train a trial for each (rate, seed), until all have solved the task.
 
-        A seed decides the initial weights and the batches. A lane has solved the task at the first
-        look at which the held-out score is below `task.solved`; it trains on with the others.
+        A seed determines the initial weights and the batches. A trial solves the task at the first
+        check with a held-out score below `task.solved`; it continues to train with the others.
 
         Args:
-          start: of the biases.
-          pairs: rate and seed of each lane.
-          steps: after which it ends in any case; those of the sizes by default.
-          alike: end as soon as one group of so many lanes in a row has solved the task; by default
-            all lanes are one group.
-          tell: is told how far it is.
+          start: how the biases are initialized.
+          pairs: rate and seed of each trial.
+          steps: largest number of steps; that of the sizes by default.
+          group_size: number of consecutive trials in a group; training ends as soon as all trials
+            of one group have solved the task. By default all trials are one group.
+          on_progress: called with a line of text after each check.
         """
         rates = jnp.asarray([rate for rate, _ in pairs], jnp.float32)
         states = [self._initial(start, *pair) for pair in pairs]
@@ -153,9 +153,9 @@ class Program:
             params, state, scores = self._advance(params, state, rates, batches)
             step, scores = step + every, np.asarray(scores)
             solved_at[(solved_at < 0) & (scores < self.task.solved)] = step
-            tell(f"step {step:,}, {(solved_at > 0).sum()} of {len(pairs)} solved")
-            lost = np.isnan(scores)  # a parameter that is NaN remains so
-            groups = (solved_at > 0).reshape(-1, alike or len(pairs))
+            on_progress(f"step {step:,}, {(solved_at > 0).sum()} of {len(pairs)} solved")
+            lost = np.isnan(scores)  # a NaN parameter stays NaN
+            groups = (solved_at > 0).reshape(-1, group_size or len(pairs))
             if groups.all(axis=1).any() or ((solved_at > 0) | lost).all():
                 break
         return [
@@ -171,7 +171,7 @@ class Program:
         ]
 
     def _initial(self, start: Start, rate: float, seed: int) -> tuple[Any, Any]:
-        _, params = nnx.split(_model(self.task, self.sizes.hidden, seed))
+        _, params = nnx.split(_make_model(self.task, self.sizes.hidden, seed))
         if start == "chrono":
             params = init_chrono(params, jax.random.key(seed), max_time=self.task.length)
         else:
@@ -179,20 +179,19 @@ class Program:
         return params, self.optimizer.make(rate).init(params)
 
     def _batches(self, first: int, count: int, seeds: Sequence[int]) -> Sequences:
-        """The batches of the next steps, [steps, lanes, …]; lanes of one seed read the same."""
+        """Return the next batches, [steps, trials, …]; trials of one seed have the same batches."""
 
         def stream(seed: int) -> list[Sequences]:
             steps = range(first, first + count)
             return [self.task(step, batch=self.sizes.batch, seed=seed) for step in steps]
 
         streams = {seed: stream(seed) for seed in dict.fromkeys(seeds)}
-        lanes = [[streams[seed][i] for seed in seeds] for i in range(count)]
-        return Sequences(*(np.stack(leaves) for leaves in zip(*map(_stacked, lanes), strict=True)))
+        return _stack([_stack([streams[seed][i] for seed in seeds]) for i in range(count)])
 
 
-def _stacked(lanes: list[Sequences]) -> Sequences:
-    return Sequences(*(np.stack(leaves) for leaves in zip(*lanes, strict=True)))
+def _stack(batches: list[Sequences]) -> Sequences:
+    return Sequences(*(np.stack(leaves) for leaves in zip(*batches, strict=True)))
 
 
-def _model(task: SequenceTask, hidden: int, seed: int) -> SequenceModel:
+def _make_model(task: SequenceTask, hidden: int, seed: int) -> SequenceModel:
     return SequenceModel(task.features, task.outputs, hidden_features=hidden, rngs=nnx.Rngs(seed))

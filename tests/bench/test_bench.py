@@ -1,10 +1,11 @@
-"""The benchmark: that all contenders compute the same, as many steps as is said, and its records.
+"""The benchmark: equal values of all contenders, numbers of steps, turns, records.
 
-Nothing here looks at a time.
+No test depends on a time.
 """
 
 import contextlib
 import importlib.util
+import itertools
 import json
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,9 +16,7 @@ import numpy as np
 import pytest
 
 from lstm_optax import lstm_sequence
-from lstm_optax.bench import BenchConfig, adapters, benchmark, read_bench, timing
-from lstm_optax.bench import config as plan
-from lstm_optax.bench import runner as running
+from lstm_optax.bench import BenchConfig, adapters, benchmark, read_bench, runner, timing
 from lstm_optax.bench.config import CONTENDERS, Contender
 from lstm_optax.bench.layer_data import RATE, make_data, named
 from lstm_optax.bench.layer_programs import layer_program
@@ -26,7 +25,7 @@ from lstm_optax.bench.programs import Program, Unavailable, deviation
 from lstm_optax.bench.results import Writer, finished_rows
 from lstm_optax.bench.train_programs import train_program
 from lstm_optax.bench.workloads import (
-    QUICK,
+    QUICK_ROWS,
     WORKLOADS,
     LayerRow,
     OptimizerRow,
@@ -51,16 +50,21 @@ CLOSE = 2e-5
 
 @pytest.fixture(autouse=True)
 def allow_ranks():
-    """Other libraries promote ranks, and warn of what is not ours."""
+    """Allow rank promotion, which other libraries use."""
     with jax.numpy_rank_promotion("allow"):
         yield
 
 
 @pytest.fixture
 def cached(monkeypatch):
-    """Let the benchmark compile as the tests do, and be quick about it."""
-    monkeypatch.setattr(running, "without_cache", contextlib.nullcontext)
-    monkeypatch.setattr(timing, "SHORTEST", 0.0)
+    """Let the benchmark use the compilation cache of the tests."""
+    monkeypatch.setattr(runner, "without_cache", contextlib.nullcontext)
+
+
+def clock_of_seconds():
+    """Return a clock that counts its readings, so that one call makes a sample."""
+    readings = itertools.count()
+    return lambda: float(next(readings))
 
 
 def need(name):
@@ -79,22 +83,22 @@ def assert_same(maker, name, row, measure, close=CLOSE, **options):
     theirs = values_of(maker, name, row, measure, **options)
     assert theirs.keys() == ours.keys() and len(ours) > 1
     assert all(np.any(value != 0) for value in ours.values())
-    if measure == "steps":  # how far small steps move: the digits that are left of a difference
+    if measure == "steps":  # a difference of nearly equal numbers has fewer digits
         close = max(close, 1e-3)
     for key in ours:
         assert deviation({key: theirs[key]}, {key: ours[key]}) < close, key
 
 
-# That all compute the same
+# Equal values
 
 
 @pytest.mark.parametrize("name, unroll", [("flax-nnx", 1), ("flax-linen", 2)])
-def test_flax_computes_what_ours_does(name, unroll):
+def test_flax_layer_equals_ours(name, unroll):
     row = TOY["reset" if unroll == 1 else "layer"]
     assert_same(layer_program, name, row, "step", unroll=unroll)
 
 
-def test_another_backend_computes_what_ours_does():
+def test_reference_backend_equals_ours():
     assert_same(layer_program, "backend.reference", TOY["layer"], "step")
 
 
@@ -104,7 +108,7 @@ def test_another_backend_computes_what_ours_does():
     "measure, row", [("step", "reset"), ("steps", "layer"), ("forward", "stack")]
 )
 @pytest.mark.parametrize("name", [n for n in CONTENDERS if "layer" in CONTENDERS[n].kinds])
-def test_every_library_computes_what_ours_does(name, measure, row):
+def test_every_library_equals_ours(name, measure, row):
     need(name)
     options = dict(unroll=2) if name in adapters.SCANS else {}
     if name == "keras" and TOY[row].resets:
@@ -115,7 +119,7 @@ def test_every_library_computes_what_ours_does(name, measure, row):
 
 
 @pytest.mark.slow
-def test_the_double_measure_is_of_twice_the_time():
+def test_double_measure_has_twice_the_time():
     need("torch")
     row = replace(TOY["stack"], time=2 * TOY["stack"].time)
     twice = values_of(layer_program, "lstm_optax", row, "step")
@@ -123,7 +127,7 @@ def test_the_double_measure_is_of_twice_the_time():
         assert deviation(values_of(layer_program, name, TOY["stack"], "double"), twice) < CLOSE
 
 
-def test_resets_change_what_is_computed():
+def test_resets_change_the_values():
     rows = TOY["reset"], TOY["layer"]
     a, b = (values_of(layer_program, "flax-nnx", row, "forward") for row in rows)
     assert deviation(a, b) > 0.1
@@ -131,7 +135,7 @@ def test_resets_change_what_is_computed():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm_optax", "flax-nnx"])
-def test_several_steps_are_as_many_as_a_python_loop_takes(name):
+def test_several_steps_equal_a_python_loop(name):
     data = jax.tree.map(jnp.asarray, make_data(TOY["layer"], 0))
 
     def loss(leaves):
@@ -156,8 +160,8 @@ def test_several_steps_are_as_many_as_a_python_loop_takes(name):
 
 
 @pytest.mark.slow
-def test_flax_and_optax_train_as_ours_does():
-    """`used` is a Python loop of one step per call, ours one dispatch of as many steps."""
+def test_flax_and_optax_train_step_equals_ours():
+    """In `used`, Flax runs a Python loop of one step per call, ours one dispatch of all steps."""
     assert_same(train_program, "flax-nnx", TOY["train"], "used", close=1e-3)
 
 
@@ -166,23 +170,23 @@ def test_flax_and_optax_train_as_ours_does():
     "name, measure",
     [("flax-nnx", "step"), ("flax-nnx", "steps"), ("torch", "step"), ("torch", "used")],
 )
-def test_other_ways_to_train_do_as_ours_does(name, measure):
+def test_other_train_steps_equal_ours(name, measure):
     need(name)
     assert_same(train_program, name, TOY["train"], measure, close=1e-3)
 
 
-def test_optax_updates_as_ours_does():
+def test_optax_update_equals_ours():
     assert_same(optimizer_program, "optax", TOY["update"], "step", close=1e-3)
 
 
 @pytest.mark.slow
-def test_torch_updates_as_ours_does():
+def test_torch_update_equals_ours():
     need("torch")
     assert_same(optimizer_program, "torch", TOY["update"], "step", close=1e-3)
-    assert not TOY["nadam"].alike  # each library has its own
+    assert not TOY["nadam"].comparable  # it differs between libraries
 
 
-def test_the_deviation_is_that_of_the_worst_array():
+def test_deviation_is_the_largest_of_all_arrays():
     a = {"x": np.array([3.0, 4.0]), "y": np.zeros(2)}
     assert deviation(a, a) == 0
     assert deviation(a | {"x": np.array([3.0, 4.5])}, a) == pytest.approx(0.1)
@@ -191,33 +195,32 @@ def test_the_deviation_is_that_of_the_worst_array():
     assert deviation(a | {"x": np.zeros(3)}, a) == np.inf
 
 
-# How they take turns
+# Turns
 
 
-def test_each_round_times_all_in_an_order_drawn_anew(monkeypatch):
-    called, clock = [], [0.0]
+def test_each_round_has_a_random_order():
+    called, now = [], [0.0]
 
     def program(name, steps, seconds):
         def call():
             called.append(name)
-            clock[0] += seconds
+            now[0] += seconds
             return name
 
         return Program(call, lambda r: {}, steps)
 
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
+    clock = lambda: now[0]  # noqa: E731
     programs = {"a": program("a", 1, 1.0), "b": program("b", 4, 8.0), "c": program("c", 1, 0.002)}
     rounds = []
     samples = timing.time_in_turn(
-        programs, 20, np.random.default_rng(0), seconds=1e9, on_round=rounds.append
+        programs, 20, np.random.default_rng(0), seconds=1e9, clock=clock, on_round=rounds.append
     )
     assert {n: s.shape for n, s in samples.items()} == {n: (20,) for n in programs}
     np.testing.assert_allclose([s.mean() for s in samples.values()], [1.0, 2.0, 0.002])
     assert rounds == list(range(1, 21))
     orders = {tuple(dict.fromkeys(called[6 + 7 * i : 13 + 7 * i])) for i in range(20)}
-    assert len(orders) == 6, "a turn is a call before the clock, if one step, and those timed"
-    few = timing.time_in_turn(programs, 20, np.random.default_rng(0), seconds=1.0)
+    assert len(orders) == 6, "one untimed call where a call is one step, then the timed calls"
+    few = timing.time_in_turn(programs, 20, np.random.default_rng(0), seconds=1.0, clock=clock)
     assert len(few["a"]) == timing.MIN_ROUNDS
 
 
@@ -226,9 +229,9 @@ def test_each_round_times_all_in_an_order_drawn_anew(monkeypatch):
 
 @pytest.fixture(scope="module")
 def toy_records(tmp_path_factory):
-    """A quick run of three rows, with a library that is not there."""
+    """A quick run of three rows, with a library that is not installed."""
     path = tmp_path_factory.mktemp("bench") / "bench.jsonl"
-    there = dict(CONTENDERS) | {
+    contenders = dict(CONTENDERS) | {
         "nobody": Contender("none", "no_such_module", "no-such", ("layer",))
     }
     config = BenchConfig(
@@ -238,16 +241,20 @@ def toy_records(tmp_path_factory):
         quick=True,
     )
     with pytest.MonkeyPatch.context() as patch, jax.numpy_rank_promotion("allow"):
-        patch.setattr(running, "without_cache", contextlib.nullcontext)
-        patch.setattr(timing, "SHORTEST", 0.0)
-        for module in (plan, running):
-            patch.setattr(module, "CONTENDERS", there)
-        records = benchmark(config, path, workloads=TOY, argv=["/any/bin/lstm-optax", "bench"])
+        patch.setattr(runner, "without_cache", contextlib.nullcontext)
+        records = benchmark(
+            config,
+            path,
+            workloads=TOY,
+            contenders=contenders,
+            argv=["/any/bin/lstm-optax", "bench"],
+            clock=clock_of_seconds(),
+        )
     assert read_bench(path) == json.loads(json.dumps(records))
     return path, records
 
 
-def test_the_records_of_a_run(toy_records):
+def test_run_writes_all_records(toy_records):
     _, records = toy_records
     kinds = [record["record"] for record in records]
     assert kinds[0] == "run" and kinds.count("row") == kinds.count("end") == 3
@@ -261,15 +268,15 @@ def test_the_records_of_a_run(toy_records):
     assert all(r["load"] >= 0 and r["peak_rss"] > 1e6 for r in records if r["record"] == "end")
 
 
-def test_the_results_of_a_run(toy_records):
+def test_run_writes_all_results(toy_records):
     results = {
         (r["row"], r["measure"], r["contender"]): r
         for r in toy_records[1]
         if r["record"] == "result"
     }
-    layer = ("lstm_optax", "flax-nnx", "nobody", "backend.nothing", "floor")
+    layer = ("lstm_optax", "flax-nnx", "nobody", "backend.nothing", "lower_bound")
     expected = {("layer", measure, name) for measure in ("step", "steps") for name in layer}
-    updates = ("lstm_optax", "optax", "floor")
+    updates = ("lstm_optax", "optax", "lower_bound")
     expected |= {(row, "step", name) for row in ("update", "nadam") for name in updates}
     assert results.keys() == expected
     for (row, measure, name), result in results.items():
@@ -280,17 +287,17 @@ def test_the_results_of_a_run(toy_records):
         else:
             assert result["status"] == "measured" and result["rounds"] == 2
             assert result["steps"] == (8 if measure == "steps" else 1)
-            for field in ("seconds", "ratio", "floor"):
+            for field in ("seconds", "ratio", "lower_bound"):
                 low, median, high = result[field]
                 assert 0 < low <= median <= high
             assert result["compile_seconds"] > 0 and result["temp_bytes"] >= 0
-            compared = name not in ("lstm_optax", "floor") and row != "nadam"
+            compared = name not in ("lstm_optax", "lower_bound") and row != "nadam"
             assert (result["deviation"] is not None) == compared
     assert results["layer", "step", "lstm_optax"]["ratio"] == [1, 1, 1]
     assert results["layer", "step", "flax-nnx"]["unroll"] == 1
 
 
-def test_who_computes_something_else_is_not_timed(cached, monkeypatch):
+def test_skips_contender_with_other_values(cached, monkeypatch):
     right = adapters.SCANS["flax-nnx"]
 
     def wrong(data, unroll):
@@ -299,23 +306,21 @@ def test_who_computes_something_else_is_not_timed(cached, monkeypatch):
 
     monkeypatch.setattr(adapters, "SCANS", adapters.SCANS | {"flax-nnx": wrong})
     config = BenchConfig(rows=("layer",), against=("flax-nnx",), rounds=1, quick=True)
-    results = [r for r in benchmark(config, workloads=TOY) if r.get("contender") == "flax-nnx"]
+    records = benchmark(config, workloads=TOY, clock=clock_of_seconds())
+    results = [r for r in records if r.get("contender") == "flax-nnx"]
     assert results and all(r["status"].startswith("other values than ours") for r in results)
     assert all("seconds" not in r and r["deviation"] > 0.01 for r in results)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_full_run_tries_unrolling_and_serves_whom_it_finds(tmp_path, monkeypatch):
-    monkeypatch.setattr(timing, "SHORTEST", 0.0)
+def test_full_run_tries_unroll_factors(tmp_path):
     out = tmp_path / "bench.jsonl"
-    there = dict(CONTENDERS) | {"nobody": Contender("none", "no_such_module", "no-such")}
-    for module in (plan, running):
-        monkeypatch.setattr(module, "CONTENDERS", there)
+    contenders = dict(CONTENDERS) | {"nobody": Contender("none", "no_such_module", "no-such")}
     against = ("flax-nnx", "torch", "nobody")
     config = BenchConfig(rows=("layer", "train"), against=against, rounds=1)
     before = jax.config.jax_enable_compilation_cache
-    records = benchmark(config, out, workloads=TOY)
+    records = benchmark(config, out, workloads=TOY, contenders=contenders, clock=clock_of_seconds())
     assert jax.config.jax_enable_compilation_cache == before
     results = [r for r in records if r["record"] == "result"]
     measures = {"layer": ["step", "steps", "double", "forward"], "train": ["step", "steps", "used"]}
@@ -324,16 +329,16 @@ def test_a_full_run_tries_unrolling_and_serves_whom_it_finds(tmp_path, monkeypat
         assert list(dict.fromkeys(taken)) == expected
     for result in results:
         name = result["contender"]
-        served = there[name].installed() if name in there else True
+        served = contenders[name].installed() if name in contenders else True
         assert (result["status"] == "measured") == served, result
         if name in adapters.SCANS and served:
             assert set(result["tried"]) == {"1", "4"} and result["unroll"] in (1, 4)
 
 
-# Going on, and what is refused
+# Resuming, and invalid input
 
 
-def test_a_run_that_is_broken_off_keeps_its_records_and_can_be_resumed(cached, tmp_path):
+def test_resume_keeps_records_of_stopped_run(cached, tmp_path):
     out = tmp_path / "bench.jsonl"
     config = BenchConfig(rows=("update", "nadam"), against=("optax",), rounds=1, quick=True)
 
@@ -342,12 +347,12 @@ def test_a_run_that_is_broken_off_keeps_its_records_and_can_be_resumed(cached, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        benchmark(config, out, workloads=TOY, on_record=stop)
+        benchmark(config, out, workloads=TOY, clock=clock_of_seconds(), on_record=stop)
     first = read_bench(out)
     assert [r["row"] for r in first if r["record"] == "end"] == ["update"]
     with out.open("a") as file:
         file.write('{"record": "res')  # as a crash leaves it
-    records = benchmark(config, out, resume=True, workloads=TOY)
+    records = benchmark(config, out, resume=True, workloads=TOY, clock=clock_of_seconds())
     assert [r["row"] for r in records if r["record"] == "row"] == ["nadam"]
     assert read_bench(out)[len(first) :] == json.loads(json.dumps(records))
     other = records[0] | {"rounds": 3}
@@ -355,7 +360,7 @@ def test_a_run_that_is_broken_off_keeps_its_records_and_can_be_resumed(cached, t
     assert finished_rows(read_bench(out), other) == set()
 
 
-def test_what_is_not_finite_is_null(tmp_path):
+def test_nonfinite_number_is_written_as_null(tmp_path):
     out = tmp_path / "bench.jsonl"
     Writer(out, "1").write("result", {"deviation": float("inf"), "ratio": [1.0, float("nan")]})
     assert read_bench(out)[0] == {
@@ -366,7 +371,7 @@ def test_what_is_not_finite_is_null(tmp_path):
     }
 
 
-def test_what_cannot_be_read_is_refused(tmp_path):
+def test_rejects_file_without_records(tmp_path):
     with pytest.raises(OptionError, match="missing.jsonl cannot be read: No such file"):
         read_bench(tmp_path / "missing.jsonl")
     (tmp_path / "other.jsonl").write_text('{"step": 1}\n')
@@ -377,23 +382,23 @@ def test_what_cannot_be_read_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(rows=("word",)), "--rows: there is no 'word'; there are word-200, char-128, "),
+        (dict(rows=("word",)), "--rows: unknown name 'word'; there are word-200, char-128, "),
         (
             dict(against=("flax",)),
-            "--against: there is no 'flax'; there are flax-nnx, .*backend.NAME",
+            "--against: unknown name 'flax'; there are flax-nnx, .*backend.NAME",
         ),
         (dict(rounds=0), "--rounds is 0, but must be at least 1"),
         (dict(seed=-1), "--seed is -1, but must be at least 0"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(options, message):
+def test_rejects_invalid_options(options, message):
     with pytest.raises(OptionError, match=message):
         benchmark(BenchConfig(**options))
 
 
-def test_rows_and_contenders_are_chosen_in_the_order_of_their_tables():
+def test_chosen_rows_keep_table_order():
     assert BenchConfig().chosen_rows() == tuple(WORKLOADS)
-    assert BenchConfig(quick=True).chosen_rows() == QUICK
+    assert BenchConfig(quick=True).chosen_rows() == QUICK_ROWS
     assert BenchConfig(rows=("awd", "char-128")).chosen_rows() == ("char-128", "awd")
     layer, train, update = (WORKLOADS[n] for n in ("awd", "character", "adam-24m"))
     assert BenchConfig().chosen_contenders(update) == ("torch", "optax")

@@ -1,4 +1,4 @@
-"""The tables, the page and the picture of a benchmark, from records made up here."""
+"""The tables, the page and the picture of a benchmark, from invented records."""
 
 import io
 
@@ -11,7 +11,6 @@ from lstm_optax.bench import (
     bench_markdown,
     bench_means,
     bench_tables,
-    draw_bench,
     fill_bench_page,
 )
 from lstm_optax.bench.tables import bench_rows, row_grids, summary_grids
@@ -48,7 +47,7 @@ def result(run, row, measure, contender, median, ratio, **more):
         steps=8 if measure == "steps" else 1,
         seconds=[0.9 * median, median, 1.1 * median],
         ratio=[ratio - 0.1, ratio, ratio + 0.1],
-        floor=[0.4, 0.5, 0.6],
+        lower_bound=[0.4, 0.5, 0.6],
         compile_seconds=1.234,
         temp_bytes=2_500_000,
         **more,
@@ -56,7 +55,7 @@ def result(run, row, measure, contender, median, ratio, **more):
 
 
 def run_of(run, scale=1.0, platform="cpu", ended=True):
-    """Two layer rows and a train row; of the second layer row one contender cannot."""
+    """Two layer rows and a train row; one contender cannot run the second layer row."""
     records = [dict(FACTS, record="run", run=run, platform=platform)]
     for row, time, ratio in (("small", 10, 2.0), ("large", 20, 8.0)):
         shape = f"{time}×3, 4-5"
@@ -69,7 +68,7 @@ def run_of(run, scale=1.0, platform="cpu", ended=True):
                 result(run, row, measure, "lstm_optax", ours, 1.0),
                 result(run, row, measure, "flax-nnx", ours * ratio, ratio, unroll=4),
                 result(run, row, measure, "haiku", "not installed", None),
-                result(run, row, measure, "floor", ours / 2, 0.5),
+                result(run, row, measure, "lower_bound", ours / 2, 0.5),
             ]
         if row == "small":
             records.append(result(run, row, "step", "torch", 0.002, 0.5))
@@ -89,10 +88,10 @@ def run_of(run, scale=1.0, platform="cpu", ended=True):
 RECORDS = run_of("1")
 
 
-def test_the_ratios_and_their_geometric_mean():
+def test_summary_shows_ratios_and_means():
     first, *others = summary_grids(RECORDS)
     assert first.title == "LSTM layer, forward and backward, one step per dispatch"
-    head = ["row", "shape", "ours, ms", "of the floor"]
+    head = ["row", "shape", "ours, ms", "lower bound ÷ time"]
     assert first.header == [*head, "flax-nnx", "haiku", "torch"]
     assert first.lines == [
         ["small", "10×3, 4-5", "4.00", "50 %", "2.00 (1.90–2.10)", "not installed"]
@@ -112,7 +111,7 @@ def test_the_ratios_and_their_geometric_mean():
     }
 
 
-def test_the_detail_of_a_row():
+def test_row_table_shows_all_measures():
     grid = row_grids(RECORDS)[0]
     assert grid.title == "small: one, 10×3, 4-5"
     lines = {line[0]: dict(zip(grid.header, line, strict=True)) for line in grid.lines}
@@ -121,10 +120,12 @@ def test_the_detail_of_a_row():
     assert flax["µs per time step"] == "400", "(12 − 8) ms over 10 steps"
     assert flax["forward, ms"] == "2.00" and flax["unroll"] == "4"
     assert flax["compile, s"] == "1.23" and flax["temporary, MB"] == "2.50"
-    assert lines["floor"]["of the floor"] == "—" and lines["haiku"]["one step, ms"] == "—"
+    assert (
+        lines["lower_bound"]["lower bound ÷ time"] == "—" and lines["haiku"]["one step, ms"] == "—"
+    )
 
 
-def test_the_newest_run_that_ended_a_row_counts():
+def test_newest_finished_run_counts():
     twice = RECORDS + run_of("2", scale=2.0)
     assert summary_grids(twice)[0].lines[0][2] == "8.00"
     broken_off = RECORDS + run_of("2", scale=2.0, ended=False)
@@ -134,7 +135,7 @@ def test_the_newest_run_that_ended_a_row_counts():
     assert [row.name for row in bench_rows(twice)] == ["small", "large", "model"]
 
 
-def test_the_page_says_what_was_measured_and_what_was_not():
+def test_markdown_names_machine_and_missing_results():
     text = bench_markdown(RECORDS)
     assert "| small | 10×3, 4-5 | 4.00 | 50 % | 2.00 (1.90–2.10) | not installed |" in text
     assert "haiku: not installed." in text and "torch in large: has no resets." in text
@@ -147,7 +148,7 @@ def test_the_page_says_what_was_measured_and_what_was_not():
     assert "Not measured." not in both and "| small | 10×3, 4-5 | 0.400 |" in both
 
 
-def test_a_page_is_filled_between_its_marks():
+def test_page_is_filled_between_marks():
     page = "before\n<!-- begin: written by lstm-optax bench -->\nold\n<!-- end -->\nafter\n"
     filled = fill_bench_page(page, RECORDS)
     assert filled.startswith("before\n") and filled.endswith("<!-- end -->\nafter\n")
@@ -157,7 +158,7 @@ def test_a_page_is_filled_between_its_marks():
         fill_bench_page("none", RECORDS)
 
 
-def test_the_terminal_shows_each_row_and_the_ratios():
+def test_terminal_shows_rows_and_ratios():
     console = Console(file=io.StringIO(), width=400)
     for table in bench_tables(RECORDS):
         console.print(table)
@@ -166,7 +167,7 @@ def test_the_terminal_shows_each_row_and_the_ratios():
     assert "geometric mean" in text and "haiku: not installed." in text
 
 
-def test_the_picture_has_a_bar_for_each_ratio(tmp_path):
+def test_picture_has_a_bar_per_ratio(tmp_path):
     figure = bench_figure(RECORDS, title="a title")
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles[0] == "one step per dispatch" and len(titles) == 3
@@ -177,12 +178,12 @@ def test_the_picture_has_a_bar_for_each_ratio(tmp_path):
     places = [{bar.get_y() for bar in axes.patches} for axes in figure.axes]
     assert len(places[0]) == 3 and places[1] < places[0] and not places[2] & places[0]
     assert len({axes.get_xlim() for axes in figure.axes}) == 1
-    draw_bench(RECORDS, tmp_path / "a.png")
+    bench_figure(RECORDS).savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert bench_figure([]).texts
 
 
-def test_the_screen_shows_a_line_for_each_result():
+def test_screen_prints_a_line_per_result():
     stream = io.StringIO()
     with BenchScreen(Console(file=stream, width=60), 20) as screen:
         screen.progress("small", "step", "timing", 3)
@@ -194,7 +195,7 @@ def test_the_screen_shows_a_line_for_each_result():
     assert lines[3].split() == "step haiku not installed".split()
 
 
-def test_the_bar_fits_a_terminal():
+def test_progress_bar_fits_the_terminal():
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=80, color_system=None)
     with BenchScreen(console, 20) as screen:

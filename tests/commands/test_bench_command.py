@@ -26,8 +26,8 @@ TOY = MappingProxyType(
 MARKS = "<!-- begin: written by lstm-optax bench -->\n<!-- end -->\n"
 
 BAD = [
-    ("--rows word", "--rows: there is no 'word'; there are word-200, "),
-    ("--against flax", "--against: there is no 'flax'; there are flax-nnx, "),
+    ("--rows word", "--rows: unknown name 'word'; there are word-200, "),
+    ("--against flax", "--against: unknown name 'flax'; there are flax-nnx, "),
     ("--rounds 0", "--rounds is 0, but must be at least 1"),
     ("--seed -1", "--seed is -1, but must be at least 0"),
     ("--plot a.pdf", "--plot a.pdf must end in .png"),
@@ -51,7 +51,7 @@ def work(tmp_path, monkeypatch):
     (tmp_path / "bare.md").write_text("nothing\n")
     (tmp_path / "page.md").write_text(f"# A page\n\n{MARKS}")
     monkeypatch.setattr(cli_bench, "WORKLOADS", TOY)
-    monkeypatch.setattr(cli_bench, "load", lambda: 0.0)
+    monkeypatch.setattr(cli_bench, "load_average", lambda: 0.0)
     monkeypatch.setattr(running, "without_cache", contextlib.nullcontext)
     monkeypatch.setattr(timing, "SHORTEST", 0.0)
     return tmp_path
@@ -107,8 +107,8 @@ def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(work, capsys, monk
 
 
 def test_a_busy_machine_is_warned_of(work, capsys, monkeypatch):
-    monkeypatch.setattr(cli_bench, "load", lambda: 64.0)
-    monkeypatch.setattr(cli_bench, "cores", lambda: 2)
+    monkeypatch.setattr(cli_bench, "load_average", lambda: 64.0)
+    monkeypatch.setattr(cli_bench, "core_count", lambda: 2)
     assert bench("--rows", "other") == 0
     out = capsys.readouterr().out
     assert out.startswith("warning: the load is 64.0: other programs use these 2 cores too, ")

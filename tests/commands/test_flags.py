@@ -9,6 +9,7 @@ import types
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args, get_type_hints
+from unittest.mock import Mock
 
 import pytest
 
@@ -144,7 +145,7 @@ SIZES = "--hidden 8 --embedding 4 --batch 2 --window 8 --steps 4 --eval-every 2"
 
 @pytest.mark.slow
 def test_a_piped_text_is_resumed_with_the_text_again(work, capsys, monkeypatch):
-    monkeypatch.setattr(runs, "draw_losses", lambda *_, **__: None)
+    monkeypatch.setattr(runs, "loss_figure", Mock())
 
     def pipe() -> list[str]:
         read, write = os.pipe()

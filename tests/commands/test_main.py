@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -76,7 +77,7 @@ def run(finished, work) -> Path:
 @pytest.fixture
 def no_picture(monkeypatch):
     """For tests that do not look at the picture, which takes a third of their time."""
-    monkeypatch.setattr(runs, "draw_losses", lambda *_, **__: None)
+    monkeypatch.setattr(runs, "loss_figure", Mock())
 
 
 def train(*arguments: str) -> int:
@@ -486,10 +487,9 @@ def test_what_cannot_be_explained_is_refused(work, capsys, arguments, message):
 
 
 def test_a_picture_that_fails_at_the_end_is_one_error(work, capsys, monkeypatch):
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(response, "draw_responses", fail)
+    figure = Mock()
+    figure.savefig.side_effect = OSError(28, "No space left on device")
+    monkeypatch.setattr(response, "response_figure", lambda responses: figure)
     assert main(["explain", "sgd", "--plot", "a.png"]) == 2
     out, err = capsys.readouterr()
     assert "bytes per parameter" in out

@@ -4,12 +4,9 @@ python tests/lstm/check_cudnn.py --out docs/records/cudnn_check.jsonl
 """
 
 import itertools
-import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +16,7 @@ import numpy as np
 import tyro
 
 from lstm_optax.lstm import LSTM, LSTMParams, LSTMState
-
-Record = dict[str, Any]
+from lstm_optax.records import Record, append_record, markdown_row, provenance
 
 VALUES = ("outputs", "h", "c")
 GRADIENTS = ("x", "kernel_ih", "kernel_hh", "bias", "h0", "c0")
@@ -86,14 +82,14 @@ def as_row(record: Record) -> str:
     layers = f"{case['num_layers']}{', both ways' if case['bidirectional'] else ''}"
     lengths = "ragged" if case["ragged"] else "full"
     shown = [f"{errors[name]:.1e}" for name in (*VALUES, *GRADIENTS)]
-    return _row(sizes, layers, lengths, record["precision"], *shown)
+    return markdown_row((sizes, layers, lengths, record["precision"], *shown))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure all cases and print their table; return the exit status, 2 if it cannot be done."""
     config = tyro.cli(CheckConfig, args=argv)
     header = ("T, B, I, H", "layers", "lengths", "products", *VALUES, *(f"∂{g}" for g in GRADIENTS))
-    print(_row(*header), _row(*["---"] * len(header)), sep="\n")
+    print(markdown_row(header), markdown_row(["---"] * len(header)), sep="\n")
     for precision, case in itertools.product(config.precision, CASES):
         try:
             record = measure(case, config.backend, precision)
@@ -102,26 +98,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         print(as_row(record), flush=True)
         if config.out is not None:
-            _write(config.out, record)
+            append_record(config.out, record | dict(made_by=_provenance(config)))
     return 0
 
 
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _write(path: Path, record: Record) -> None:
-    """Append a record, with what made it; null stands for an error that is not finite."""
-    device = jax.devices()[0]
-    errors = {k: e if math.isfinite(e) else None for k, e in record["errors"].items()}
-    made_by = dict(
-        versions={name: version(name) for name in ("lstm_optax", "jax", "jaxlib")},
-        device=device.device_kind,
-        platform=" ".join(device.client.platform_version.split()),
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record | dict(errors=errors, made_by=made_by)) + "\n")
+def _provenance(config: CheckConfig) -> Record:
+    """Return the provenance of a record, with the version of the device's platform."""
+    command = f"python tests/lstm/check_cudnn.py --backend {config.backend}"
+    platform_version = " ".join(jax.devices()[0].client.platform_version.split())
+    return provenance(command) | dict(platform_version=platform_version)
 
 
 def _error(found: Sequence, exact: Sequence) -> float:

@@ -10,6 +10,7 @@ import pytest
 from check_cudnn import CASES, Case, as_row, main, measure
 
 from lstm_optax.lstm.backends import cudnn
+from lstm_optax.records import append_record
 
 SMALL = Case(6, 3, 2, 4, bidirectional=True, ragged=True)
 
@@ -50,7 +51,7 @@ def test_what_is_not_finite_is_no_small_error(tmp_path):
     errors["h0"] = cudnn_check._error([np.zeros(2), np.array([np.nan, 1.0])], [np.ones(2)] * 2)
     record = dict(case=SMALL._asdict(), precision="float32", errors=errors)
     assert as_row(record).split(" | ")[-2] == "nan"
-    cudnn_check._write(tmp_path / "records.jsonl", record)
+    append_record(tmp_path / "records.jsonl", record)
     assert json.loads((tmp_path / "records.jsonl").read_text())["errors"]["h0"] is None
 
 
@@ -60,7 +61,7 @@ def test_writes_records_and_a_table(monkeypatch, tmp_path, capsys):
     assert main(["--backend", "fused", "--precision", "float32", "--out", str(path)]) == 0
     (record,) = map(json.loads, path.read_text().splitlines())
     assert record["case"] == SMALL._asdict() and worst(record) < 2e-6
-    assert {"versions", "device", "platform"} == set(record["made_by"])
+    assert {"command", "versions", "device", "platform_version"} <= set(record["made_by"])
     assert capsys.readouterr().out.count("\n") == 3
 
 

@@ -16,7 +16,6 @@ from lstm_optax.response import (
     ScaleRange,
     ScaleResponse,
     SpikeResponse,
-    draw_responses,
     response_figure,
     response_notes,
     response_table,
@@ -295,7 +294,7 @@ def test_flat_lines_do_not_show_their_rounding():
 
 
 def test_the_picture_has_its_size_and_the_format_of_its_suffix(tmp_path):
-    draw_responses([record(), record("other")], tmp_path / "x.png")
+    response_figure([record(), record("other")]).savefig(tmp_path / "x.png")
     assert image.imread(tmp_path / "x.png").shape[:2] == (720, 1250)
-    draw_responses([record()], str(tmp_path / "x.svg"))
+    response_figure([record()]).savefig(tmp_path / "x.svg")
     assert "<svg" in (tmp_path / "x.svg").read_text()[:2000]

@@ -5,7 +5,7 @@ import pytest
 from matplotlib import image
 from matplotlib.colors import to_rgb
 
-from lstm_optax.runs import draw_gradients, gradient_figure
+from lstm_optax.runs import gradient_figure
 
 TIME = 12
 
@@ -90,5 +90,5 @@ def test_a_row_of_panels_for_each_layer(layers):
     ids=["none", "one lost", "nothing flows", "all lost", "one"],
 )
 def test_it_can_always_be_drawn(given, tmp_path):
-    draw_gradients(given, tmp_path / "gradients.png")
+    gradient_figure(given).savefig(tmp_path / "gradients.png")
     assert image.imread(tmp_path / "gradients.png").shape[1] == 1800

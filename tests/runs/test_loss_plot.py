@@ -8,7 +8,7 @@ from matplotlib import image
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from lstm_optax.runs import draw_losses, loss_figure
+from lstm_optax.runs import loss_figure
 
 UNIT = "nats per character"
 FLOORS = {"uniform": 4.543, "1-gram": 3.236, "4-gram": 1.403, "5-gram": 1.319, "6-gram": 1.338}
@@ -147,17 +147,17 @@ def test_axes_and_title_are_labelled():
 def test_nothing_to_draw_says_so(rows, tmp_path):
     figure = loss_figure(rows, FLOORS)
     assert curves(figure) == {} and notes(figure) == ["no losses recorded"]
-    draw_losses(rows, FLOORS, tmp_path / "loss.png")
+    figure.savefig(tmp_path / "loss.png")
     assert image.imread(tmp_path / "loss.png").shape[:2] == (600, 1000)
 
 
 def test_a_single_record_is_a_dot_to_be_seen(tmp_path):
-    draw_losses([{"step": 0, "train_loss": 2.0}], {}, tmp_path / "loss.png")
+    loss_figure([{"step": 0, "train_loss": 2.0}], {}).savefig(tmp_path / "loss.png")
     assert pixels_like(image.imread(tmp_path / "loss.png"), "#E69F00") > 20
 
 
 def test_the_picture_has_its_size_and_both_curves(tmp_path):
-    draw_losses(records(), FLOORS, str(tmp_path / "loss.png"), title="a run")
+    loss_figure(records(), FLOORS, title="a run").savefig(tmp_path / "loss.png")
     picture = image.imread(tmp_path / "loss.png")
     assert picture.shape[:2] == (600, 1000)
     assert pixels_like(picture, "#E69F00") > 300

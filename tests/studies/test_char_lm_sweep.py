@@ -1,4 +1,4 @@
-"""The study of averaging: iterates are plain SGD's, the average their mean, the rate is tuned."""
+"""The study of averaging: the iterates of SGD, their average, the choice of the rates."""
 
 import gc
 import weakref
@@ -14,9 +14,9 @@ from flax import nnx
 from lstm_optax import clip_by_global_norm, sgd
 from lstm_optax.runs.build import make_losses
 from lstm_optax.runs.corpus import load_corpus
-from lstm_optax.studies import char_lm_sweep as averaging_study
+from lstm_optax.studies import char_lm_sweep
 from lstm_optax.studies.char_lm_sweep import AveragingStudyConfig
-from lstm_optax.studies.char_lm_trainer import CharacterLanes
+from lstm_optax.studies.char_lm_trainer import CharLMTrainer
 
 TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
 SIZES = AveragingStudyConfig(
@@ -25,16 +25,16 @@ SIZES = AveragingStudyConfig(
 
 
 @pytest.fixture
-def lanes(tmp_path):
+def trainer(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
-    return CharacterLanes(load_corpus(path, SIZES.batch, SIZES.window), SIZES)
+    return CharLMTrainer(load_corpus(path, SIZES.batch, SIZES.window), SIZES)
 
 
 @pytest.mark.slow
-def test_the_last_iterate_is_plain_sgd_and_the_average_its_mean(lanes):
-    (lane, _) = lanes.train("constant", [(30.0, 0), (30.0, 1)])
-    model = lanes._model(0)
+def test_iterate_is_sgd_and_average_its_mean(trainer):
+    (trial, _) = trainer.train("constant", [(30.0, 0), (30.0, 1)])
+    model = trainer._model(0)
     graphdef, params = nnx.split(model)
     loss, measure = make_losses(graphdef)
     optimizer = optax.chain(clip_by_global_norm(SIZES.clip), sgd(30.0))
@@ -48,39 +48,41 @@ def test_the_last_iterate_is_plain_sgd_and_the_average_its_mean(lanes):
 
     def validate(params):
         total, count, carried = 0.0, 0, model.lstm.initial_carry(SIZES.batch)
-        for batch in lanes.corpus.validation:
+        for batch in trainer.corpus.validation:
             (t, c), carried = measure(params, carried, batch)
             total, count = total + t, count + c
         return float(total / count)
 
     iterates, last = [], []
     for position in range(SIZES.steps):
-        params, state, carry = step(params, state, carry, lanes.corpus.train(position))
+        params, state, carry = step(params, state, carry, trainer.corpus.train(position))
         iterates.append(params)
         last.append(validate(params))
-    np.testing.assert_allclose(lane["last"], last, rtol=1e-3)  # a rate of 30 magnifies rounding
-    begun = lane["averaging_from"]
-    assert begun is not None and begun < SIZES.steps, "the trigger fires in this run"
+    np.testing.assert_allclose(
+        trial["last"], last, rtol=1e-3
+    )  # a rate of 30 amplifies rounding errors
+    begun = trial["averaging_from"]
+    assert begun is not None and begun < SIZES.steps, "the trigger did not fire"
     mean = jax.tree.map(lambda *x: jnp.mean(jnp.stack(x), 0), *iterates[begun - 2 :])
-    assert lane["averaged"][-1] == pytest.approx(validate(mean), rel=1e-3)
-    assert lane["averaged"][: begun - 1] == lane["last"][: begun - 1]
-    assert lane["steps"] == list(range(1, 11))
+    assert trial["averaged"][-1] == pytest.approx(validate(mean), rel=1e-3)
+    assert trial["averaged"][: begun - 1] == trial["last"][: begun - 1]
+    assert trial["steps"] == list(range(1, 11))
 
 
 @pytest.mark.slow
-def test_the_cosine_ends_at_a_rate_of_nearly_zero(lanes):
-    (lane,) = lanes.train("cosine", [(3.0, 0)])
-    moves = np.abs(np.diff(lane["last"]))
+def test_cosine_ends_near_zero(trainer):
+    (trial,) = trainer.train("cosine", [(3.0, 0)])
+    moves = np.abs(np.diff(trial["last"]))
     assert moves[-1] < moves[:3].max() / 10
 
 
-class Told:
-    """Lanes whose losses at the end are told: (course, rate, seed) → (last, averaged)."""
+class FakeTrainer:
+    """A trainer with given final losses: (course, rate, seed) → (last, averaged)."""
 
     def __init__(self, losses):
         self.losses, self.calls = losses, []
 
-    def train(self, course, pairs, *, tell):
+    def train(self, course, pairs, *, on_progress):
         self.calls.append((course, pairs))
         ends = [self.losses(course, *pair) for pair in pairs]
         return [
@@ -96,14 +98,14 @@ def study(tmp_path, monkeypatch):
     config = replace(SIZES, out=tmp_path / "r.jsonl", text=path)
 
     def go(losses):
-        told = Told(losses)
-        monkeypatch.setattr(averaging_study, "CharacterLanes", lambda *_: told)
-        return averaging_study.run(config), told.calls
+        trainer = FakeTrainer(losses)
+        monkeypatch.setattr(char_lm_sweep, "CharLMTrainer", lambda *_: trainer)
+        return char_lm_sweep.run(config), trainer.calls
 
     return go
 
 
-def test_the_seeds_run_at_the_rates_that_are_best_for_the_iterate_and_for_the_average(study):
+def test_seeds_run_at_both_best_rates(study):
     def losses(course, rate, seed):
         if course == "cosine":
             return abs(np.log(rate / 100)), 1.0
@@ -125,13 +127,13 @@ def test_the_seeds_run_at_the_rates_that_are_best_for_the_iterate_and_for_the_av
     ]
 
 
-def test_a_rate_that_is_best_for_both_is_run_once(study):
+def test_common_best_rate_runs_once(study):
     records, calls = study(lambda course, rate, seed: 2 * (abs(np.log(rate / 10)),))
     assert [r["cell"]["part"] for r in records] == 2 * ["tuning", "seeds"]
     assert len(calls) == 4
 
 
-def test_the_grid_grows_for_the_average_too(study):
+def test_grid_grows_for_the_average(study):
     records, calls = study(lambda course, rate, seed: (abs(np.log(rate / 10)), 1 / rate))
     assert [pairs for course, pairs in calls if course == "constant"][1:3] == [
         [(100, 1000)],
@@ -140,7 +142,7 @@ def test_the_grid_grows_for_the_average_too(study):
     assert records[1]["rate"] == 300
 
 
-def test_a_best_rate_that_stays_on_the_edge_is_marked_and_a_loss_that_is_lost_is_not_best(study):
+def test_marks_edge_and_ignores_nan_losses(study):
     def losses(course, rate, seed):
         return (float("nan"), 1.0) if rate > 3 else (rate, 1.0)
 
@@ -148,7 +150,7 @@ def test_a_best_rate_that_stays_on_the_edge_is_marked_and_a_loss_that_is_lost_is
     assert records[0]["rate"] == 0.3 and records[0]["on_edge"]
 
 
-def test_it_goes_on_from_its_file(study, monkeypatch):
+def test_resumes_from_its_file(study, monkeypatch):
     first, calls = study(lambda course, rate, seed: (abs(rate - 10), 1.0))
     again, none = study(lambda *_: pytest.fail("it was run again"))
     assert first == again and calls and not none
@@ -156,9 +158,9 @@ def test_it_goes_on_from_its_file(study, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_quick_study_runs_whole(tmp_path, capsys):
+def test_quick_study_runs_to_the_end(tmp_path, capsys):
     out = tmp_path / "records.jsonl"
-    assert averaging_study.main(["--quick", "--out", str(out)]) == 0
+    assert char_lm_sweep.main(["--quick", "--out", str(out)]) == 0
     assert len(out.read_text().splitlines()) in (4, 5)
     assert capsys.readouterr().out.startswith("constant, tuning: rate ")
 
@@ -173,15 +175,15 @@ def test_the_quick_study_runs_whole(tmp_path, capsys):
         (["--text", "there/is/none.txt"], "there/is/none.txt"),
     ],
 )
-def test_an_option_that_cannot_be_is_one_line(flags, message, tmp_path, capsys):
-    assert averaging_study.main([*flags, "--out", str(tmp_path / "r.jsonl")]) == 2
+def test_invalid_option_is_one_line(flags, message, tmp_path, capsys):
+    assert char_lm_sweep.main([*flags, "--out", str(tmp_path / "r.jsonl")]) == 2
     shown = capsys.readouterr().err
     assert message in shown and len(shown.splitlines()) == 1
     assert not (tmp_path / "r.jsonl").exists()
 
 
 @pytest.mark.slow
-def test_dropped_lanes_are_freed(tmp_path, monkeypatch):
+def test_deleted_trainer_is_freed(tmp_path, monkeypatch):
     path, watched = tmp_path / "text.txt", []
     path.write_text(TEXT)
 
@@ -191,9 +193,10 @@ def test_dropped_lanes_are_freed(tmp_path, monkeypatch):
         return losses
 
     monkeypatch.setattr("lstm_optax.studies.char_lm_trainer.make_losses", watch)
-    lanes = CharacterLanes(load_corpus(path, SIZES.batch, SIZES.window), replace(SIZES, steps=1))
-    lanes.train("constant", [(1.0, 0)])
-    watched.append(weakref.ref(lanes))
-    del lanes
+    corpus = load_corpus(path, SIZES.batch, SIZES.window)
+    trainer = CharLMTrainer(corpus, replace(SIZES, steps=1))
+    trainer.train("constant", [(1.0, 0)])
+    watched.append(weakref.ref(trainer))
+    del trainer
     gc.collect()
     assert len(watched) == 3 and not any(reference() for reference in watched)

@@ -1,14 +1,12 @@
-"""What studies share: the file of records, what a record carries, the rates past an edge."""
+"""Common parts of the studies: the file of records, its provenance, the grid of rates."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from lstm_optax.runs import OptionError
-from lstm_optax.studies import study
-from lstm_optax.studies.study import RecordFile, beyond
+from lstm_optax.studies.study import RecordFile, rate_past_edge
 
 SETTINGS = {"hidden": 4, "rates": (0.1, 0.3)}
 
@@ -17,14 +15,14 @@ def open_file(path, name="memory", settings=SETTINGS, command="python -m it"):
     return RecordFile(path, name, settings, command)
 
 
-def test_a_record_is_found_again_with_what_made_it(tmp_path):
+def test_record_is_read_back_with_provenance(tmp_path):
     path = tmp_path / "new" / "records.jsonl"
     file = open_file(path)
     assert file.find({"task": "a"}) is None
-    made = file.add({"task": "a"}, {"score": float("nan"), "lanes": ({"at": 3},)})
+    made = file.add({"task": "a"}, {"score": float("nan"), "trials": ({"at": 3},)})
     again = open_file(path).find({"task": "a"})
     assert made == again
-    assert again["score"] is None and again["lanes"] == [{"at": 3}]
+    assert again["score"] is None and again["trials"] == [{"at": 3}]
     assert (again["study"], again["settings"]["rates"]) == ("memory", [0.1, 0.3])
     assert again["made_by"]["command"] == "python -m it"
     packages = {"python", "lstm_optax", "jax", "jaxlib", "flax", "optax", "numpy"}
@@ -32,7 +30,7 @@ def test_a_record_is_found_again_with_what_made_it(tmp_path):
     assert again["made_by"]["device"] == "cpu" and "commit" in again["made_by"]
 
 
-def test_two_runs_may_write_the_same_file(tmp_path):
+def test_two_processes_share_one_file(tmp_path):
     first, second = open_file(tmp_path / "r.jsonl"), open_file(tmp_path / "r.jsonl")
     first.add({"task": "a"}, {})
     assert second.find({"task": "a"})
@@ -40,7 +38,7 @@ def test_two_runs_may_write_the_same_file(tmp_path):
     assert [r["cell"]["task"] for r in open_file(tmp_path / "r.jsonl").read()] == ["a", "b"]
 
 
-def test_a_line_that_was_cut_off_is_taken_away(tmp_path):
+def test_torn_line_is_removed(tmp_path):
     path = tmp_path / "r.jsonl"
     file = open_file(path)
     file.add({"task": "a"}, {})
@@ -55,12 +53,12 @@ def test_a_line_that_was_cut_off_is_taken_away(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2 of .* is no record: name another file with --out"),
-        ("[]", "line 2 of .* is no record"),
-        ('{"study": "memory"}', "line 2 of .* is no record"),
+        ("{", "line 2 of .* is not a record: name another file with --out"),
+        ("[]", "line 2 of .* is not a record"),
+        ('{"study": "memory"}', "line 2 of .* is not a record"),
     ],
 )
-def test_a_line_that_is_no_record_is_named(tmp_path, line, message):
+def test_invalid_line_is_named(tmp_path, line, message):
     path = tmp_path / "r.jsonl"
     open_file(path).add({}, {})
     path.write_text(path.read_text() + line + "\n")
@@ -68,7 +66,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path, line, message):
         open_file(path)
 
 
-def test_records_of_other_settings_or_of_another_study_are_not_mixed(tmp_path):
+def test_rejects_records_of_other_settings(tmp_path):
     path = tmp_path / "r.jsonl"
     open_file(path).add({}, {})
     with pytest.raises(OptionError, match="other settings, hidden 4 and not 8: name another"):
@@ -79,46 +77,21 @@ def test_records_of_other_settings_or_of_another_study_are_not_mixed(tmp_path):
         open_file(path, name="averages")
 
 
-def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path, monkeypatch):
-    def git(*words):
-        subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
-
-    def commit(*words):
-        git("-c", "user.name=a", "-c", "user.email=a@b", "commit", *words)
-
-    code = tmp_path / "package" / "experiments" / "study.py"
-    code.parent.mkdir(parents=True)
-    code.write_text("1")
-    (tmp_path / "records").write_text("1")
-    monkeypatch.setattr(study, "__file__", str(code))
-    assert study._commit() is None
-    git("init")
-    commit("--allow-empty", "-m", "empty")
-    assert study._commit() is None
-    git("add", ".")
-    commit("-m", "it")
-    assert len(study._commit()) == 40
-    (tmp_path / "records").write_text("2")
-    assert len(study._commit()) == 40, "records are no code"
-    code.write_text("2")
-    assert study._commit().endswith("-dirty")
-
-
-def test_rates_past_the_edge():
-    assert beyond((0.1, 0.3, 1.0), 0.3) is None
-    assert beyond((0.1, 0.3, 1.0), 0.1) == 0.03
-    assert beyond((0.1, 0.3, 1.0), 1.0) == 3.0
-    assert beyond((0.3, 0.1), 0.3) == 1.0
+def test_rate_past_edge():
+    assert rate_past_edge((0.1, 0.3, 1.0), 0.3) is None
+    assert rate_past_edge((0.1, 0.3, 1.0), 0.1) == 0.03
+    assert rate_past_edge((0.1, 0.3, 1.0), 1.0) == 3.0
+    assert rate_past_edge((0.3, 0.1), 0.3) == 1.0
     rate, rates = 3e-5, []
     while rate < 1000:
-        rate = beyond((rate / 2, rate), rate)
+        rate = rate_past_edge((rate / 2, rate), rate)
         rates.append(rate)
     expected = [float(f"{digit}e{e}") for e in range(-4, 3) for digit in (1, 3)]
     assert rates == [*expected, 1000.0]
 
 
-def test_the_records_are_json_for_any_reader(tmp_path):
+def test_records_are_strict_json(tmp_path):
     open_file(tmp_path / "r.jsonl").add({}, {"x": [float("inf"), {"y": float("nan")}]})
     text = Path(tmp_path / "r.jsonl").read_text()
-    record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert record["x"] == [None, {"y": None}]
