@@ -118,5 +118,5 @@ def test_codes_out_of_the_vocabulary_are_refused(train, validation):
 
 
 def test_a_negative_order_is_refused():
-    with pytest.raises(ValueError, match="max_order is 0 or more, not -1"):
+    with pytest.raises(ValueError, match="max_order is -1, but must be 0 or more"):
         ngram_losses(as_codes([0, 1]), as_codes([0, 1]), 2, max_order=-1)

@@ -51,7 +51,7 @@ def test_topics_fold_each_foreign_character_to_a_question_mark(monkeypatch):
 
 def test_missing_topics_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(TextError, match=r"no pydoc_data\.topics.*`text=FILE`"):
+    with pytest.raises(TextError, match=r"no pydoc_data\.topics.*read_text\(path\)"):
         topics_text()
 
 

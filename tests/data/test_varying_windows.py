@@ -75,7 +75,7 @@ def test_passes_end_at_other_places():
 
 
 def test_what_cannot_be_cut_is_named():
-    with pytest.raises(TextError, match="batch 3 × window 400 needs 1201: take a smaller `batch`"):
+    with pytest.raises(TextError, match="batch 3 × window 400 needs 1201: use a smaller `batch`"):
         windows(window=400)
     with pytest.raises(ValueError, match="window is 0, but must be a whole number of at least 1"):
         windows(window=0)

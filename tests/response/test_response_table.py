@@ -129,7 +129,7 @@ def test_what_was_not_measured_and_what_is_not_there():
     bare = record(learning_rate=None, rate=None, scale=scale, settled=True, pull=float("inf"))
     cells = rows(response_table([bare]))
     for row in [
-        ("in units of", "as they come"),
+        ("in units of", "unscaled"),
         ("step 20,000", "10,000.0"),
         ("next step, × usual", "not measured"),
         ("within 10 % from", "not measured"),

@@ -134,7 +134,7 @@ def test_a_failed_save_leaves_the_others(saved, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lstm_optax.training.checkpoint._write_whole", full)
+    monkeypatch.setattr("lstm_optax.training.checkpoint._write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
         saved.save(4, state_of(4))
     assert saved.steps() == [2, 3] and not (saved.folder / "4").exists()
@@ -304,7 +304,7 @@ def test_restore_casts_only_when_asked(saved):
     large = state_of(70000.5)
     saved.save(4, large)
     half = large._replace(params=jax.tree.map(lambda x: x.astype(jnp.float16), large.params))
-    with pytest.raises(lo.CheckpointError, match=r"expected float16.* or ask .* with cast=True"):
+    with pytest.raises(lo.CheckpointError, match=r"expected float16.* or convert .* cast=True"):
         saved.restore(half)
     _, state, _ = saved.restore(half, cast=True)
     assert state.params["gain"].dtype == jnp.float16 and np.isinf(state.params["leak"])

@@ -106,7 +106,7 @@ def test_it_ends_where_the_guard_gives_up_with_the_state_it_kept():
     step, state = toy.start(optimizer)
     result = lo.fit(step, state, broken, steps=40, eval_every=4, steps_per_dispatch=3)
     assert result.reason == "gave_up" and int(result.state.step) == 10
-    assert result.detail.startswith("step 10 was skipped, and the guard gives up: loss nan")
+    assert result.detail.startswith("step 10 was skipped, too many in a row: loss nan")
     assert "in leak" in result.detail or "in gain" in result.detail
     assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(result.state.params))
     assert [(r["step"], r["skipped"]) for r in result.history] == [(4, 1), (8, 2)]

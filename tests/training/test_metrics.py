@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_optax.training.metrics import StepMetrics, Total, add, means, zero_sums
+from lstm_optax.training.metrics import (
+    CompensatedSum,
+    StepMetrics,
+    add_step,
+    interval_means,
+    zero_sums,
+)
 
 TERM = 0.1
 
@@ -16,26 +22,28 @@ def added(count):
 
     @jax.jit
     def run(sums, count):
-        return jax.lax.fori_loop(0, count, lambda i, sums: add(sums, metrics), sums)
+        return jax.lax.fori_loop(0, count, lambda i, sums: add_step(sums, metrics), sums)
 
     return run(zero_sums(), count)
 
 
 def test_means_over_long_intervals_are_exact():
     for count in (1, 10**6):
-        found = means(added(count))
+        found = interval_means(added(count))
         assert found["train_loss"] == pytest.approx(np.float32(TERM), rel=1e-7)
         assert found["grad_norm"] == pytest.approx(3 * np.float64(np.float32(TERM)), rel=1e-6)
 
 
 @pytest.mark.slow
 def test_means_over_very_long_intervals_are_exact():
-    assert means(added(3 * 10**7))["train_loss"] == pytest.approx(np.float32(TERM), rel=1e-7)
+    assert interval_means(added(3 * 10**7))["train_loss"] == pytest.approx(
+        np.float32(TERM), rel=1e-7
+    )
 
 
 def test_total_keeps_small_terms_and_overflows_to_infinity():
-    plus = jax.jit(Total.plus)
-    total = Total(jnp.float32(1e8), jnp.float32(0))
+    plus = jax.jit(CompensatedSum.plus)
+    total = CompensatedSum(jnp.float32(1e8), jnp.float32(0))
     for _ in range(100):
         total = plus(total, jnp.float32(1.0))
     assert total.mean(1.0) == 1e8 + 100

@@ -116,7 +116,10 @@ def test_the_axes_are_those_of_vmap():
     "place, message",
     [
         (lambda s: s.carry(np.ones((3, 2))), r"the carry has 3 rows, in axis 0 of \(3, 2\), which"),
-        (lambda s: s.carry((np.ones(2), np.ones(5))), r"carry\[1\] has 5 .* these do: 1, 5$"),
+        (
+            lambda s: s.carry((np.ones(2), np.ones(5))),
+            r"carry\[1\] has 5 .* these numbers do: 1, 5$",
+        ),
         (
             lambda s: s.batches({"x": np.ones((8, 4, 6 - 3))}),
             r"a batch\['x'\] has 3 rows, in axis 1",

@@ -10,7 +10,7 @@ import lstm_optax as lo
 from lstm_optax import explain, presets
 from lstm_optax.commands.main import main
 from lstm_optax.gates._find_gates import LAYOUTS
-from lstm_optax.response.specimens import MATRIX, SPECIMENS
+from lstm_optax.response.measured_params import CANDIDATES, MATRIX
 from lstm_optax.runs.explain_by_name import explain_optimizers
 from lstm_optax.transforms.muon import muon_direction
 
@@ -115,19 +115,19 @@ def test_rule_that_accepts_none_raises_its_first_error():
 
 
 def test_specimens_are_the_lstms_of_every_layout():
-    for specimen in SPECIMENS:
-        gradient = specimen.gradient(3.0)
-        assert lo.global_norm(gradient) == specimen.entry(gradient) == 3
-        if specimen is not MATRIX:
+    for params in CANDIDATES:
+        gradient = params.gradient(3.0)
+        assert lo.global_norm(gradient) == params.entry(gradient) == 3
+        if params is not MATRIX:
             blocks = lo.find_gates(gradient).blocks
             assert {(block.kind, block.gate) for block in blocks} == {
                 (kind, gate) for kind in lo.gates.KINDS for gate in lo.gates.GATES
             }
     found = 0
     for layout in LAYOUTS:
-        for specimen in SPECIMENS[1:]:
+        for params in CANDIDATES[1:]:
             try:
-                found += bool(lo.find_gates(specimen.full(0.0), layout=layout).blocks)
+                found += bool(lo.find_gates(params.full(0.0), layout=layout).blocks)
             except ValueError:
                 continue
-    assert found == len(LAYOUTS) == len(SPECIMENS) - 1
+    assert found == len(LAYOUTS) == len(CANDIDATES) - 1
