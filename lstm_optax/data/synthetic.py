@@ -130,11 +130,11 @@ def temporal_order(length: int = 100) -> SequenceTask:
 
     def draw(rng: np.random.Generator, batch: int) -> Sequences:
         symbols = rng.integers(4, size=(length, batch))
-        asked, rows, tenth = rng.integers(2, size=(2, batch)), np.arange(batch), length // 10
-        for start, which in zip((tenth, length // 2), asked, strict=True):
-            symbols[start + rng.integers(tenth, size=batch), rows] = 4 + which
+        answers, rows, tenth = rng.integers(2, size=(2, batch)), np.arange(batch), length // 10
+        for start, answer in zip((tenth, length // 2), answers, strict=True):
+            symbols[start + rng.integers(tenth, size=batch), rows] = 4 + answer
         symbols[0], symbols[-1] = 6, 7
-        targets = (2 * asked[0] + asked[1]).astype(np.int32)
+        targets = (2 * answers[0] + answers[1]).astype(np.int32)
         return Sequences(_one_hot(symbols, 8), targets)
 
     return SequenceTask(draw, length, 8, 4, every_step=False, baseline=log(4))

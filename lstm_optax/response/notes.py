@@ -32,8 +32,8 @@ def make_notes(measured: Response, why_no_rate: str, params_note: str) -> tuple[
 def _late_clip_note(measured: Response) -> str:
     """Return a note if a clip after the optimizer would let the state absorb a spike.
 
-    That is so if the size of the step is bounded however large the spike is, so a clip after the
-    optimizer has little to clip, but several later steps are off by more than a factor of 2.
+    That is so if a larger spike makes no larger step, so a clip after the optimizer has little to
+    clip, but several later steps are off by more than a factor of 2.
     """
     spikes = {"1,000": measured.spike, "−1,000": measured.counter_spike}
     absorbed = {s: r for s, r in spikes.items() if r.bounded and r.disturbed >= MIN_DISTURBED}

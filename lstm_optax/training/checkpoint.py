@@ -56,7 +56,7 @@ class Checkpoints:
         Args:
           step: the number of the step, from 0 to 10¹⁸ − 1.
           state: any tree of JAX or NumPy arrays, numbers and random keys.
-          keep: the step of a checkpoint to keep however old it is, such as the best so far.
+          keep: the step of a checkpoint to keep whatever its age, such as the best so far.
 
         Raises:
           ValueError: a step out of range, or a leaf that is not an array; nothing is written.
