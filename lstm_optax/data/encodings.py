@@ -8,7 +8,7 @@ import re
 
 from charset_normalizer import from_bytes
 
-# the candidates, most common first; the order decides between equal scores
+# the order decides between equal scores
 CANDIDATES = (
     *("utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"),
     *(

@@ -33,7 +33,7 @@ class CompensatedSum(NamedTuple):
     rest: jax.Array  # float [], the rounding error of the value
 
     def plus(self, term: jax.Array) -> "CompensatedSum":
-        """Return the sum with one more term, by Knuth's TwoSum, which is exact."""
+        """Return the sum with one more term, by Knuth's TwoSum, which keeps the rounding error."""
         term = term.astype(self.value.dtype)
         value = self.value + term
         added = value - self.value  # the part of the term that reached the rounded sum

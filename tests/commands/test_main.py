@@ -442,7 +442,7 @@ def test_explain_shows_a_table_and_notes_and_draws(work, capsys):
     assert [cell.strip() for cell in cells["bytes per parameter"][:3]] == ["0", "4", "8"]
     assert [cell.strip() for cell in cells["within 10 % from"]] == ["step 1"] * 7
     notes = [line for line in out.splitlines() if line.startswith("adam: Clipping the steps ")]
-    assert len(notes) == 1 and notes[0].endswith("Clip the gradient, in front of the rule.")
+    assert len(notes) == 1 and notes[0].endswith("Clip the gradient, before the optimizer.")
     assert out.endswith("\ndrawn in a[b].png\n")
     assert Path("a[b].png").read_bytes().startswith(b"\x89PNG")
 

@@ -42,9 +42,8 @@ def test_lengths_have_documented_distribution():
     assert lengths.min() >= 5 and lengths.max() == varying.longest == 80
     half = lengths < 52
     assert half.mean() == pytest.approx(0.05, abs=0.006)  # σ = .0015
-    assert lengths[half].mean() == pytest.approx(
-        34.5, abs=0.6
-    )  # truncation to an integer lowers the mean by .5
+    # truncation to an integer lowers the mean by .5
+    assert lengths[half].mean() == pytest.approx(34.5, abs=0.6)
     assert lengths[half].std() == pytest.approx(5, rel=0.1)
     assert np.median(lengths[~half]) == 69 and lengths[~half].std() == pytest.approx(5, rel=0.05)
 
