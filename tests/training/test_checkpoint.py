@@ -21,7 +21,7 @@ def state_with(value: float):
 
 
 def test_restore_keeps_average_and_trigger(tmp_path):
-    """A resumed run therefore continues averaging, see test_loop."""
+    """So a resumed run continues averaging, which test_loop checks."""
     optimizer = lo.guard(lo.triggered_average(toy.OPTIMIZER, nonmonotone=2))
     step, state = toy.start(optimizer)
     for position, loss in enumerate((3.0, 2.0, float("nan"), 4.0, 5.0)):

@@ -134,12 +134,12 @@ def test_share_of_clipped_steps_is_recorded():
     assert 5 < clips < 35 and clips == pytest.approx(round(clips))
 
 
-def rising(params) -> float:
+def rising_loss(params) -> float:
     """Return a loss that rises during training, so that a trigger fires."""
     return -EVALUATE(params)
 
 
-def averaged(optimizer, evaluate, **options):
+def fit_and_keep(optimizer, evaluate, **options):
     """Return the result of a run, the evaluated parameters, and the states passed to on_record."""
     evaluated, passed = [], []
 
@@ -168,7 +168,7 @@ def averaged(optimizer, evaluate, **options):
     ids=["polyak", "ema in a guard", "triggered in a chain", "schedule-free", "none"],
 )
 def test_average_is_evaluated_and_recorded(optimizer, since):
-    result, evaluated, passed = averaged(optimizer, rising)
+    result, evaluated, passed = fit_and_keep(optimizer, rising_loss)
     for record, params, (last, opt_state) in zip(result.history, evaluated, passed, strict=True):
         chex.assert_trees_all_equal(params, jax.device_get(lo.eval_params(opt_state, last)))
         assert record["averaging"] == (record["step"] >= since)
@@ -178,7 +178,7 @@ def test_average_is_evaluated_and_recorded(optimizer, since):
 
 
 def test_trigger_receives_losses_before_on_record():
-    _, _, passed = averaged(lo.triggered_average(toy.OPTIMIZER, nonmonotone=1), rising)
+    _, _, passed = fit_and_keep(lo.triggered_average(toy.OPTIMIZER, nonmonotone=1), rising_loss)
     states = [opt_state for _, opt_state in passed]
     assert [int(s.results) for s in states] == [1, 2, 3, 4]
     assert [bool(s.triggered) for s in states] == [False, False, True, True]
@@ -190,7 +190,7 @@ def test_resumed_triggered_run_equals_uninterrupted(dispatches):
     """The run is interrupted before, at and after the record whose loss fires the trigger."""
     optimizer = lo.guard(lo.triggered_average(toy.OPTIMIZER, nonmonotone=1))
     step, state = toy.start(optimizer)
-    options = dict(steps=16, eval_every=4, steps_per_dispatch=3, evaluate=rising)
+    options = dict(steps=16, eval_every=4, steps_per_dispatch=3, evaluate=rising_loss)
     uninterrupted = lo.fit(step, jax.tree.map(np.copy, state), toy.batches, **options)
     stops = iter([False] * dispatches + [True])
     first = lo.fit(step, state, toy.batches, should_stop=lambda: next(stops), **options)
