@@ -1,4 +1,4 @@
-"""Text as numbers: corpora, vocabularies, windows, n-gram models; and made-up sequences."""
+"""Text as integer codes: corpora, vocabularies, windows, n-gram models; and synthetic sequences."""
 
 from lstm_optax.data.ngram import ngram_losses
 from lstm_optax.data.synthetic import (

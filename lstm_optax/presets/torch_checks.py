@@ -2,7 +2,7 @@
 
 import optax
 
-from lstm_optax.checks import DECAY, RATE, SIZE, TRACED, concrete, shown
+from lstm_optax.checks import DECAY, RATE, SIZE, TRACED, concrete, format_value
 from lstm_optax.transforms.scalars import Scalar
 
 
@@ -12,7 +12,7 @@ def check_adaptive(
     """Return the two betas, or raise ValueError for the first of the arguments out of range."""
     RATE.check(lr=lr)
     if not isinstance(betas, tuple | list) or len(betas) != 2:
-        raise ValueError(f"betas is {shown(betas)}, but must be a pair of numbers in [0, 1)")
+        raise ValueError(f"betas is {format_value(betas)}, but must be a pair of numbers in [0, 1)")
     DECAY.check(**{f"betas[{i}]": beta for i, beta in enumerate(betas)})
     SIZE.check(eps=eps, weight_decay=weight_decay)
     return betas[0], betas[1]

@@ -1,4 +1,4 @@
-"""`explain`: measure a transformation from outside."""
+"""`explain`: measure a transformation from outside; the package docstring explains the terms."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,18 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lstm_optax.response.notes import first_line, notes_on
-from lstm_optax.response.probing import Probe, Run
-from lstm_optax.response.reading import near, over, read_rate, read_scale, read_spike
+from lstm_optax.response.analysis import (
+    all_near,
+    analyse_rate,
+    analyse_scale,
+    analyse_spike,
+    relative_steps,
+)
+from lstm_optax.response.bytes_and_dtypes import dtype_responses, state_bytes
+from lstm_optax.response.notes import make_notes
 from lstm_optax.response.responses import RateResponse, Response, ScaleResponse, SpikeResponse
-from lstm_optax.response.shapes import dtype_responses, state_bytes
+from lstm_optax.response.runner import OptimizerRunner, RunResult
 
 Factory = Callable[[Any], optax.GradientTransformation]
 
-LATE = 10_000  # the step before which a run is taken to have settled
+SETTLING_STEPS = 10_000  # after which a run counts as settled
 SPIKE = 1000.0
-RATE_STEPS = 2000  # watched after a cut of the rate
-SIZES = 10.0 ** np.linspace(-12, 12, 49)
+RATE_STEPS = 2000  # steps measured after a cut of the rate
+GRADIENT_SIZES = 10.0 ** np.linspace(-12, 12, 49)
 
 
 def explain(
@@ -29,28 +35,28 @@ def explain(
     learning_rate: float | None = None,
     name: str | None = None,
 ) -> Response:
-    """Measure what a transformation does, from outside, as one would measure a filter.
+    """Measure the responses of a transformation from outside, as for a filter.
 
         steps under a constant gradient, an impulse, a spike; under a cut of the learning rate;
         the first step against the size of the gradient; bytes and dtypes of the state
 
-    Measured on a parameter of shape [1, 1], float32, that stays at 0: its entry, its RMS and its
+    The parameter has shape [1, 1] and dtype float32, and stays at 0: its entry, its RMS and its
     norm are the same number, 1 for the usual gradient. A rule that needs an LSTM in the parameters
-    is measured at one entry of an LSTM of one unit, and a note says so. Nothing is claimed about
-    the structure: a rate that acts at once need not stand outside a velocity.
+    is measured at one entry of an LSTM of one unit, and a note says so. The responses do not prove
+    a structure: a rate that acts at once may still be applied inside a velocity.
 
     Args:
-      tx_or_factory: a transformation, or a function that makes one of a learning rate, which is
-        a number or a schedule. What a change of the rate does is measured with a function, or with
-        a transformation whose state has a `learning_rate` by `optax.inject_hyperparams`.
-      learning_rate: above 0, the number that the function is called with (default 1e-3) and the
-        unit of the steps. For a transformation, the rate that it was made with; without it steps
-        are as they come.
-      name: what it is called in tables and pictures; by default the function's name.
+      tx_or_factory: a transformation, or a function that makes one from a learning rate, which is a
+        number or a schedule. A cut of the learning rate is measured only for a function, or for a
+        transformation whose state has a `learning_rate` from `optax.inject_hyperparams`.
+      learning_rate: above 0; the argument of the function (default 1e-3) and the unit of the steps.
+        For a transformation, the rate that it was made with; if it is not given, steps are not
+        scaled.
+      name: the name in tables and pictures; by default the function's name.
 
     Returns:
-      Numbers, arrays, and notes on what is easily missed, such as that clipping the steps comes
-      too late.
+      Numbers, arrays, and notes on findings that are easily missed, such as that clipping the steps
+      comes too late.
 
     Raises:
       ValueError: the transformation cannot be built or run, for instance because its `update` needs
@@ -62,112 +68,123 @@ def explain(
     if not hasattr(tx_or_factory, "update"):
         if not callable(tx_or_factory):
             raise ValueError(
-                f"expected a transformation, or a function that makes one of a learning rate, but "
-                f"got {tx_or_factory!r}"
+                f"expected a transformation, or a function that makes one from a learning rate, "
+                f"but got {tx_or_factory!r}"
             )
         factory = tx_or_factory
         learning_rate = 1e-3 if learning_rate is None else learning_rate
     name = name or str(getattr(factory, "__name__", "transformation"))
-    probe, early = _first_run(tx_or_factory, factory, learning_rate, name)
-    late = probe.run(early.state, np.ones(LATE))
-    rate, why_not = _rate(probe, early.state, late.steps, factory)
+    runner, early = _measure_first_run(tx_or_factory, factory, learning_rate, name)
+    late = runner.run(early.state, np.ones(SETTLING_STEPS))
+    rate, why_not = _measure_rate(runner, early.state, late.steps, factory)
     steady = late.steps[-1]
     measured = Response(
         name=name,
         learning_rate=learning_rate,
         constant=np.concatenate([early.steps, late.steps]),
-        impulse=probe.run(probe.start, np.eye(1, 100)[0]).steps,
+        impulse=runner.run(runner.initial_state, np.eye(1, 100)[0]).steps,
         steady_gain=float(steady),
-        settled=near(late.steps, steady, 0.01),
+        settled=all_near(late.steps, steady, 0.01),
         rate=rate,
-        spike=_spike(probe, early, late, SPIKE),
-        counter_spike=_spike(probe, early, late, -SPIKE),
-        scale=_scale(probe),
-        at_one=_first_at_one(probe, 1.0),
-        pull=_first_at_one(probe, 0.0),
-        state_bytes=state_bytes(probe.tx, probe.specimen),
-        dtypes=dtype_responses(probe.tx, probe.specimen),
+        spike=_measure_spike(runner, early, late, SPIKE),
+        counter_spike=_measure_spike(runner, early, late, -SPIKE),
+        scale=_measure_scale(runner),
+        at_one=_first_step_at_one(runner, 1.0),
+        pull=_first_step_at_one(runner, 0.0),
+        state_bytes=state_bytes(runner.tx, runner.params),
+        dtypes=dtype_responses(runner.tx, runner.params),
         notes=(),
     )
-    return replace(measured, notes=notes_on(measured, why_not, probe.specimen.note))
+    return replace(measured, notes=make_notes(measured, why_not, runner.params.note))
 
 
-def _first_run(
+def _measure_first_run(
     tx: Any, factory: Factory | None, learning_rate: float | None, name: str
-) -> tuple[Probe, Run]:
-    """Build the transformation and run it under a gradient of 1: what cannot be is said here."""
+) -> tuple[OptimizerRunner, RunResult]:
+    """Build the transformation and run it under a gradient of 1.
+
+    Raises:
+      ValueError: it cannot be built or run.
+    """
     tried = "init(params) and update(gradient, state, params) under jax.jit and lax.scan"
     try:
         if factory:
             tx = factory(learning_rate)
-        probe = Probe(tx, learning_rate or 1.0)
-        return probe, probe.run(probe.start, np.ones(LATE))
-    except Exception as error:  # whatever a rule may raise
+        runner = OptimizerRunner(tx, learning_rate or 1.0)
+        return runner, runner.run(runner.initial_state, np.ones(SETTLING_STEPS))
+    except Exception as error:  # a rule may raise anything
         call = f"{name}({learning_rate:g}), then " if factory else ""
         raise ValueError(
-            f"{name} cannot be measured: {type(error).__name__}: {first_line(error)} "
+            f"{name} cannot be measured: {type(error).__name__}: {_first_line(error)} "
             f"(tried {call}{tried}, with a parameter of shape [1, 1] or an LSTM of one "
-            "unit); give a transformation that needs nothing else, or a function that makes one of "
-            "a learning rate"
+            "unit); pass a transformation that needs no other arguments, or a function that makes "
+            "one from a learning rate"
         ) from error
 
 
-def _first_at_one(probe: Probe, gradient: float) -> float:
-    """The first step of a parameter at 1."""
-    return float(probe.run(probe.start_at(1.0), np.array([gradient]), parameter=1.0).steps[0])
+def _first_step_at_one(runner: OptimizerRunner, gradient: float) -> float:
+    """Return the first step of a parameter at 1."""
+    return float(runner.run(runner.init(1.0), np.array([gradient]), parameter=1.0).steps[0])
 
 
-def _spike(probe: Probe, early: Run, late: Run, size: float) -> SpikeResponse:
-    gradients = np.ones(LATE)
+def _measure_spike(
+    runner: OptimizerRunner, early: RunResult, late: RunResult, size: float
+) -> SpikeResponse:
+    gradients = np.ones(SETTLING_STEPS)
     gradients[0] = size
-    run = probe.run(early.state, gradients)
-    larger = probe.run(early.state, np.array([1000 * size]))
-    relative, at_larger = (over(r.steps, late.steps[: len(r.steps)]) for r in (run, larger))
-    return read_spike(relative, float(at_larger[0]), early.sizes[-1], run.sizes[0])
+    run = runner.run(early.state, gradients)
+    larger = runner.run(early.state, np.array([1000 * size]))
+    relative, at_larger = (
+        relative_steps(r.steps, late.steps[: len(r.steps)]) for r in (run, larger)
+    )
+    return analyse_spike(relative, float(at_larger[0]), early.sizes[-1], run.sizes[0])
 
 
-def _scale(probe: Probe) -> ScaleResponse:
-    firsts = [probe.run(probe.start, np.array([size])).steps[0] for size in SIZES]
-    return read_scale(SIZES, np.array(firsts))
+def _measure_scale(runner: OptimizerRunner) -> ScaleResponse:
+    firsts = [
+        runner.run(runner.initial_state, np.array([size])).steps[0] for size in GRADIENT_SIZES
+    ]
+    return analyse_scale(GRADIENT_SIZES, np.array(firsts))
 
 
-def _rate(
-    probe: Probe,
+def _measure_rate(
+    runner: OptimizerRunner,
     state: optax.OptState,
     usual: np.ndarray,
     factory: Factory | None,
 ) -> tuple[RateResponse | None, str]:
-    """Cut the rate to a tenth after the settled `state`; None, and why, if that cannot be."""
+    """Cut the rate to a tenth after the settled `state`; return None and why if that fails."""
     if factory:
 
         def schedule(count):
-            return probe.unit * jnp.where(count < LATE, 1.0, 0.1)
+            return runner.unit * jnp.where(count < SETTLING_STEPS, 1.0, 0.1)
 
         try:
-            cut = Probe(factory(schedule), probe.unit)
-            steps = cut.run(cut.start, np.ones(LATE + RATE_STEPS)).steps[LATE:]
-        except Exception as error:  # a factory that takes numbers only may refuse in any way
-            said = f"{type(error).__name__}: {first_line(error)}"
-            return None, f"the function takes no schedule ({said})"
+            cut = OptimizerRunner(factory(schedule), runner.unit)
+            run = cut.run(cut.initial_state, np.ones(SETTLING_STEPS + RATE_STEPS))
+            steps = run.steps[SETTLING_STEPS:]
+        except Exception as error:  # a factory that only takes numbers may raise anything
+            text = f"{type(error).__name__}: {_first_line(error)}"
+            return None, f"the function does not accept a schedule ({text})"
     else:
         after, found = _cut_injected(state)
         if not found:
             return None, (
-                "its state has no learning_rate by optax.inject_hyperparams that could be changed; "
-                "give a function that makes it of a learning rate"
+                "the state has no constant learning_rate from optax.inject_hyperparams; pass a "
+                "function that makes the transformation from a learning rate"
             )
-        steps = probe.run(after, np.ones(RATE_STEPS)).steps
-    return read_rate(over(steps, usual[:RATE_STEPS])), ""
+        steps = runner.run(after, np.ones(RATE_STEPS)).steps
+    return analyse_rate(relative_steps(steps, usual[:RATE_STEPS])), ""
 
 
 def _cut_injected(state: optax.OptState) -> tuple[optax.OptState, bool]:
-    """The state with each injected learning rate at a tenth, and whether there is any."""
+    """Return the state with all injected learning rates cut to a tenth, and whether it has any."""
     found = False
 
     def cut(node):
         nonlocal found
         rates = {"learning_rate", "lr"} & set(getattr(node, "hyperparams", ()))
-        rates -= set(getattr(node, "hyperparams_states", ()))  # schedules set these anew
+        rates -= set(getattr(node, "hyperparams_states", ()))  # a schedule would overwrite these
         if not rates:
             return node
         found = True
@@ -176,3 +193,7 @@ def _cut_injected(state: optax.OptState) -> tuple[optax.OptState, bool]:
 
     after = jax.tree.map(cut, state, is_leaf=lambda node: hasattr(node, "hyperparams"))
     return after, found
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")

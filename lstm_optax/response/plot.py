@@ -1,4 +1,4 @@
-"""The responses of several transformations as one picture."""
+"""A picture of the responses of several transformations."""
 
 from __future__ import annotations
 
@@ -30,70 +30,70 @@ _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 
 
 def response_figure(responses: Sequence[Any]) -> Figure:
-    """The responses of several transformations: a panel for each measurement, a line for each.
+    """Draw a panel for each measurement, with a line for each transformation.
 
     Args:
-      responses: records as `explain` returns them, at least one.
+      responses: the results of `explain`, at least one.
     """
     figure = new_figure(12.5, 7.2)
     panels = figure.subplots(2, 3)
     for axes, draw in zip(panels.flat, _PANELS, strict=False):
         draw(axes, responses)
         add_grid(axes)
-    _legend(panels.flat[-1], panels.flat[0])
+    _draw_legend(panels.flat[-1], panels.flat[0])
     return figure
 
 
-def _constant(axes: Axes, responses: Sequence[Any]) -> None:
-    _label(axes, "constant gradient of 1", "step number", _step_label(responses))
+def _draw_constant(axes: Axes, responses: Sequence[Any]) -> None:
+    _label_axes(axes, "constant gradient of 1", "step number", _step_label(responses))
     axes.set_xscale("log")
-    _keep_in_sight(axes, 0)
-    _draw(axes, responses, lambda response: _from_one(response.constant))
+    _include_values(axes, 0)
+    _draw_lines(axes, responses, lambda response: _thin_out(response.constant))
 
 
-def _impulse(axes: Axes, responses: Sequence[Any]) -> None:
-    _label(axes, "impulse: a gradient of 1, then zeros", "step number", _step_label(responses))
+def _draw_impulse(axes: Axes, responses: Sequence[Any]) -> None:
+    _label_axes(axes, "impulse: a gradient of 1, then zeros", "step number", _step_label(responses))
     axes.set_xscale("log")
-    _keep_in_sight(axes, 0)
-    _draw(axes, responses, lambda response: _from_one(response.impulse))
+    _include_values(axes, 0)
+    _draw_lines(axes, responses, lambda response: _thin_out(response.impulse))
 
 
-def _spike(axes: Axes, responses: Sequence[Any]) -> None:
+def _draw_spike(axes: Axes, responses: Sequence[Any]) -> None:
     title = "spike: a gradient of 1,000 among 1s"
-    _label(axes, title, "step number, the spike's is 1", "|step| ÷ step without the spike")
+    _label_axes(axes, title, "step number, the spike's is 1", "|step| ÷ step without the spike")
     axes.set(xscale="log", yscale="log")
     axes.axhline(1, color=GREY, linewidth=0.8)
-    _keep_in_sight(axes, 0.5, 2)
-    _draw(axes, responses, lambda response: _from_one(np.abs(response.spike.relative)))
+    _include_values(axes, 0.5, 2)
+    _draw_lines(axes, responses, lambda response: _thin_out(np.abs(response.spike.relative)))
 
 
-def _scale(axes: Axes, responses: Sequence[Any]) -> None:
+def _draw_scale(axes: Axes, responses: Sequence[Any]) -> None:
     label = _step_label(responses).replace("step", "|first step|", 1)
-    _label(axes, "first step against the gradient's size", "gradient", label)
+    _label_axes(axes, "first step against the gradient's size", "gradient", label)
     axes.set(xscale="log", yscale="log")
     usual = max((abs(response.constant[0]) for response in responses), default=1.0)
     if np.isfinite(usual) and usual > 0:
-        _keep_in_sight(axes, usual / 10, usual * 10)
-    _draw(
+        _include_values(axes, usual / 10, usual * 10)
+    _draw_lines(
         axes,
         responses,
         lambda response: (response.scale.inputs, np.abs(response.scale.outputs)),
     )
 
 
-def _rate(axes: Axes, responses: Sequence[Any]) -> None:
+def _draw_rate(axes: Axes, responses: Sequence[Any]) -> None:
     title = "learning rate cut to a tenth"
-    _label(axes, title, "step number, from the cut on", "step ÷ step without the cut")
+    _label_axes(axes, title, "step number, from the cut on", "step ÷ step without the cut")
     axes.set(xscale="log", yscale="log")
     axes.axhline(0.1, color=GREY, linewidth=0.8)
-    _keep_in_sight(axes, 0.08, 1.25)
+    _include_values(axes, 0.08, 1.25)
     measured = any(response.rate is not None for response in responses)
     if not measured:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
-    _draw(
+    _draw_lines(
         axes,
         responses,
-        lambda response: _from_one(np.abs(response.rate.relative) if response.rate else []),
+        lambda response: _thin_out(np.abs(response.rate.relative) if response.rate else []),
     )
     axes.set_yticks([0.1, 0.2, 0.5, 1], ["0.1", "0.2", "0.5", "1"])
     axes.minorticks_off()
@@ -104,19 +104,19 @@ def _step_label(responses: Sequence[Any]) -> str:
     return "step, in learning rates" if all(rates) else "step"
 
 
-def _label(axes: Axes, title: str, x: str, y: str) -> None:
+def _label_axes(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title, fontsize=12, loc="left")
     axes.set_xlabel(x, fontsize=11)
     axes.set_ylabel(y, fontsize=11)
 
 
-def _keep_in_sight(axes: Axes, *values: float) -> None:
-    """Make the axis reach these values, lest it magnify the rounding of a flat line."""
+def _include_values(axes: Axes, *values: float) -> None:
+    """Extend the axis to these values, so that it does not magnify the rounding of a flat line."""
     axes.update_datalim([(1, value) for value in values])
 
 
-def _from_one(steps: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Step numbers and steps, of which at most about 300 evenly spread over the decades."""
+def _thin_out(steps: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return step numbers and steps, at most about 300, evenly spread over the decades."""
     steps = np.asarray(steps, np.float64)
     if steps.size == 0:
         return steps, steps
@@ -124,7 +124,7 @@ def _from_one(steps: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64
     return places.astype(np.float64), steps[places - 1]
 
 
-def _draw(axes: Axes, responses: Sequence[Any], read: Callable[[Any], Any]) -> None:
+def _draw_lines(axes: Axes, responses: Sequence[Any], read: Callable[[Any], Any]) -> None:
     for index, response in enumerate(responses):
         x, y = read(response)
         logarithmic = axes.get_yscale() == "log"
@@ -139,8 +139,8 @@ def _draw(axes: Axes, responses: Sequence[Any], read: Callable[[Any], Any]) -> N
         )
 
 
-def _legend(axes: Axes, example: Axes) -> None:
-    """The names in a panel of their own, where they cover nothing."""
+def _draw_legend(axes: Axes, example: Axes) -> None:
+    """Draw the legend in a panel of its own, where it covers no line."""
     axes.axis("off")
     handles, names = example.get_legend_handles_labels()
     few = len(names) <= 12
@@ -148,4 +148,4 @@ def _legend(axes: Axes, example: Axes) -> None:
     axes.legend(handles, names, loc="center", frameon=False, **look)
 
 
-_PANELS = (_constant, _impulse, _spike, _scale, _rate)
+_PANELS = (_draw_constant, _draw_impulse, _draw_spike, _draw_scale, _draw_rate)

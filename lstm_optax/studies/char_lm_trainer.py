@@ -16,7 +16,7 @@ from lstm_optax.optimizers import awd_sgd
 from lstm_optax.runs.build import make_losses
 from lstm_optax.runs.corpus import Corpus
 from lstm_optax.training import TrainState, init_state, make_step
-from lstm_optax.training.evaluation import sum_over
+from lstm_optax.training.evaluation import sum_over_batches
 from lstm_optax.transforms import eval_params, report_validation_loss
 from lstm_optax.transforms._eval_params import is_averaging
 
@@ -61,7 +61,7 @@ class CharLMTrainer:
         held_out = jax.device_put(jax.tree.map(lambda *x: np.stack(x), *corpus.validation))
 
         def validate(params: Any) -> jax.Array:
-            (totals, counts), _ = sum_over(measure, params, carry, held_out)
+            (totals, counts), _ = sum_over_batches(measure, params, carry, held_out)
             return totals.sum() / counts.sum()
 
         def run_trial(course: Course, state: TrainState, rate: jax.Array, batches: Any):

@@ -1,9 +1,9 @@
-"""Training of any recurrent model; loss, optimizer and batches are arguments."""
+"""Training of any recurrent model; the loss, the optimizer and the batches are arguments."""
 
+from lstm_optax.training._read_params import SavedParams, read_params
 from lstm_optax.training.checkpoint import CheckpointError, Checkpoints
 from lstm_optax.training.evaluation import make_evaluate
 from lstm_optax.training.loop import FitResult, NonFiniteError, fit
-from lstm_optax.training.reading import SavedParams, read_params
 from lstm_optax.training.records import best_record
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState, init_state

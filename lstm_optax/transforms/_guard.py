@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.checks import Range, check_transformations, concrete, shown
+from lstm_optax.checks import Range, check_transformations, concrete, format_value
 from lstm_optax.transforms.dtypes import real_only
 from lstm_optax.transforms.scalars import Scalar, increment
 
@@ -67,7 +67,7 @@ def guard(
         good &= _all_finite(moved) if params is None else _stays_finite(moved, params)
         if (value := extra_args.get("value")) is not None:
             if concrete(value) is None:
-                raise ValueError(f"value is {shown(value)}, but must be the loss, a number")
+                raise ValueError(f"value is {format_value(value)}, but must be the loss, a number")
             good &= jnp.isfinite(value)
         in_a_row = jnp.where(good, 0, increment(state.in_a_row))
         new_state = GuardState(

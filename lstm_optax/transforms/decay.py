@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from lstm_optax.checks import SIZE, shown
+from lstm_optax.checks import SIZE, format_value
 from lstm_optax.transforms.dtypes import keep_dtype
 from lstm_optax.transforms.scalars import Scalar
 
@@ -50,6 +50,6 @@ def _check_mask(name: str, tree: Any) -> None:
     for leaf in jax.tree.leaves(tree):
         if str(getattr(leaf, "dtype", type(leaf).__name__)) != "bool" or np.shape(leaf):
             raise ValueError(
-                f"{name} has the leaf {shown(leaf)}, but must be a tree of True and False, a "
-                "prefix of the parameters', or a function that returns one"
+                f"{name} has the leaf {format_value(leaf)}, but must be a tree of True and False, "
+                "a prefix of the parameters', or a function that returns one"
             )

@@ -266,8 +266,8 @@ BAD_TRAIN = [
     ("--text binary.txt", "binary.txt is binary (NUL at byte 2), not text"),
     ("--text latin.txt", "latin.txt is not UTF-8 (at byte 3); its bytes fit cp1252"),
     ("--text .", ". is a folder: name one text file in it"),
-    ("--text short.txt", "take a longer text"),
-    ("--window 800", "needs 1601: take a smaller --batch or --window"),
+    ("--text short.txt", "use a longer text"),
+    ("--window 800", "needs 1601: use a smaller --batch or --window"),
     ("--optimizer adm", "unknown optimizer 'adm'; the nearest is 'adam'"),
     ("--learning-rate -1", "--learning-rate is -1.0, but must be above 0"),
     ("--learning-rate nan", "--learning-rate is nan, but must be above 0 and finite"),
@@ -442,7 +442,7 @@ def test_explain_shows_a_table_and_notes_and_draws(work, capsys):
     assert [cell.strip() for cell in cells["bytes per parameter"][:3]] == ["0", "4", "8"]
     assert [cell.strip() for cell in cells["within 10 % from"]] == ["step 1"] * 7
     notes = [line for line in out.splitlines() if line.startswith("adam: Clipping the steps ")]
-    assert len(notes) == 1 and notes[0].endswith("Clip the gradient, in front of the rule.")
+    assert len(notes) == 1 and notes[0].endswith("Clip the gradient, before the optimizer.")
     assert out.endswith("\ndrawn in a[b].png\n")
     assert Path("a[b].png").read_bytes().startswith(b"\x89PNG")
 
@@ -637,14 +637,14 @@ import os, signal, sys
 from lstm_optax.commands.main import main
 from lstm_optax.commands.explain import Explain
 from lstm_optax.training import checkpoint
-write = checkpoint._write_whole
+write = checkpoint._write_atomically
 
 def write_or_die(path, text):
     if path.stem == "10":
         os.kill(os.getpid(), signal.SIGKILL)
     write(path, text)
 
-checkpoint._write_whole = write_or_die
+checkpoint._write_atomically = write_or_die
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -1,4 +1,4 @@
-"""The table and the picture of responses, from records made by hand."""
+"""The table and the picture, from responses made by hand."""
 
 import io
 from dataclasses import replace
@@ -26,8 +26,8 @@ F32, BF16 = ("float32",), ("bfloat16",)
 PANELS = ("constant", "impulse", "spike", "first step", "learning rate")
 
 
-def record(name: str = "rule", **changes) -> Response:
-    """A momentum-like rule with a clip at 1; numbers that no other field has."""
+def response(name: str = "rule", **changes) -> Response:
+    """Return the response of an invented rule; each field has a number of its own."""
     spike = SpikeResponse(
         relative=np.concatenate([[50.5], np.full(9_999, 1.01)]),
         at_spike=50.5,
@@ -71,13 +71,13 @@ def record(name: str = "rule", **changes) -> Response:
 
 
 def rows(table, column: int = 1) -> list[tuple[str, str]]:
-    """What stands in a column, each with what it is."""
+    """Return the cells of a column, each with its label."""
     names, cells = (table.columns[i].cells for i in (0, column))
     pairs = ((str(name), str(cell)) for name, cell in zip(names, cells, strict=True))
     return [(name.strip(), cell) for name, cell in pairs if cell]
 
 
-def shown(table, width: int = 100) -> list[str]:
+def printed_lines(table, width: int = 100) -> list[str]:
     console = Console(file=io.StringIO(), width=width)
     console.print(table)
     return console.file.getvalue().splitlines()
@@ -86,8 +86,8 @@ def shown(table, width: int = 100) -> list[str]:
 # The table
 
 
-def test_every_measure_has_its_row():
-    assert rows(response_table([record()])) == [
+def test_table_has_a_row_per_number():
+    assert rows(response_table([response()])) == [
         ("in units of", "rate 0.001"),
         ("step 1", "0.500"),
         ("step 2", "1.000"),
@@ -124,12 +124,12 @@ def test_every_measure_has_its_row():
     ]
 
 
-def test_what_was_not_measured_and_what_is_not_there():
-    scale = replace(record().scale, ranges=(), knee=float("nan"))
-    bare = record(learning_rate=None, rate=None, scale=scale, settled=True, pull=float("inf"))
+def test_table_shows_missing_measurements():
+    scale = replace(response().scale, ranges=(), knee=float("nan"))
+    bare = response(learning_rate=None, rate=None, scale=scale, settled=True, pull=float("inf"))
     cells = rows(response_table([bare]))
     for row in [
-        ("in units of", "as they come"),
+        ("in units of", "unscaled"),
         ("step 20,000", "10,000.0"),
         ("next step, × usual", "not measured"),
         ("within 10 % from", "not measured"),
@@ -138,7 +138,7 @@ def test_what_was_not_measured_and_what_is_not_there():
         ("with gradient 0", "inf"),
     ]:
         assert row in cells
-    slow = record(rate=RateResponse(np.ones(2000), 1.0, None))
+    slow = response(rate=RateResponse(np.ones(2000), 1.0, None))
     assert ("within 10 % from", "not by step 2,000") in rows(response_table([slow]))
 
 
@@ -157,8 +157,8 @@ def test_what_was_not_measured_and_what_is_not_there():
         (float("nan"), "nan"),
     ],
 )
-def test_numbers_keep_three_digits(value, text):
-    assert ("with gradient 0", text) in rows(response_table([record(pull=value)]))
+def test_numbers_have_three_digits(value, text):
+    assert ("with gradient 0", text) in rows(response_table([response(pull=value)]))
 
 
 @pytest.mark.parametrize(
@@ -170,17 +170,17 @@ def test_numbers_keep_three_digits(value, text):
         ([(0.0316, 316.2), (1e5, 1e12)], "0.03 to 3e+02, from 1e5"),
     ],
 )
-def test_ranges_leave_out_the_ends(ranges, text):
+def test_ranges_omit_outer_ends(ranges, text):
     found = tuple(ScaleRange("flat", low, high) for low, high in ranges)
-    table = response_table([record(scale=replace(record().scale, ranges=found))])
+    table = response_table([response(scale=replace(response().scale, ranges=found))])
     assert ("flat", text) in rows(table)
 
 
-def test_three_optimizers_fit_and_no_name_is_lost():
+def test_table_of_three_fits_80_columns():
     names = ["presets.torch.NAdam", "optax.contrib.muon", "[red]nadam[/]"]
-    table = response_table([record(name) for name in names])
+    table = response_table([response(name) for name in names])
     for width in (80, 100, 120):
-        lines = shown(table, width)
+        lines = printed_lines(table, width)
         assert max(map(len, lines)) <= width
         header = ["", "", ""]
         for line in lines[1 : next(i for i, x in enumerate(lines) if x.startswith("┡"))]:
@@ -191,8 +191,12 @@ def test_three_optimizers_fit_and_no_name_is_lost():
         assert "not measured" not in "".join(lines) and "…" not in "".join(lines)
 
 
-def test_notes_bear_the_name_of_what_they_are_on():
-    several = [record("a", notes=("One.", "Two.")), record("b"), record("c", notes=("Three.",))]
+def test_notes_start_with_the_name():
+    several = [
+        response("a", notes=("One.", "Two.")),
+        response("b"),
+        response("c", notes=("Three.",)),
+    ]
     assert response_notes(several) == ["a: One.", "a: Two.", "c: Three."]
 
 
@@ -200,7 +204,7 @@ def test_notes_bear_the_name_of_what_they_are_on():
 
 
 def panels(figure) -> dict:
-    """The panels by the first words of their titles."""
+    """Return the panels by the first words of their titles."""
     found = {}
     for axes in figure.axes:
         title = axes.get_title(loc="left")
@@ -214,10 +218,10 @@ def lines_of(axes) -> list:
     return [line for line in axes.get_lines() if not line.get_label().startswith("_")]
 
 
-def test_each_panel_draws_its_measurement():
-    drawn = panels(response_figure([record()]))
+def test_panels_draw_their_measurement():
+    drawn = panels(response_figure([response()]))
     assert list(drawn) == list(PANELS)
-    measured = record()
+    measured = response()
     expected = {
         "constant": (np.arange(1, 20_001), measured.constant),
         "impulse": (np.arange(1, 101), measured.impulse),
@@ -232,20 +236,20 @@ def test_each_panel_draws_its_measurement():
         np.testing.assert_allclose(shown_y, np.interp(shown_x, x, y), rtol=1e-12)
 
 
-def test_axes_say_what_they_show():
-    drawn = panels(response_figure([record()]))
+def test_axes_have_labels_and_scales():
+    drawn = panels(response_figure([response()]))
     for axes in drawn.values():
         assert axes.get_xscale() == "log" and axes.get_xlabel() and axes.get_ylabel()
     assert [drawn[name].get_yscale() for name in PANELS] == ["linear"] * 2 + ["log"] * 3
     assert drawn["constant"].get_ylabel() == "step, in learning rates"
     assert drawn["first step"].get_ylabel() == "|first step|, in learning rates"
-    mixed = panels(response_figure([record(), record(learning_rate=None)]))
+    mixed = panels(response_figure([response(), response(learning_rate=None)]))
     assert mixed["constant"].get_ylabel() == "step"
 
 
-def test_lines_differ_and_the_legend_covers_none():
+def test_lines_differ_and_legend_is_apart():
     names = [f"rule {i}" for i in range(10)]
-    figure = response_figure([record(name) for name in names])
+    figure = response_figure([response(name) for name in names])
     for axes in panels(figure).values():
         looks = {
             (to_hex(x.get_color()), x._dash_pattern[1] and tuple(x._dash_pattern[1]))
@@ -259,16 +263,16 @@ def test_lines_differ_and_the_legend_covers_none():
     assert figure.axes[-1].get_window_extent().contains(*legend.get_window_extent().min)
 
 
-def test_many_optimizers_leave_the_panels_their_room():
-    figure = response_figure([record(f"optax.contrib.optimizer_{i}") for i in range(60)])
-    figure.draw_without_rendering()  # a warning, if it collapsed
+def test_many_names_do_not_collapse_panels():
+    figure = response_figure([response(f"optax.contrib.optimizer_{i}") for i in range(60)])
+    figure.draw_without_rendering()  # warns if a panel collapses
     assert all(axes.get_window_extent().width > 200 for axes in panels(figure).values())
 
 
-def test_what_cannot_be_drawn_is_a_gap():
+def test_nonfinite_steps_are_gaps():
     steps = np.array([1.0, np.inf, np.nan, -1.0, 0.0])
-    spike = replace(record().spike, relative=steps)
-    drawn = panels(response_figure([record(constant=steps, spike=spike, rate=None)]))
+    spike = replace(response().spike, relative=steps)
+    drawn = panels(response_figure([response(constant=steps, spike=spike, rate=None)]))
     np.testing.assert_array_equal(
         lines_of(drawn["constant"])[0].get_ydata(), [1, np.nan, np.nan, -1, 0]
     )
@@ -276,16 +280,16 @@ def test_what_cannot_be_drawn_is_a_gap():
         lines_of(drawn["spike"])[0].get_ydata(), [1, np.nan, np.nan, 1, np.nan]
     )
     assert [text.get_text() for text in drawn["learning rate"].texts] == ["not measured"]
-    assert not panels(response_figure([record(rate=None), record()]))["learning rate"].texts
+    assert not panels(response_figure([response(rate=None), response()]))["learning rate"].texts
 
 
-def test_flat_lines_do_not_show_their_rounding():
-    flat = record(
+def test_flat_lines_do_not_magnify_rounding():
+    flat = response(
         constant=1 + 1e-7 * np.arange(20_000) / 20_000,
         impulse=1 + 1e-7 * np.arange(100) / 100,
         rate=RateResponse(np.full(2000, 0.1), 0.1, 1),
-        spike=replace(record().spike, relative=np.ones(10_000)),
-        scale=replace(record().scale, outputs=np.ones(49)),
+        spike=replace(response().spike, relative=np.ones(10_000)),
+        scale=replace(response().scale, outputs=np.ones(49)),
     )
     figure = response_figure([flat])
     figure.draw_without_rendering()
@@ -293,8 +297,8 @@ def test_flat_lines_do_not_show_their_rounding():
     assert all(high - low > 0.9 for low, high in heights)
 
 
-def test_the_picture_has_its_size_and_the_format_of_its_suffix(tmp_path):
-    response_figure([record(), record("other")]).savefig(tmp_path / "x.png")
+def test_picture_has_size_and_suffix_format(tmp_path):
+    response_figure([response(), response("other")]).savefig(tmp_path / "x.png")
     assert image.imread(tmp_path / "x.png").shape[:2] == (720, 1250)
-    response_figure([record()]).savefig(tmp_path / "x.svg")
+    response_figure([response()]).savefig(tmp_path / "x.svg")
     assert "<svg" in (tmp_path / "x.svg").read_text()[:2000]

@@ -69,7 +69,7 @@ def test_without_a_file_the_text_is_the_help_topics(monkeypatch):
 
 
 def test_a_text_too_short_for_batch_and_window_is_refused(corpus, tmp_path):
-    with pytest.raises(TextError, match="take a smaller `batch` or `window`"):
+    with pytest.raises(TextError, match="use a smaller `batch` or `window`"):
         corpora.load_corpus(tmp_path / "text.txt", 2, 800)
 
 

@@ -310,7 +310,7 @@ def test_damaged_records_are_told_of(config, copy, unbroken):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(config, unbroken, tmp_path, monkeypatch):
-    write = "lstm_optax.training.checkpoint._write_whole"
+    write = "lstm_optax.training.checkpoint._write_atomically"
 
     def full(path, text):
         if path.stem == "10":
@@ -432,7 +432,7 @@ def test_the_guard_gives_up_with_advice(config, tmp_path):
     with pytest.raises(Diverged) as error:
         train_language_model(diverging(config, guard=2, eval_every=1), run.path)
     message = str(error.value)
-    assert " was skipped, and the guard gives up: loss " in message
+    assert " was skipped, too many in a row: loss " in message
     assert "the learning rate was" in message and "Try --learning-rate 1e+38" in message
     step = int(message.split()[1])
     assert message.endswith(f"the checkpoint of step {step} is kept")
@@ -512,7 +512,9 @@ def test_a_sample_is_of_the_average(config, tmp_path, monkeypatch):
     assert [record["averaging"] for record in records] == [True]
     asked = SampleConfig(prompt="cat", length=300, temperature=1.0)
     text = sample_text(tmp_path / "run", asked)
-    monkeypatch.setattr("lstm_optax.training.reading.eval_params", lambda state, params: params)
+    monkeypatch.setattr(
+        "lstm_optax.training._read_params.eval_params", lambda state, params: params
+    )
     assert sample_text(tmp_path / "run", asked) != text
 
 

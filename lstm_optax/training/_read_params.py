@@ -1,4 +1,4 @@
-"""The parameters of a checkpoint, read without knowing what trained them."""
+"""`read_params`: the parameters of a checkpoint, read without its model and optimizer."""
 
 from os import PathLike
 from pathlib import Path
@@ -12,16 +12,16 @@ import orbax.checkpoint as ocp
 from optax.contrib import ScheduleFreeState
 
 from lstm_optax.training.checkpoint import CheckpointError, Checkpoints
-from lstm_optax.training.stored import plain_path
+from lstm_optax.training.orbax_io import plain_path
 from lstm_optax.transforms import AverageState, eval_params
 
 
 class SavedParams(NamedTuple):
-    """Parameters of a checkpoint."""
+    """The parameters of a checkpoint."""
 
     step: int
     params: Any
-    damaged: list[int]  # the steps of newer checkpoints that are not whole
+    damaged: list[int]  # the steps of newer checkpoints that are damaged
 
 
 def read_params(
@@ -33,74 +33,74 @@ def read_params(
 ) -> SavedParams:
     """Read the parameters of the newest whole checkpoint, whatever optimizer it was saved with.
 
-    The checkpoint's own description says which arrays there are, so that neither the optimizer nor
-    its state is needed. Parameters are what the saved state has by the name `params`, as
-    `TrainState` of this library and of Flax do, and averages are looked for in its `opt_state`.
+    The checkpoint describes its own arrays, so neither the optimizer nor its state is needed. The
+    parameters are the entry `params` of the saved state, as in `TrainState` of this library and of
+    Flax; averages are searched in its `opt_state`.
 
     Args:
-      folder: of `Checkpoints`.
+      folder: the folder of `Checkpoints`.
       like: a tree of arrays or `ShapeDtypeStruct` with the parameters' names, such as
         `nnx.state(model, nnx.Param)`; the result is a tree like it. By default the result is nested
         dictionaries and lists of NumPy arrays.
-      prefer: the step of the checkpoint to try first, if it is there.
-      average: return the average of the parameters where the optimizer kept one, see `eval_params`.
+      prefer: the step of the checkpoint to try first, if it exists.
+      average: return the average of the parameters if the optimizer keeps one, see `eval_params`.
 
     Raises:
-      CheckpointError: there is no checkpoint, none is whole, or it holds no `params`.
-      ValueError: `like` has a leaf that the checkpoint does not have, or with another shape or
-        dtype.
+      CheckpointError: there is no checkpoint, none is whole, or it has no `params`.
+      ValueError: a leaf of `like` is not in the checkpoint, or has another shape or dtype there.
     """
     checkpoints = Checkpoints(Path(folder))
     step, _, damaged = checkpoints.newest_whole(prefer)
     with plain_path(checkpoints.folder / str(step)) as path:
-        params = _read(path, average)
-    return SavedParams(step, params if like is None else _as(like, params, step), damaged)
+        params = _read_arrays(path, average)
+    return SavedParams(step, params if like is None else _as_tree(like, params, step), damaged)
 
 
-def _read(path: Path, average: bool) -> Any:
+def _read_arrays(path: Path, average: bool) -> Any:
     with ocp.PyTreeCheckpointer() as checkpointer:
-        described: Any = checkpointer.metadata(path)
-        tree = described.item_metadata.tree
+        metadata: Any = checkpointer.metadata(path)
+        tree = metadata.item_metadata.tree
         if not isinstance(tree, dict) or "params" not in tree:
             names = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
             raise CheckpointError(f"the checkpoint {path} has no 'params', it has {names}")
-        kept = tree.get("opt_state")
+        opt_state = tree.get("opt_state")
         wanted = {"params": tree["params"]}
-        if average and _averages(kept):
-            wanted["opt_state"] = kept
+        if average and _find_averages(opt_state):
+            wanted["opt_state"] = opt_state
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         request = ocp.args.PyTreeRestore(wanted, restore_args=arguments, partial_restore=True)
-        found = checkpointer.restore(path, args=request)
-    averages = _averages(found.get("opt_state"))
+        restored = checkpointer.restore(path, args=request)
+    averages = _find_averages(restored.get("opt_state"))
     if not averages:
-        return found["params"]
-    with jax.enable_x64(True):  # float64 stays float64
-        averages, params = jax.tree.map(jnp.asarray, (averages, found["params"]))
+        return restored["params"]
+    with jax.enable_x64(True):  # so that float64 stays float64
+        averages, params = jax.tree.map(jnp.asarray, (averages, restored["params"]))
         return jax.device_get(eval_params(averages, params))
 
 
-def _averages(node: Any) -> list[Any]:
-    """The states with an average in a tree whose named tuples became dictionaries."""
+def _find_averages(node: Any) -> list[Any]:
+    """Return the states with an average, rebuilt from the dictionaries that Orbax stores."""
     if isinstance(node, dict):
         if set(AverageState._fields) == set(node):
-            average = AverageState(**node | {"average": _masked(node["average"]), "inner": ()})
-            return [average, *_averages(node["inner"])]
+            average = _restore_masked_nodes(node["average"])
+            state = AverageState(**node | {"average": average, "inner": ()})
+            return [state, *_find_averages(node["inner"])]
         if {"z", "b1", "weight_sum"} <= set(node):
             fields: dict[str, Any] = {name: node.get(name) for name in ScheduleFreeState._fields}
-            return [ScheduleFreeState(**fields | {"z": _masked(node["z"])})]
+            return [ScheduleFreeState(**fields | {"z": _restore_masked_nodes(node["z"])})]
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return [state for child in children for state in _averages(child)]
+    return [state for child in children for state in _find_averages(child)]
 
 
-def _masked(node: Any) -> Any:
-    """The tree with `MaskedNode` again where nothing was saved of it."""
+def _restore_masked_nodes(node: Any) -> Any:
+    """Return the tree with `MaskedNode` in place of None, as which Orbax stores it."""
     return jax.tree.map(
         lambda x: optax.MaskedNode() if x is None else x, node, is_leaf=lambda x: x is None
     )
 
 
-def _as(like: Any, params: Any, step: int) -> Any:
-    """A tree like the given one, with the values of the same names."""
+def _as_tree(like: Any, params: Any, step: int) -> Any:
+    """Return a tree like the given one, with the saved values of the same names."""
 
     def value(path: tuple, x: Any) -> jax.Array:
         found, name = params, jax.tree_util.keystr(path, simple=True, separator="/")
@@ -110,9 +110,9 @@ def _as(like: Any, params: Any, step: int) -> Any:
                 found = found[str(own)]
             elif isinstance(found, list) and isinstance(own, int) and own < len(found):
                 found = found[own]
-            elif own not in ("value", "raw_value"):  # of a variable of Flax, as versions name it
+            elif own not in ("value", "raw_value"):  # a Flax variable's, depending on the version
                 raise ValueError(f"the checkpoint of step {step} has no parameter {name!r}")
-        if isinstance(found, dict) and len(found) == 1:  # the same, named otherwise there
+        if isinstance(found, dict) and len(found) == 1:  # such a variable under its other name
             (found,) = found.values()
         saved = f"{found.dtype}{found.shape}" if isinstance(found, np.ndarray) else "no array"
         if saved != f"{x.dtype}{x.shape}":

@@ -1,4 +1,4 @@
-"""Rules that need an LSTM are measured on one, at a single entry."""
+"""Rules that need an LSTM are measured at one entry of an LSTM."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ import lstm_optax as lo
 from lstm_optax import explain, presets
 from lstm_optax.commands.main import main
 from lstm_optax.gates._find_gates import LAYOUTS
-from lstm_optax.response.specimens import MATRIX, SPECIMENS
+from lstm_optax.response.measured_params import CANDIDATES, MATRIX
 from lstm_optax.runs.explain_by_name import explain_optimizers
 from lstm_optax.transforms.muon import muon_direction
 
@@ -19,14 +19,14 @@ PRESETS = [
     for source in ("algoperf", "dozat", "graves", "hinton", "keras", "sutskever", "tf1", "torch")
     for name in getattr(presets, source).__all__
     if name not in ("clip_gradients", "eval_params", "momentum_schedule", "MomentumOptimizer")
-]  # all that take a learning rate and need nothing else
+]  # all that need a learning rate and nothing else
 
 
-def close(ours, expected):
+def assert_close(ours, expected):
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7)
 
 
-def check_finite(response: lo.response.Response):
+def assert_finite(response: lo.response.Response):
     for values in (response.constant, response.impulse, response.scale.outputs):
         assert np.isfinite(values).all()
     for spike in (response.spike, response.counter_spike):
@@ -36,42 +36,42 @@ def check_finite(response: lo.response.Response):
     assert not any("Error" in mix.update for mix in response.dtypes)
 
 
-def test_gate_muon_is_explained(capsys):
+def test_command_explains_gate_muon(capsys):
     assert main(["explain", "gate_muon"]) == 0
     out = capsys.readouterr().out
     assert "gate_muon: Measured on an LSTM of one unit" in out
     assert "bytes per parameter" in out and "nan" not in out
 
 
-def test_gate_muon_steps_as_muon_on_one_gate():
+def test_gate_muon_equals_muon_on_gate():
     ours = explain(lo.gate_muon)
     alone = explain(
         lambda rate: optax.chain(muon_direction(0.95, 0.2), lo.scale_by_learning_rate(rate))
     )
-    close(ours.constant, alone.constant)
-    close(ours.impulse, alone.impulse)
-    close(ours.scale.outputs, alone.scale.outputs)
+    assert_close(ours.constant, alone.constant)
+    assert_close(ours.impulse, alone.impulse)
+    assert_close(ours.scale.outputs, alone.scale.outputs)
     assert ours.state_bytes == pytest.approx(4, abs=0.01)
     assert ours.dtypes == alone.dtypes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", [None, *LAYOUTS])
-def test_by_gate_of_a_rule_is_that_rule(layout):
-    """Whatever library's names the rule looks for."""
+def test_by_gate_equals_its_rule(layout):
+    """For the parameter names of every library."""
     find = partial(lo.find_gates, layout=layout)
     ours, alone = explain(lambda rate: lo.by_gate(lo.nadam(rate), gates=find)), explain(lo.nadam)
-    close(ours.constant, alone.constant)
-    close(ours.spike.relative, alone.spike.relative)
-    close(ours.scale.outputs, alone.scale.outputs)
+    assert_close(ours.constant, alone.constant)
+    assert_close(ours.spike.relative, alone.spike.relative)
+    assert_close(ours.scale.outputs, alone.scale.outputs)
     assert ours.state_bytes == pytest.approx(8, abs=0.01)
     assert "Measured on an LSTM" in ours.notes[-1] and "Measured on" not in alone.notes[-1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clip", [lambda: lo.by_gate(lo.clip_by_global_norm(2.5)), None])
-def test_norm_of_a_gradient_is_its_one_entry(clip):
-    """The threshold of a clip is seen, by gate or of all leaves together."""
+def test_gradient_norm_is_measured_entry(clip):
+    """The threshold of a clip is measured, for a clip by gate and for a global one."""
     link = clip() if clip else lo.clip_by_global_norm(2.5)
     measured = explain(lambda rate: optax.chain(link, lo.by_gate(lo.sgd(rate))))
     assert measured.scale.knee == pytest.approx(2.5, rel=1e-3)
@@ -87,13 +87,13 @@ def test_norm_of_a_gradient_is_its_one_entry(clip):
         optax.MultiSteps(lo.gate_muon(1.0), 2).gradient_transformation(),
     ],
 )
-def test_chains_with_gate_rules_are_measured(tx):
+def test_chain_with_gate_rules_is_measured(tx):
     measured = explain(tx)
     assert np.isfinite(measured.constant).all() and measured.constant.max() > 0
 
 
 @pytest.mark.slow
-def test_command_explains_the_whole_table(capsys):
+def test_command_explains_all_optimizers(capsys):
     assert main(["explain", *lo.OPTIMIZERS]) == 0
     assert "gate_muon" in capsys.readouterr().out
 
@@ -102,10 +102,10 @@ def test_command_explains_the_whole_table(capsys):
 @pytest.mark.parametrize("name", [*lo.OPTIMIZERS, *PRESETS])
 def test_every_optimizer_is_explained(name):
     (response,) = explain_optimizers([name])
-    check_finite(response)
+    assert_finite(response)
 
 
-def test_rule_that_accepts_none_raises_its_first_error():
+def test_rejected_candidates_raise_first_error():
     def init(params):
         raise ValueError(f"no {params}")
 
@@ -114,20 +114,20 @@ def test_rule_that_accepts_none_raises_its_first_error():
         explain(tx)
 
 
-def test_specimens_are_the_lstms_of_every_layout():
-    for specimen in SPECIMENS:
-        gradient = specimen.gradient(3.0)
-        assert lo.global_norm(gradient) == specimen.entry(gradient) == 3
-        if specimen is not MATRIX:
+def test_candidates_cover_every_layout():
+    for params in CANDIDATES:
+        gradient = params.gradient(3.0)
+        assert lo.global_norm(gradient) == params.entry(gradient) == 3
+        if params is not MATRIX:
             blocks = lo.find_gates(gradient).blocks
             assert {(block.kind, block.gate) for block in blocks} == {
                 (kind, gate) for kind in lo.gates.KINDS for gate in lo.gates.GATES
             }
     found = 0
     for layout in LAYOUTS:
-        for specimen in SPECIMENS[1:]:
+        for params in CANDIDATES[1:]:
             try:
-                found += bool(lo.find_gates(specimen.full(0.0), layout=layout).blocks)
+                found += bool(lo.find_gates(params.full(0.0), layout=layout).blocks)
             except ValueError:
                 continue
-    assert found == len(LAYOUTS) == len(SPECIMENS) - 1
+    assert found == len(LAYOUTS) == len(CANDIDATES) - 1

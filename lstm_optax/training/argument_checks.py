@@ -1,4 +1,4 @@
-"""Checks of the arguments of training: functions, types, and trees that must agree."""
+"""Argument checks of the training room: functions, types, and trees that must agree."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-MOST = 3  # differences that a message names
-WIDEST = {"f": 8, "c": 16}  # bytes of the widest number that JAX has of a kind
+MAX_DIFFERENCES = 3  # named in one message
+MAX_ITEMSIZE = {"f": 8, "c": 16}  # bytes of the widest dtype that JAX has, by NumPy kind
 
 
 def check_callable(name: str, value: Any, expected: str) -> None:
@@ -17,29 +17,29 @@ def check_callable(name: str, value: Any, expected: str) -> None:
         raise ValueError(f"{name} is of type {type(value).__name__}; expected {expected}")
 
 
-def check_kind(name: str, value: Any, kind: type, expected: str) -> None:
-    """Raise ValueError unless `value` is an object of that kind."""
+def check_instance(name: str, value: Any, kind: type, expected: str) -> None:
+    """Raise ValueError unless `value` is an instance of `kind`."""
     if not isinstance(value, kind):
         raise ValueError(f"{name} is of type {type(value).__name__}; expected {expected}")
 
 
-def check_same(what: str, found: Any, expected: Any, remedy: str) -> None:
+def check_same_tree(name: str, found: Any, expected: Any, remedy: str) -> None:
     """Raise ValueError unless two trees agree in structure, and their leaves in shape and dtype."""
-    if differing := differences(describe(found), describe(expected)):
-        raise ValueError(f"{what} has {differing}: {remedy}")
+    if text := describe_differences(describe_leaves(found), describe_leaves(expected)):
+        raise ValueError(f"{name} has {text}: {remedy}")
     structures = jax.tree.structure(found), jax.tree.structure(expected)
     if structures[0] != structures[1]:
-        raise ValueError(f"{what} has the structure {structures[0]}, expected {structures[1]}")
+        raise ValueError(f"{name} has the structure {structures[0]}, expected {structures[1]}")
 
 
-def describe(tree: Any) -> dict[str, str]:
+def describe_leaves(tree: Any) -> dict[str, str]:
     """Return the dtype and shape of each leaf by its path, such as {"['h']": "float32[2,3]"}."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): describe_leaf(leaf) for path, leaf in leaves}
 
 
 def describe_leaf(leaf: Any) -> str:
-    """Return the dtype and shape of an array or number, as JAX writes them; else its type."""
+    """Return the dtype and shape of an array or number in JAX's notation; otherwise the type."""
     if not is_array(leaf):
         return type(leaf).__name__
     dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
@@ -47,17 +47,17 @@ def describe_leaf(leaf: Any) -> str:
 
 
 def is_array(leaf: Any) -> bool:
-    """Return whether a leaf is a number or array that JAX can have, or an array of random keys."""
+    """Return whether a leaf is a number or array that JAX supports, or an array of random keys."""
     if isinstance(leaf, bool | int | float | complex):
-        return np.asarray(leaf).dtype != object  # as that of an integer beyond 64 bits is
+        return np.asarray(leaf).dtype != object  # integers beyond 64 bits become objects
     dtype: Any = getattr(leaf, "dtype", object)
     kinds = np.number, np.bool_, jax.dtypes.prng_key
-    if isinstance(dtype, np.dtype) and dtype.itemsize > WIDEST.get(dtype.kind, np.inf):
-        return False
+    if isinstance(dtype, np.dtype) and dtype.itemsize > MAX_ITEMSIZE.get(dtype.kind, np.inf):
+        return False  # such as np.longdouble
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
-def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
+def describe_differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     """Return the first leaves that differ, each with both descriptions; "" if none does."""
     names = [*expected, *(name for name in found if name not in expected)]
     differing = [
@@ -66,5 +66,5 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
         for name in names
         if found.get(name) != expected.get(name)
     ]
-    more = [f"and {len(differing) - MOST} more"] if len(differing) > MOST else []
-    return "; ".join(differing[:MOST] + more)
+    rest = len(differing) - MAX_DIFFERENCES
+    return "; ".join(differing[:MAX_DIFFERENCES] + ([f"and {rest} more"] if rest > 0 else []))
