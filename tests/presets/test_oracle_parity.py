@@ -26,7 +26,7 @@ def test_equals_its_oracle(case, x64):
     assert error < 1e-12
 
 
-def test_sutskever_descends_with_theta(x64):
+def test_sutskever_eval_params_equal_theta(x64):
     at = problem(STEPS)
     case = Case("sutskever", "nesterov_momentum", (("mu_max", 0.9),))
     states = []
@@ -38,7 +38,7 @@ def test_sutskever_descends_with_theta(x64):
         np.testing.assert_allclose(mine, path[-1], rtol=1e-11)
 
 
-def test_a_schedule_may_stand_for_the_momentum(x64):
+def test_momentum_may_be_a_schedule(x64):
     at = problem(20)
     fixed = Case("sutskever", "classical_momentum", (("mu_max", lambda count: 0.9),))
     plain = Case("keras", "SGD", (("momentum", 0.9),))
@@ -46,13 +46,13 @@ def test_a_schedule_may_stand_for_the_momentum(x64):
 
 
 @pytest.mark.parametrize("norm", [0.5, 1.0, 2.0])
-def test_clip_of_algoperf(norm, x64):
+def test_algoperf_clip_equals_formula(norm, x64):
     g = {"a": np.full((2, 2), norm / 2)}
     clipped = algoperf.clip_gradients(1.0).update(g, optax.EmptyState(), None)[0]
     np.testing.assert_allclose(clipped["a"], g["a"] * min(1, 1 / (norm + 1e-6)), rtol=1e-12)
 
 
-def test_mask_of_algoperf():
+def test_algoperf_decays_only_masked_leaves():
     params = {"w": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
     tx = algoperf.nadamw(1.0, weight_decay=0.5, weight_decay_mask={"w": True, "b": False})
     zero = jax.tree.map(np.zeros_like, params)
@@ -77,13 +77,13 @@ def test_mask_of_algoperf():
         (lambda: sutskever.eval_params((), 1.0), "0 velocities"),
     ],
 )
-def test_says_what_is_wrong(build, match):
+def test_presets_reject_invalid_numbers(build, match):
     with pytest.raises(ValueError, match=match):
         build()
 
 
 @pytest.mark.parametrize("build", [torch.ASGD, lambda: keras.SGD(weight_decay=0.1)])
-def test_asks_for_the_parameters(build):
+def test_presets_require_parameters(build):
     tx, g = build(), np.ones(2, np.float32)
     with pytest.raises(ValueError, match="params"):
         tx.update(g, tx.init(g))

@@ -158,7 +158,7 @@ def test_nadamw_equals_its_oracle(x64):
 
 
 @pytest.mark.parametrize("initial", [0.0, 1.0])
-def test_centered_mean_square_equals_the_textbook_variance(initial, x64):
+def test_centered_mean_square_equals_variance(initial, x64):
     """E[g²] − E[g]² cancels where our recurrence does not: compared on the scale of E[g²]."""
     actual = outputs(lo.centered_mean_square(0.9, initial=initial))
     expected = oracles.centered_mean_square(gradients(), 0.9, initial)
