@@ -61,25 +61,14 @@ def test_algoperf_decays_only_masked_leaves():
     np.testing.assert_allclose(moved["b"], 0)
 
 
-@pytest.mark.parametrize(
-    "build, match",
-    [
-        (lambda: torch.SGD(momentum=0.9, dampening=0.1, nesterov=True), "dampening is 0.1"),
-        (lambda: torch.SGD(lr=-1), "^lr is -1"),
-        (lambda: torch.Adam(betas=(1.0, 0.9)), r"^betas\[0\] is 1.0"),
-        (lambda: torch.AdamW(weight_decay=-1), "weight_decay is -1"),
-        (lambda: torch.ASGD(t0=-1), "t0 is -1"),
-        (lambda: keras.SGD(clipnorm=1.0, clipvalue=1.0), "clipnorm, clipvalue"),
-        (lambda: keras.SGD(clipvalue=-1.0), "clipvalue is -1"),
-        (lambda: keras.Adam(use_ema=True, ema_momentum=1.5), "ema_momentum is 1.5"),
-        (lambda: keras.Adam(use_ema=True, ema_overwrite_frequency=0), "overwrite_frequency is 0"),
-        (lambda: sutskever.momentum_schedule(2.0), "mu_max is 2.0"),
-        (lambda: sutskever.eval_params((), 1.0), "0 velocities"),
-    ],
-)
-def test_presets_reject_invalid_numbers(build, match):
-    with pytest.raises(ValueError, match=match):
-        build()
+def test_two_clips_of_keras_are_rejected():
+    with pytest.raises(ValueError, match="clipnorm, clipvalue"):
+        keras.SGD(clipnorm=1.0, clipvalue=1.0)
+
+
+def test_sutskever_eval_params_reject_other_states():
+    with pytest.raises(ValueError, match="0 velocities"):
+        sutskever.eval_params((), 1.0)
 
 
 @pytest.mark.parametrize("build", [torch.ASGD, lambda: keras.SGD(weight_decay=0.1)])

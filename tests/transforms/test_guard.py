@@ -135,8 +135,3 @@ def test_guard_skips_every_nonfinite_gradient():
 def test_guard_takes_empty_and_integer_states():
     path = run(lo.guard(optax.scale_by_schedule(lambda count: -0.1)), [GOOD, bad(np.nan)])
     assert [int(s.inner.count) for _, s in path] == [1, 1]
-
-
-def test_guard_rejects_invalid_numbers():
-    with pytest.raises(ValueError, match="max_consecutive_errors is 0"):
-        lo.guard(lo.sgd(0.1), max_consecutive_errors=0)

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from rows import gradients_of, params_of, trajectory
 
 import lstm_optax as lo
@@ -51,8 +50,3 @@ def test_injected_rate_may_change():
     state.hyperparams["learning_rate"] = jnp.float32(0.2)
     v, _ = tx.update(jnp.float32(0), state, jnp.float32(0))
     np.testing.assert_allclose(v, 1.8, rtol=1e-6)
-
-
-def test_corrected_momentum_rejects_invalid_decay():
-    with pytest.raises(ValueError, match="decay is 2"):
-        lo.corrected_momentum(2, 0.1)

@@ -1,8 +1,7 @@
-"""Numbers that fix shapes: Python integers, refused with the remedy under `inject_hyperparams`."""
+"""Numbers that fix shapes: under `inject_hyperparams`, and as integers of NumPy."""
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -35,13 +34,6 @@ def test_injected_static_numbers_are_kept(name, make):
     expected, kept = trajectory(make(**{name: 2}), params, gradients)
     last = jax.tree.map(lambda u: u[-1], expected)
     chex.assert_trees_all_close((updates, state.inner_state), (last, kept), rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("name, make", MAKERS)
-@pytest.mark.parametrize("value", [0, -1, 2.0, 2.5, "2", None, True, jnp.int32(2), jnp.ones(2), 1j])
-def test_structural_numbers_must_be_integers(name, make, value):
-    with pytest.raises(ValueError, match=f"{name} is .* must be "):
-        make(**{name: value})
 
 
 @pytest.mark.parametrize("name, make", MAKERS)
