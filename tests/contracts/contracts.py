@@ -91,7 +91,7 @@ def dtypes_stay(row: Row):
         updates, new_state = jax.eval_shape(tx.update, gradients, state, params)
         assert dtypes(new_state) == dtypes(state)
         for mix, (_, g) in MIXES.items():
-            expected = jnp.dtype(jnp.float32 if row.gives == "moment" else g)
+            expected = jnp.dtype(jnp.float32 if row.dtype == "moment" else g)
             assert set(dtypes(updates[mix])) == {expected}
 
 

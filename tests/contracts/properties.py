@@ -69,7 +69,7 @@ def numbers_of(draw, row: Row) -> dict[str, float]:
 
 
 def usual_times(row: Row):
-    """The usual value of each number of a rule, times up to 1, or 0."""
+    """Draw the usual value of each number of a rule, times up to 1, or 0."""
     factors = st.floats(0.25, 1.0) | st.just(0.0)
     values = {
         n: factors.map(lambda f, v=v, n=n: v * (1 if n in row.not_zero else f))
@@ -80,7 +80,7 @@ def usual_times(row: Row):
 
 @st.composite
 def gradients_of(draw, low: float, high: float) -> np.ndarray:
-    """Gradients [steps, entries] of 10^low to 10^high: random, alternating, constant or sparse."""
+    """Draw gradients [steps, entries] of size 10^low to 10^high in one of five patterns."""
     low, high = sorted((draw(st.floats(low, high)), draw(st.floats(low, high))))
     pattern = draw(st.sampled_from(["random", "alternating", "constant", "sparse", "zero"]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -163,7 +163,7 @@ def permuted_entries_are_permuted_updates(row: Row, data):
 
 @dataclass(frozen=True)
 class Leaf:
-    """A leaf of a tree to be: its shape, the dtype of the parameter, and of the gradient."""
+    """A leaf of a drawn tree: its shape, and the dtypes of the parameter and of the gradient."""
 
     shape: tuple[int, ...]
     param: type = jnp.float32
@@ -171,7 +171,7 @@ class Leaf:
 
 
 def trees(leaves):
-    """Nested tuples, lists and dicts of leaves, with None among them; or a single leaf."""
+    """Draw nested tuples, lists and dicts of leaves and None, or a single leaf."""
 
     def nested(inner):
         several = st.lists(inner, max_size=3)
@@ -220,7 +220,7 @@ def state_is_stable(row: Row, data):
 
     def given_dtype(x):
         moment = jnp.promote_types(x.param, jnp.float32)
-        return x.shape, jnp.dtype(moment if row.gives == "moment" else x.gradient)
+        return x.shape, jnp.dtype(moment if row.dtype == "moment" else x.gradient)
 
     assert jax.tree.structure(updates) == jax.tree.structure(params)
     jax.tree.map(lambda u, x: _equal((u.shape, u.dtype), given_dtype(x)), updates, tree)

@@ -165,7 +165,7 @@ class Row:
 
     make: Callable[..., optax.GradientTransformation]
     numbers: dict[str, float]
-    gives: str = "gradient"  # the dtype of the updates: the gradient's, or the moment's
+    dtype: str = "gradient"  # of the updates: the gradient's, or the moment's
     ours: bool = True
     options: dict = field(default_factory=dict)
     scale: str = "none: not asked"  # the response to c times the gradient: `POWERS`, or why none

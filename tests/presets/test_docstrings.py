@@ -31,7 +31,7 @@ def docstring(name: str) -> str:
 
 
 def said_in(text: str, pattern: str) -> str:
-    """Return `inside` or `outside`, as the first sentence that matches the pattern says."""
+    """Return `inside` or `outside` from the first sentence that matches the pattern."""
     found = re.search(pattern, text)
     assert found, f"no sentence says {pattern}"
     return found[1]
@@ -63,7 +63,7 @@ def test_docstring_has_a_reference(name):
 
 @pytest.mark.parametrize("name, epsilon", WITH_EPSILON)
 def test_docstring_places_epsilon(name, epsilon, x64):
-    """Of an ε that outweighs all else, a step is 1/ε outside the square root and 1/√ε inside."""
+    """With ε far above the gradient, a step is 1/ε outside the square root, 1/√ε inside."""
     steps = [first_steps(PRESETS[name], **{epsilon: eps})[0] for eps in (1e12, 4e12)]
     side = {4.0: "outside", 2.0: "inside"}[float(np.round(steps[0] / steps[1], 4))]
     symbol = "ε_root" if epsilon == "eps_root" else "ε(?!_)"

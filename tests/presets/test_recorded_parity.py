@@ -1,4 +1,4 @@
-"""Each preset equals what its source did, by recordings of it: no source needs to be installed."""
+"""Each preset equals a recording of its source, so that no source needs to be installed."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Averages of the parameters: what is averaged, when a trigger starts it, and where it is found."""
+"""Averages of the parameters: their values, their triggers, and their place in a state."""
 
 import chex
 import jax
@@ -22,7 +22,7 @@ free = optax.contrib.schedule_free_adamw
 
 
 def path_of(tx, params, gradients):
-    """The parameters after each step, and what `eval_params` gives of each."""
+    """Return the last state, the parameters after each step, and their `eval_params`."""
 
     def body(loop, g):
         params, state = loop
@@ -129,7 +129,7 @@ KINDS = {
 
 
 def kept(kind, state):
-    """What the one average of a state says by itself."""
+    """Return a function of the parameters to the one average of a state."""
     if kind == "schedule-free":
         (found,) = lo.find_states(state, optax.contrib.ScheduleFreeState)
         return lambda p: optax.contrib.schedule_free_eval_params(found, p)
@@ -263,7 +263,7 @@ def test_average_rejects_invalid_arguments():
 
 
 def test_bfloat16_average_is_stored_in_float32():
-    """A mean in bfloat16 would stall; this is that of what the parameters were, rounded."""
+    """The mean is of the rounded parameters; a mean in bfloat16 would stall."""
     tx, params = lo.polyak_average(lo.sgd(0.1)), jnp.ones(3, jnp.bfloat16)
     gradients = jnp.asarray(np.random.default_rng(0).normal(size=(STEPS, 3)), jnp.bfloat16)
     state, path = tx.init(params), []

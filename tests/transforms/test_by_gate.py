@@ -53,7 +53,7 @@ def test_equals_splitting_by_hand(name):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_blocks_move_alike_in_every_layout(name):
-    """Each block moves as it would alone, wherever it lies."""
+    """Each block moves as it would alone, wherever it is stored."""
     layout = LAYOUTS[name]
     params, find = layout.params(), partial(find_gates, **layout.arguments)
     gradient = layout.params(seed=1)

@@ -1,4 +1,4 @@
-"""Which transformation of `by_gate` reaches which block, and what it cannot be told."""
+"""Which transformation of `by_gate` reaches which block, and which keys it rejects."""
 
 import re
 
@@ -94,7 +94,7 @@ def test_by_gate_rejects_trees_without_lstm(make, params):
 
 
 def test_gates_must_be_a_function():
-    """A map of some parameters is none: the tree that comes may have other paths."""
+    """A map of given parameters is rejected, since `init` may get a tree with other paths."""
     params = params_of()
     with pytest.raises(ValueError, match="gates is a GateMap; expected a function of the param"):
         by_gate(lo.sgd(0.1), gates=find_gates(params))

@@ -1,4 +1,4 @@
-"""Clips by the norm of all gradients: none overflows, and each says what it did."""
+"""Clips by the norm of all gradients: none overflows, and each counts its clips."""
 
 import chex
 import jax
@@ -57,7 +57,7 @@ def check_extreme(g, max_norm, updates, state):
     (expected,), norm, factor = oracle(g, max_norm)
     if g.dtype == jnp.float16:
         expected = expected.astype(np.float16)
-    atol = 1.2e-38 if g.dtype == jnp.float32 else 6e-8  # what is below may become zero
+    atol = 1.2e-38 if g.dtype == jnp.float32 else 6e-8  # smaller numbers may become zero
     np.testing.assert_allclose(updates["a"], expected, rtol=2e-6, atol=atol)
     largest = float(jnp.finfo(jnp.float32).max)
     np.testing.assert_allclose(state.norm, min(norm, largest), rtol=1e-6)
@@ -82,7 +82,7 @@ def test_norm_ignores_sizes_of_leaves(name, where):
 
 
 def test_small_leaves_are_one_to_the_compiler():
-    """What is computed for each leaf by itself is its multiplication, not its norm."""
+    """Only the multiplication is computed leaf by leaf, not the norm."""
     g = [jnp.ones(3 + i % 5) for i in range(200)]
     text = jax.jit(lambda g: clipped(g, 1.0)).lower(g).as_text()
     assert text.count("stablehlo.reduce(") < 20
@@ -126,7 +126,7 @@ def test_nonfinite_gradient_becomes_zero_on_request():
 
 
 def test_optax_zeroes_large_gradients():
-    """The reason to be: once Optax has mended it, this test says so."""
+    """The reason for this clip; the test fails once Optax scales such gradients, too."""
     g = jnp.array([1e20, 1, 0])
     theirs = optax.clip_by_global_norm(1.0)
     assert not np.any(theirs.update(g, theirs.init(g))[0])
@@ -150,7 +150,7 @@ def test_clipped_norm_is_the_bound(exponents, power):
     g = np.ldexp(np.float32(0.7), np.pad(exponents, (0, 6 - len(exponents)), mode="edge"))
     updates, state = CLIP(g, np.float32(2.0**power))
     expected, norm, factor = oracle(g, 2.0**power)
-    lost = 1.2e-38 * max(1, 2.0**power)  # what is so much smaller than the largest
+    lost = 1.2e-38 * max(1, 2.0**power)  # entries so much smaller than the largest
     np.testing.assert_allclose(updates, expected[0], rtol=2e-6, atol=lost)
     if np.isfinite(np.float32(norm)):
         np.testing.assert_allclose(NORM(g), norm, rtol=1e-6)
@@ -234,7 +234,7 @@ def test_outlier_moves_quantile_by_one_rank():
 
 @pytest.mark.parametrize("quantile", [0.5, 0.9, 0.995])
 def test_outlier_is_clipped_to_a_past_norm(quantile):
-    """However few there were, and however high the quantile."""
+    """Also after one norm, and at a high quantile."""
     tx = lo.clip_by_norm_quantile(quantile, window=20)
     state, update = tx.init(jnp.zeros(1)), jax.jit(tx.update)
     for before in range(1, 31):
@@ -254,7 +254,7 @@ def test_clip_states_are_found_in_chains():
 
 
 def test_clip_makes_no_full_size_copy():
-    """In the program the careful norm stands in a branch, which only scalars leave."""
+    """The norm for extreme cases is computed in a branch that returns only scalars."""
     g = {"a": jnp.zeros((64, 64)), "b": jnp.zeros((64, 64))}
     jaxpr = jax.make_jaxpr(lambda g: clipped(g, 1.0))(g)
     (branch,) = [e for e in jaxpr.jaxpr.eqns if e.primitive.name == "cond"]

@@ -22,7 +22,7 @@ def flat_model():
 
 
 def test_packed_leaf_with_unnamed_blocks():
-    """What is left of several parts of one variable stays one array, and moves as it should."""
+    """The parts of a variable that no key names stay one array, and move with `others`."""
     layout = {"lstm": lo.gates.CuDNNLayout(N, H)}
     rules = {"forget": lo.momentum(0.9), ("bias", "cell"): lo.adam(0.1)}
     tx = lo.by_gate(rules, others=lo.nadam(0.1), gates=lambda p: lo.find_gates(p, layout=layout))

@@ -1,4 +1,4 @@
-"""The guard: a step that would leave something that is not finite is as if it had not been."""
+"""The guard skips a step that would leave a number that is not finite."""
 
 import chex
 import jax
@@ -29,7 +29,7 @@ def run(tx, gradients, params=PARAMS):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e19, 1e30])
 def test_skipped_step_changes_nothing(value):
-    """Also where the gradient is finite, but its square is not: ν would be infinite for good."""
+    """Also for a finite gradient with an infinite square, after which ν would stay infinite."""
     tx = lo.guard(lo.nadam(0.1))
     (before, state), (after, skipped), (again, taken) = run(tx, [GOOD, bad(value), GOOD])
     chex.assert_trees_all_equal(after, before)

@@ -1,4 +1,4 @@
-"""Numbers from theory, and what the rules say of themselves."""
+"""Numbers from theory, and from the docstrings of the rules."""
 
 import chex
 import jax
@@ -146,7 +146,7 @@ def test_unseen_entries_stay_without_epsilon():
 
 
 def test_direction_without_size_is_no_step():
-    """Where ν has died but the direction has not, 0/0 stands for nothing, not for the direction."""
+    """Where ν is 0 and the direction is not, the step is 0, not the direction."""
     tx = lo.precondition(lo.momentum(1.0), lo.mean_square(0.0))
     np.testing.assert_allclose(steps_of(tx, [2.0, 0.0, 1e-30]), [1, 0, 0])
 

@@ -1,4 +1,4 @@
-"""The trigger of NT-ASGD: when it fires, whatever it is told, and in every kind of state."""
+"""The trigger of NT-ASGD: when it fires, for any losses, and in every kind of state."""
 
 import chex
 import jax
@@ -52,7 +52,7 @@ def test_trigger_equals_the_authors_code(n):
         ([1, 1, 1], False),  # as good as the best is no worse
         ([1, 2, np.nan], False),
         ([1, np.nan, 2], True),
-        ([np.nan, 1, 2], False),  # of all but the last there is only NaN
+        ([np.nan, 1, 2], False),  # compared with NaN alone
         ([np.nan, 1, 1, 2], True),
         ([np.nan] * 6, False),
         ([1, 2, np.inf], True),
@@ -70,7 +70,7 @@ def test_trigger_takes_nonfinite_losses(losses, fires):
 
 @pytest.mark.slow
 def test_vmapped_trigger_averages_each_member():
-    """Three seeds, of which one is triggered, of a parameter as long as there are seeds."""
+    """Three seeds, one of them triggered, and a parameter of length three."""
     tx = TRIGGERED
     params = jnp.arange(9.0).reshape(3, 3) + 1
     state = jax.vmap(tx.init)(params)
