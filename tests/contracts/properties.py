@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rows import Row
 
@@ -230,8 +230,9 @@ def _equal(actual, expected):
     assert actual == expected
 
 
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(tree=trees(st.builds(Leaf, shapes)), seed=st.integers(0, 2**32 - 1))
+@example(tree={"a": Leaf((2, 3)), "b": [Leaf((3,)), Leaf(())]}, seed=0)
 def shapes_and_trees_do_not_matter(row: Row, tree, seed):
     """Every leaf moves alike as a vector in a list in another order, and in one flat vector."""
     rng, tx = np.random.default_rng(seed), row.build()
@@ -249,14 +250,14 @@ def shapes_and_trees_do_not_matter(row: Row, tree, seed):
             result.append(updates)
         return result
 
-    usual = updates_of(tx, *draws)
-    others = [updates_of(tx, *map(listed, draws))]
-    if treedef.num_leaves and not row.by_leaf:
-        flat = optax.with_extra_args_support(optax.flatten(tx))
-        others.append([listed(updates) for updates in updates_of(flat, *draws)])
-    tolerance = 1e-5 if SUMS & row.numbers.keys() else 0
-    for again in others:
+    def check(again, **tolerance):
         for mine, other in zip(usual, again, strict=True):
             assert jax.tree.structure(mine) == treedef
             for a, b in zip(listed(mine), other, strict=True):
-                np.testing.assert_allclose(a, b, rtol=tolerance)
+                np.testing.assert_allclose(a, b, **tolerance)
+
+    usual = updates_of(tx, *draws)
+    check(updates_of(tx, *map(listed, draws)), rtol=1e-5 if SUMS & row.numbers.keys() else 0)
+    if treedef.num_leaves and not row.by_leaf:
+        flat = optax.with_extra_args_support(optax.flatten(tx))
+        check(map(listed, updates_of(flat, *draws)), rtol=1e-5, atol=1e-6)  # rounded elsewhere

@@ -180,6 +180,9 @@ class Row:
     by_leaf: bool = False  # whether updates depend on how the entries are split into leaves
     tree: Tree = SMALL
 
+    def __repr__(self) -> str:
+        return f"Row({self.make.__name__}, {self.numbers}, options={self.options})"
+
     @property
     def power(self) -> int:
         """The power of c that scales the updates, and the parameters they are added to."""
