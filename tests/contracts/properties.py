@@ -260,4 +260,4 @@ def shapes_and_trees_do_not_matter(row: Row, tree, seed):
     check(updates_of(tx, *map(listed, draws)), rtol=1e-5 if SUMS & row.numbers.keys() else 0)
     if treedef.num_leaves and not row.by_leaf:
         flat = optax.with_extra_args_support(optax.flatten(tx))
-        check(map(listed, updates_of(flat, *draws)), rtol=1e-5, atol=1e-6)  # rounded elsewhere
+        check(map(listed, updates_of(flat, *draws)), rtol=1e-5, atol=1e-6)  # other rounding

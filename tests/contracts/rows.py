@@ -120,9 +120,14 @@ class Tree:
     around: Callable  # a tree that the rule takes, of any tree and a function of a shape to a leaf
 
 
+def _two_leaves(draw: Callable[..., dict]) -> Callable[..., dict]:
+    """Return the function without the vector, since compiling a rule takes time for each leaf."""
+    return lambda *args: {n: leaf for n, leaf in draw(*args).items() if n != "vector"}
+
+
 SMALL = Tree(
-    params_of,
-    gradients_of,
+    _two_leaves(params_of),
+    _two_leaves(gradients_of),
     smooth=_smooth_small,
     of_16=lambda x: {"single": jnp.float32(x), "half": jnp.bfloat16(x[..., :4])},
     kept="matrix",
