@@ -1,4 +1,4 @@
-"""Averages of the parameters: what is averaged, when a trigger starts it, and where it is found."""
+"""Averages of the parameters: their values, their triggers, and their place in a state."""
 
 import chex
 import jax
@@ -8,7 +8,7 @@ import optax
 import oracles
 import pytest
 from flax import nnx
-from rules_table import gradients_of, params_of
+from rows import gradients_of, params_of
 
 import lstm_optax as lo
 from lstm_optax import presets
@@ -22,7 +22,7 @@ free = optax.contrib.schedule_free_adamw
 
 
 def path_of(tx, params, gradients):
-    """The parameters after each step, and what `eval_params` gives of each."""
+    """Return the last state, the parameters after each step, and their `eval_params`."""
 
     def body(loop, g):
         params, state = loop
@@ -78,7 +78,7 @@ def test_equals_its_oracle(name, x64):
     assert (name == "ema, decay 0" or name == "not triggered") == np.array_equal(average, path)
 
 
-def test_the_mean_of_noisy_steps_has_the_variance_of_theory():
+def test_average_has_variance_of_theory():
     """SGD at rate η on ½‖θ‖² with noise of variance 1: η/(2 − η) for θ, 1/t for its mean."""
     steps, rate = 2000, 0.2
     noise = jax.random.normal(jax.random.key(0), (steps, 1000))
@@ -129,7 +129,7 @@ KINDS = {
 
 
 def kept(kind, state):
-    """What the one average of a state says by itself."""
+    """Return a function of the parameters to the one average of a state."""
     if kind == "schedule-free":
         (found,) = lo.find_states(state, optax.contrib.ScheduleFreeState)
         return lambda p: optax.contrib.schedule_free_eval_params(found, p)
@@ -139,7 +139,7 @@ def kept(kind, state):
 
 @pytest.mark.parametrize("nesting", NESTINGS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_found_wherever_it_stands(kind, nesting):
+def test_average_is_found_in_any_nesting(kind, nesting):
     tx = optax.with_extra_args_support(NESTINGS[nesting](KINDS[kind]))
     state, path, average = path_of(tx, PARAMS, GRADIENTS)
     last, evaluated = (jax.tree.map(lambda x: x[-1], tree) for tree in (path, average))
@@ -155,14 +155,14 @@ def test_it_is_found_wherever_it_stands(kind, nesting):
     assert is_averaging(state)
 
 
-def test_schedule_free_is_optaxs_own_function():
+def test_schedule_free_equals_optax():
     state, path, average = path_of(free(0.1), PARAMS, GRADIENTS)
     last = jax.tree.map(lambda x: x[-1], path)
     expected = optax.contrib.schedule_free_eval_params(state, last)
     chex.assert_trees_all_equal(lo.eval_params(state, last), expected)
 
 
-def test_each_part_may_have_its_own_average():
+def test_partitions_have_averages_of_their_own():
     parts = {"a": lo.polyak_average(lo.sgd(0.1)), "b": lo.ema_average(lo.adam(0.1), DECAY)}
     _, path, average = path_of(optax.partition(parts, LABELS), PARAMS, GRADIENTS)
     for name, oracle in {
@@ -177,7 +177,7 @@ def test_each_part_may_have_its_own_average():
 
 
 @pytest.mark.parametrize("kind", ["polyak", "schedule-free"])
-def test_a_mask_may_leave_out_a_whole_branch(kind):
+def test_mask_excludes_a_branch(kind):
     params = {"branch": {"x": jnp.ones(2), "y": jnp.zeros(3)}, "leaf": jnp.ones(4)}
     tx = optax.masked(KINDS[kind], {"branch": False, "leaf": True})
     gradients = jax.tree.map(lambda p: jnp.ones((3, *p.shape)), params)
@@ -187,19 +187,19 @@ def test_a_mask_may_leave_out_a_whole_branch(kind):
     np.testing.assert_allclose(average["leaf"], alone, rtol=1e-6)
 
 
-def test_without_an_average_the_parameters_are_given():
+def test_eval_params_without_average():
     state = lo.guard(lo.nadam(0.1)).init(PARAMS)
     assert lo.eval_params(state, PARAMS)["matrix"] is PARAMS["matrix"]
     assert not is_averaging(state)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_before_any_step_it_is_the_parameters(kind):
+def test_average_starts_as_the_parameters(kind):
     state = KINDS[kind].init(PARAMS)
     chex.assert_trees_all_close(lo.eval_params(state, PARAMS), PARAMS, rtol=1e-6)
 
 
-def test_whether_it_averages_is_told():
+def test_is_averaging_follows_start():
     tx = lo.polyak_average(lo.sgd(0.1), start=2)
     params, state = PARAMS, tx.init(PARAMS)
     told = []
@@ -220,12 +220,12 @@ def test_whether_it_averages_is_told():
         lo.guard(lo.polyak_average(optax.masked(lo.polyak_average(lo.sgd(0.1)), ONLY))),
     ],
 )
-def test_two_averages_of_one_leaf_are_an_error(tx):
+def test_two_averages_of_a_leaf_raise(tx):
     with pytest.raises(ValueError, match="has 2 averages in the optimizer, but must have at most"):
         lo.eval_params(tx.init(PARAMS), PARAMS)
 
 
-def test_another_tree_is_an_error():
+def test_eval_params_rejects_other_trees():
     state = optax.flatten(lo.polyak_average(lo.sgd(0.1))).init(PARAMS)
     with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not into it"):
         lo.eval_params(state, PARAMS)
@@ -246,7 +246,7 @@ def test_another_tree_is_an_error():
         lo.eval_params(free(0.1).init(PARAMS), {"matrix": jnp.ones(2)})
 
 
-def test_numbers_and_parameters_that_cannot_be_are_named():
+def test_average_rejects_invalid_arguments():
     for make, message in (
         (lambda: lo.polyak_average(lo.sgd(0.1), start=-1), r"start is -1, but must be a number of"),
         (
@@ -262,8 +262,8 @@ def test_numbers_and_parameters_that_cannot_be_are_named():
             tx.update(PARAMS, tx.init(PARAMS))
 
 
-def test_a_bfloat16_parameter_has_a_float32_average_and_is_given_in_bfloat16():
-    """A mean in bfloat16 would stall; this is that of what the parameters were, rounded."""
+def test_bfloat16_average_is_stored_in_float32():
+    """The mean is of the rounded parameters; a mean in bfloat16 would stall."""
     tx, params = lo.polyak_average(lo.sgd(0.1)), jnp.ones(3, jnp.bfloat16)
     gradients = jnp.asarray(np.random.default_rng(0).normal(size=(STEPS, 3)), jnp.bfloat16)
     state, path = tx.init(params), []
@@ -277,7 +277,7 @@ def test_a_bfloat16_parameter_has_a_float32_average_and_is_given_in_bfloat16():
     np.testing.assert_array_equal(average, jnp.asarray(state.average, jnp.bfloat16))
 
 
-def test_a_step_that_a_guard_refuses_does_not_enter():
+def test_skipped_step_is_not_averaged():
     gradients = GRADIENTS | {"scalar": GRADIENTS["scalar"].at[3].set(jnp.nan)}
     state, path, average = path_of(lo.guard(lo.polyak_average(lo.sgd(0.1))), PARAMS, gradients)
     taken = np.delete(np.asarray(path["matrix"]), 3, axis=0)
@@ -285,7 +285,7 @@ def test_a_step_that_a_guard_refuses_does_not_enter():
     np.testing.assert_allclose(average["matrix"][-1], taken.mean(0), rtol=1e-5)
 
 
-def test_observe_reaches_every_trigger_and_nothing_else():
+def test_validation_loss_reaches_every_trigger():
     tx = lo.guard(
         optax.chain(
             lo.clip_by_global_norm(1.0),
@@ -324,7 +324,7 @@ def test_observe_reaches_every_trigger_and_nothing_else():
     chex.assert_trees_all_equal(lo.report_validation_loss(plain, 1.0), plain)
 
 
-def test_validations_between_scanned_steps_are_one_program():
+def test_validations_between_scans_compile_once():
     """Update, observe and evaluate inside one `jit`, donated, equal the same outside of it."""
     tx = lo.triggered_average(lo.nadam(0.1), nonmonotone=1)
     losses = jnp.array([3.0, 2.0, 3.5, 1.0])
@@ -348,7 +348,7 @@ def test_validations_between_scanned_steps_are_one_program():
     assert int(ways[0][1].average.count) == 6  # triggered by the third loss
 
 
-def test_of_a_flax_model():
+def test_average_of_a_flax_model():
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, lo.polyak_average(lo.sgd(0.5)), wrt=nnx.Param)
     params = []

@@ -1,4 +1,4 @@
-"""The trigger of NT-ASGD: when it fires, whatever it is told, and in every kind of state."""
+"""The trigger of NT-ASGD: when it fires, for any losses, and in every kind of state."""
 
 import chex
 import jax
@@ -8,7 +8,7 @@ import optax
 import oracles
 import pytest
 from flax import nnx
-from rules_table import params_of
+from rows import params_of
 
 import lstm_optax as lo
 
@@ -27,7 +27,7 @@ def losses_of(draw: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 39, 60])
-def test_the_trigger_is_that_of_the_authors_code(n):
+def test_trigger_equals_the_authors_code(n):
     losses = np.stack([losses_of(draw) for draw in range(60)])
     state = lo.triggered_average(lo.sgd(0.1), nonmonotone=n).init(jnp.zeros(2))
 
@@ -52,7 +52,7 @@ def test_the_trigger_is_that_of_the_authors_code(n):
         ([1, 1, 1], False),  # as good as the best is no worse
         ([1, 2, np.nan], False),
         ([1, np.nan, 2], True),
-        ([np.nan, 1, 2], False),  # of all but the last there is only NaN
+        ([np.nan, 1, 2], False),  # compared with NaN alone
         ([np.nan, 1, 1, 2], True),
         ([np.nan] * 6, False),
         ([1, 2, np.inf], True),
@@ -60,7 +60,7 @@ def test_the_trigger_is_that_of_the_authors_code(n):
         ([-2, -1, -1.5], True),
     ],
 )
-def test_losses_that_are_not_finite_have_an_answer(losses, fires):
+def test_trigger_takes_nonfinite_losses(losses, fires):
     state = lo.triggered_average(lo.sgd(0.1), nonmonotone=1).init(jnp.zeros(2))
     for loss in losses:
         assert not state.triggered
@@ -69,8 +69,8 @@ def test_losses_that_are_not_finite_have_an_answer(losses, fires):
 
 
 @pytest.mark.slow
-def test_a_state_of_vmap_has_an_average_for_each():
-    """Three seeds, of which one is triggered, of a parameter as long as there are seeds."""
+def test_vmapped_trigger_averages_each_member():
+    """Three seeds, one of them triggered, and a parameter of length three."""
     tx = TRIGGERED
     params = jnp.arange(9.0).reshape(3, 3) + 1
     state = jax.vmap(tx.init)(params)
@@ -91,7 +91,7 @@ def test_a_state_of_vmap_has_an_average_for_each():
     )
 
 
-def test_what_no_trigger_can_be_told_is_named():
+def test_trigger_rejects_invalid_losses():
     state = TRIGGERED.init(PARAMS)
     with pytest.raises(ValueError, match=r"has shape \(2,\); expected \(\)"):
         lo.report_validation_loss(state, jnp.ones(2))
@@ -103,7 +103,7 @@ def test_what_no_trigger_can_be_told_is_named():
         lo.report_validation_loss(optimizer.opt_state, 1.0)
 
 
-def test_a_trigger_in_an_optimizer_of_flax():
+def test_trigger_in_a_flax_optimizer():
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, lo.guard(TRIGGERED), wrt=nnx.Param)
     for loss in (1.0, 1.0, 2.0):

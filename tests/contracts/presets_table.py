@@ -1,13 +1,12 @@
-"""The table of all presets: what to build each with, for the contracts of every rule."""
+"""The presets of the table of rules."""
 
-from rules_table import INSIDE, LINEAR, OUTSIDE, Row
+from rows import INSIDE, LINEAR, OUTSIDE, RATE, Row
 
 from lstm_optax.presets import algoperf, dozat, graves, hinton, sutskever, tf1
 from lstm_optax.presets import keras as k
 from lstm_optax.presets import torch as t
 
 LR = {"lr": 0.1}
-RATE = {"learning_rate": 0.1}
 COUPLED = {"scale": "invariant", "units": {"eps": 1, "weight_decay": 1}}  # λ θ joins the gradient
 EPSILON = {"scale": "invariant", "units": {"epsilon": 1}}
 FROM_ONE = {"scale": "none: ν starts at 1, in units of g²", "units": {"epsilon": 2}}
@@ -56,6 +55,7 @@ TORCH = {
         t.RMSprop,
         {"alpha": 0.9, "momentum": 0.9, "eps": 1e-3} | LR,
         options={"centered": True},
+        centered=True,
         **OUTSIDE,
     ),
     "torch.NAdam": Row(torch_nadam, MOMENTS | {"momentum_decay": 0.004}, **COUPLED),
@@ -69,7 +69,10 @@ TORCH = {
     "torch.Adam, amsgrad": Row(_betas(t.Adam), MOMENTS, options={"amsgrad": True}, **COUPLED),
     "torch.AdamW": Row(_betas(t.AdamW), MOMENTS, options={"maximize": True}, **OUTSIDE),
     "torch.ASGD": Row(
-        t.ASGD, {"lambd": 0.1, "alpha": 0.75, "t0": 2.0, "weight_decay": 0.1} | LR, **LINEAR
+        t.ASGD,
+        {"lambd": 0.1, "alpha": 0.75, "t0": 2.0, "weight_decay": 0.1} | LR,
+        rate_is_late=True,
+        **LINEAR,
     ),
 }
 BETAS = {"beta_1": 0.9, "beta_2": 0.99} | RATE | {"epsilon": 1e-7}
@@ -87,6 +90,7 @@ KERAS = {
         options={"nesterov": True},
         scale="linear",
         units={"clipnorm": 1},
+        by_leaf=True,  # clips each leaf by its own norm
     ),
     "keras.RMSprop": Row(
         k.RMSprop,
@@ -100,6 +104,7 @@ KERAS = {
         options={"centered": True},
         scale="invariant",
         units={"epsilon": 2, "clipvalue": 1},
+        centered=True,
     ),
     "keras.Nadam": Row(k.Nadam, BETAS | {"weight_decay": 0.1}, **EPSILON),
     "keras.Adam": Row(
@@ -130,7 +135,10 @@ PAPERS = {
         tf1.AdamOptimizer, {"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8} | RATE, **EPSILON
     ),
     "graves.rmsprop": Row(
-        graves.rmsprop, {"decay": 0.9, "momentum": 0.9, "eps": 1e-4} | RATE, **INSIDE
+        graves.rmsprop,
+        {"decay": 0.9, "momentum": 0.9, "eps": 1e-4} | RATE,
+        centered=True,
+        **INSIDE,
     ),
     "hinton.rmsprop": Row(hinton.rmsprop, {"decay": 0.9} | RATE, scale="invariant"),
     "dozat.nadam_2015": Row(dozat.nadam_2015, NADAM, **OUTSIDE),
@@ -160,4 +168,3 @@ PAPERS = {
     ),
 }
 PRESETS = TORCH | KERAS | PAPERS
-BY_LEAF = {"keras.SGD, nesterov"}  # shape-aware: clips each leaf by its own norm
