@@ -83,9 +83,8 @@ def guard(
                 lambda new, old: jnp.where(finite, new, old), new_inner, state.inner
             ),
         )
-        return jax.tree.map(
-            lambda u: jnp.where(finite, u, jnp.zeros_like(u)), new_updates
-        ), new_state
+        updates = jax.tree.map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), new_updates)
+        return updates, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

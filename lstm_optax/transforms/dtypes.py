@@ -26,7 +26,7 @@ _REMEDIES = {
 }
 
 
-def check_real(tree: Any, what: Literal["parameter", "gradient"], complex_remedy: str) -> None:
+def check_real(tree: Any, noun: Literal["parameter", "gradient"], complex_remedy: str) -> None:
     """Raise ValueError unless all leaves are real floats of 16 bits or more.
 
     The rules are defined for real numbers: for a complex leaf g² is not |g|². Updates of an integer
@@ -34,22 +34,22 @@ def check_real(tree: Any, what: Literal["parameter", "gradient"], complex_remedy
 
     Args:
       tree: the parameters or the gradient.
-      what: the word for a leaf in the error.
+      noun: the word for a leaf in the error.
       complex_remedy: the advice for a complex leaf.
     """
     if all(_dtype_name(leaf) in _REAL for leaf in jax.tree.leaves(tree)):
         return
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        dtype, where = _dtype_name(leaf), f"the {what} {jax.tree_util.keystr(path)}".rstrip()
+        dtype, where = _dtype_name(leaf), f"the {noun} {jax.tree_util.keystr(path)}".rstrip()
         if dtype.startswith("complex"):
             remedy = (
                 complex_remedy
-                if what == "parameter"
+                if noun == "parameter"
                 else f"take its real part, or {complex_remedy}"
             )
             raise ValueError(f"{where} is {dtype}; expected real floats: {remedy}")
         if dtype not in _REAL:
-            raise ValueError(f"{where} is {dtype}; expected real floats: {_REMEDIES[what]}")
+            raise ValueError(f"{where} is {dtype}; expected real floats: {_REMEDIES[noun]}")
 
 
 def real_only(factory: Callable[Args, Transformation]) -> Callable[Args, Transformation]:
