@@ -81,8 +81,8 @@ def rmsprop(
 
         ν ← ρ ν + (1 − ρ) g²;  θ ← θ − η g / √(ν + ε)
 
-    There is no bias correction: for a constant gradient the first step is 1/√(1 − ρ) times as large
-    as the last ones. Equal to `optax.rmsprop`.
+    There is no bias correction: for a constant gradient the first step is η/√(1 − ρ), and later
+    steps converge to η. Equal to `optax.rmsprop`.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.

@@ -101,11 +101,11 @@ def RMSprop(
     SHARE.check(alpha=alpha)
     SIZE.check(eps=eps, weight_decay=weight_decay, momentum=momentum)
     check_flags(centered=centered, maximize=maximize)
-    second_moment = unchecked_centered_mean_square if centered else unchecked_mean_square
+    estimator = unchecked_centered_mean_square if centered else unchecked_mean_square
     return optax.chain(
         _sign(maximize),
         decayed_weights(weight_decay),
-        tx.precondition(optax.identity(), second_moment(alpha), eps=eps),
+        tx.precondition(optax.identity(), estimator(alpha), eps=eps),
         unchecked_momentum(momentum),
         tx.scale_by_learning_rate(lr),
     )
