@@ -246,7 +246,7 @@ def test_masks_reject_other_trees(argument):
     params = {"a": jnp.ones(2), "b": jnp.ones(3)}
     for value in ({}, {"a": True}, [True, False], {"a": None, "b": True}):
         for mask, name in ((value, ""), (lambda params, tree=value: tree, "the result of ")):
-            with pytest.raises(ValueError, match=f"^{name}{argument.name} is no prefix"):
+            with pytest.raises(ValueError, match=f"^{name}{argument.name} is not a prefix"):
                 argument.build(mask).init(params)
 
 
@@ -330,7 +330,7 @@ def test_every_argument_is_tested():
 
 @pytest.mark.parametrize("momentum", [0, 0.0, np.float32(0), jnp.float32(0)])
 def test_nesterov_rejects_zero_momentum(momentum):
-    with pytest.raises(ValueError, match="^momentum is 0.* nesterov asks for momentum"):
+    with pytest.raises(ValueError, match="^momentum is 0.* nesterov needs momentum"):
         presets.torch.SGD(nesterov=True, momentum=momentum)
 
 

@@ -1,6 +1,6 @@
-"""The gates of an LSTM, and where they lie in the parameters of any library's LSTM.
+"""Gates of an LSTM, and their location in the parameters of several libraries.
 
-No JAX is imported before `find_gates` is called.
+`find_gates` imports JAX when it is called; importing this package does not.
 """
 
 from lstm_optax.gates._find_gates import find_gates

@@ -1,4 +1,4 @@
-"""The library's own optimizers, each one chain of the algebra, and the table of all there are."""
+"""The library's optimizers, each one `optax.chain` of links, and the table `OPTIMIZERS`."""
 
 from lstm_optax.optimizers.classic import (
     adam,

@@ -16,8 +16,9 @@ from lstm_optax.models import (
     temporal_activation_regularizer,
     token_losses,
 )
+from lstm_optax.names import RESCALING_OPTIMIZERS
 from lstm_optax.runs.optimizer_lookup import find_factory, takes_decay
-from lstm_optax.runs.options import RESCALING_OPTIMIZERS, OptionError, TrainConfig
+from lstm_optax.runs.options import OptionError, TrainConfig
 from lstm_optax.training import TrainState, init_state
 from lstm_optax.transforms import (
     AverageState,

@@ -9,25 +9,9 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from lstm_optax.names import OPTIMIZER_NAMES, check_optimizer
+from lstm_optax.names import DECAYING_OPTIMIZERS, OPTIMIZER_NAMES, check_optimizer
 
 __all__ = ["OptionError", "SampleConfig", "TrainConfig"]
-
-DECAYING_OPTIMIZERS = (
-    "nadamw",
-    "awd_sgd",
-    "optax.adamw",
-    "optax.lion",
-    "optax.contrib.muon",
-    "optax.contrib.schedule_free_adamw",
-)
-"""The optimizers with a weight decay per unit of learning rate, known before JAX is imported.
-
-`optax.adafactor` has a decay too, but one that the learning rate does not scale.
-"""
-
-RESCALING_OPTIMIZERS = ("awd_sgd",)
-"""The optimizers that scale their own rate by the length of a window of --vary-window."""
 
 MOST_STEPS = 2**31 - 1  # what the state of a training can count to
 MOST_UNITS = 2**20  # of a layer, and of a character's vector

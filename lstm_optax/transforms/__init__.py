@@ -1,7 +1,7 @@
-"""The update rules: pure Optax transformations that know nothing of Flax.
+"""Gradient transformations in the form of Optax; this package does not use Flax.
 
-An estimator turns the gradient into a running estimate; a link turns updates into updates. Chained
-with `optax.chain` they make every optimizer of the field.
+An estimator turns gradients into a running estimate; a link turns updates into updates. Every
+optimizer and preset is an `optax.chain` of them.
 """
 
 from lstm_optax.transforms._by_gate import ByGateState, by_gate

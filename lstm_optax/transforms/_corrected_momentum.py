@@ -1,4 +1,4 @@
-"""Momentum whose velocity follows the learning rate."""
+"""Momentum that rescales its velocity when the learning rate changes."""
 
 from typing import NamedTuple
 
@@ -8,19 +8,14 @@ import optax
 
 from lstm_optax.checks import RATE, SHARE, SIZE
 from lstm_optax.transforms.dtypes import accumulate, cast_like, moments_like, real_only
-from lstm_optax.transforms.scalars import (
-    Scalar,
-    as_schedule,
-    increment,
-    scalar,
-)
+from lstm_optax.transforms.scalars import Scalar, as_schedule, increment, scalar
 
 
 class CorrectedMomentumState(NamedTuple):
     """State of `corrected_momentum`."""
 
     count: jax.Array  # int32 []
-    rate: jax.Array  # ηₜ₋₁, 0 before the first step; float []
+    rate: jax.Array  # float []; ηₜ₋₁, 0 before the first step
     mu: optax.Updates  # the parameters' tree and shapes
 
 
@@ -28,17 +23,17 @@ class CorrectedMomentumState(NamedTuple):
 def corrected_momentum(
     decay: Scalar, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
-    """Accumulate updates that hold the learning rate, and rescale the sum when the rate changes.
+    """Accumulate updates that include the learning rate, and rescale the sum when it changes.
 
-        v ← β (ηₜ / ηₜ₋₁) v + u,  gives v;  v is forgotten where ηₜ₋₁ = 0
+        v ← β (ηₜ / ηₜ₋₁) v + u;  returns v;  v restarts at u after a step with η = 0
 
-    Behind `scale_by_learning_rate(η)` it acts at once on a change of η, as if the rate stood
-    outside the velocity; `momentum` in its place takes 1/(1 − β) steps.
+    Used after `scale_by_learning_rate(η)`. A change of η takes effect at once, as if η were outside
+    the velocity; with `momentum` instead, it takes about 1/(1 − β) steps.
 
     Args:
       decay: β in [0, 1].
-      learning_rate: η ≥ 0, the one that the updates hold: a number, a traced scalar that may change
-        between steps, or a schedule of this link's own count.
+      learning_rate: η ≥ 0, the same rate that scales the updates: a number, a traced scalar that
+        may change between steps, or a schedule of this link's own step count.
 
     Raises:
       ValueError: β or η is a number out of range.

@@ -1,4 +1,4 @@
-"""Bias correction of an estimator that starts at zero."""
+"""Bias correction for averages that start at zero."""
 
 from typing import NamedTuple
 
@@ -22,17 +22,17 @@ class DebiasState(NamedTuple):
 def debias(
     inner: optax.GradientTransformation, decay: Scalar
 ) -> optax.GradientTransformationExtraArgs:
-    """Remove the bias of an exponential average that starts at zero.
+    """Correct the bias of an exponential moving average that starts at zero.
 
         inner(g) / (1 − decayᵗ),  t = 1, 2, …
 
-    The factor is computed as −expm1(t · log1p(−(1 − decay))), which keeps all digits.
-    `nesterov(debias(…))` is another rule than `debias(nesterov(…))`: the first gives a constant
-    gradient back as it is, the second up to (1 + decay) times as much at first.
+    The divisor is computed as −expm1(t · log1p(−(1 − decay))), which loses no digits.
+    `nesterov(debias(…))` and `debias(nesterov(…))` differ: for a constant gradient g the first
+    always returns g, the second (1 + decay) g at the first step.
 
     Args:
-      inner: an average of decay `decay`, such as `ema(decay)`, `mean_square(decay)`, or
-        `nesterov(ema(decay))`.
+      inner: an exponential moving average with this decay, such as `ema(decay)`,
+        `mean_square(decay)`, or `nesterov(ema(decay))`.
       decay: in [0, 1).
 
     Raises:

@@ -1,4 +1,4 @@
-"""The parameters to evaluate with, found wherever an optimizer keeps them."""
+"""The parameters to evaluate with, from the averages in an optimizer state."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,76 +13,90 @@ from lstm_optax.transforms.averaging import AverageState
 
 
 def is_averaging(state: optax.OptState) -> jax.Array:
-    """Return whether `eval_params` gives other parameters than those that train."""
+    """Return whether `eval_params` returns other parameters than the trained ones; bool []."""
     if find_states(state, ScheduleFreeState):
         return jnp.bool_(True)
-    begun = [jnp.any(average.weight < 1) for average in find_states(state, AverageState)]
-    return jnp.any(jnp.stack(begun)) if begun else jnp.bool_(False)
+    started = [jnp.any(average.weight < 1) for average in find_states(state, AverageState)]
+    return jnp.any(jnp.stack(started)) if started else jnp.bool_(False)
 
 
 def eval_params(state: optax.OptState, params: optax.Params) -> optax.Params:
-    """Return the parameters to evaluate and to sample with: the averages, wherever they are kept.
+    """Return the parameters to evaluate and to sample with: the averages in an optimizer state.
 
-    That is the average of `polyak_average`, `ema_average`, `triggered_average` or of a preset, and
-    x of Optax's Schedule-Free optimizers, in the parameters' dtypes. A leaf that is not averaged,
-    or not yet, is given as it is, as are all without an average in the state.
+    These are the averages of `polyak_average`, `ema_average`, `triggered_average` and the presets,
+    and x of Optax's Schedule-Free optimizers, cast to the parameters' dtypes. A leaf without an
+    average, or whose average has not started, is returned unchanged.
 
     Args:
-      state: of an optimizer.
-      params: those that train.
+      state: the state of an optimizer.
+      params: the trained parameters.
 
     Raises:
-      ValueError: a leaf has more than one average, or the average is of another tree.
+      ValueError: a leaf has more than one average, or an average has another tree.
     """
     averages = find_states(state, AverageState) + find_states(state, ScheduleFreeState)
 
-    def chosen(p: Any, *candidates: Any) -> Any:
+    def select(p: Any, *candidates: Any) -> Any:  # one candidate from each average
         own = [value for value in candidates if not _is_masked(value)]
         if len(own) > 1:
             raise ValueError(
                 f"a leaf of the parameters has {len(own)} averages in the optimizer, but must have "
-                "at most one: leave all but one of them out"
+                "at most one: remove all averages except one"
             )
         return jnp.asarray(own[0], jnp.result_type(p)) if own else p
 
-    return jax.tree.map(chosen, params, *(_evaluated(average, params) for average in averages))
+    return jax.tree.map(select, params, *(_params_of_average(a, params) for a in averages))
 
 
-def _evaluated(state: AverageState | ScheduleFreeState, params: optax.Params) -> Any:
-    """What one average gives, in the parameters' tree, with MaskedNode for what it does not see."""
+def _params_of_average(state: AverageState | ScheduleFreeState, params: optax.Params) -> Any:
+    """Return the parameters of one average, in the tree of `params`.
+
+    Leaves that the average does not include, because of a mask, are MaskedNode.
+    """
     if isinstance(state, AverageState):
-        seen, begun = _seen(state.average, params), jnp.asarray(state.weight < 1)
+        masked_params = _mask_like(state.average, params)
+        started = jnp.asarray(state.weight < 1)  # [], or [*members] under `jax.vmap`
 
-        def chosen(a: Any, p: Any) -> jax.Array:  # a state of `jax.vmap` has a weight for each a
-            return jnp.where(jnp.expand_dims(begun, tuple(range(begun.ndim, jnp.ndim(a)))), a, p)
+        def select(a: Any, p: Any) -> jax.Array:  # a, p: [*members, …]
+            return jnp.where(
+                jnp.expand_dims(started, tuple(range(started.ndim, jnp.ndim(a)))), a, p
+            )
 
-        own = jax.tree.map(chosen, state.average, seen)
+        own = jax.tree.map(select, state.average, masked_params)
     else:
-        own = schedule_free_eval_params(state, _seen(state.z, params))
-    return _map(lambda a, p: jax.tree.map(lambda _: a, p) if _is_masked(a) else a, own, params)
+        own = schedule_free_eval_params(state, _mask_like(state.z, params))
+    # A mask may replace a whole subtree by one MaskedNode: expand it to the leaves of `params`.
+    return _map_masked(
+        lambda a, p: jax.tree.map(lambda _: a, p) if _is_masked(a) else a, own, params
+    )
 
 
-def _seen(kept: optax.Params, params: optax.Params) -> Any:
-    """The parameters in the tree of an average, masked as it is."""
+def _mask_like(average: optax.Params, params: optax.Params) -> Any:
+    """Return the parameters in the tree of an average, with MaskedNode in the same places.
+
+    Raises:
+      ValueError: the two trees differ elsewhere, or a shape differs.
+    """
     try:
-        seen = _map(lambda a, p: a if _is_masked(a) else p, kept, params)
+        masked_params = _map_masked(lambda a, p: a if _is_masked(a) else p, average, params)
     except ValueError:
-        seen = None
-    if _shapes(seen) != _shapes(kept):
+        masked_params = None
+    if _tree_shapes(masked_params) != _tree_shapes(average):
         raise ValueError(
-            "the average is of another tree than the parameters: give those that the optimizer "
-            "updates, with nnx.Optimizer both as nnx.as_pure gives them, and put an average around "
-            "`optax.flatten` or `by_gate`, not into it; the average is of "
-            f"{_shapes(kept)}, the parameters are {_shapes(params)}"
+            "the average has another tree than the parameters: pass the parameters that the "
+            "optimizer updates; for an nnx.Optimizer, pass both through nnx.as_pure; put an "
+            "average around `optax.flatten` or `by_gate`, not inside it; the average has "
+            f"{_tree_shapes(average)}, the parameters have {_tree_shapes(params)}"
         )
-    return seen
+    return masked_params
 
 
-def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
+def _tree_shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
     return jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def _map(fn: Callable[[Any, Any], Any], masked: Any, params: Any) -> Any:
+def _map_masked(fn: Callable[[Any, Any], Any], masked: Any, params: Any) -> Any:
+    """Return fn(leaf or MaskedNode of `masked`, the corresponding subtree of `params`)."""
     return jax.tree.map(fn, masked, params, is_leaf=_is_masked)
 
 

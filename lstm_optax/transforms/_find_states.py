@@ -1,4 +1,4 @@
-"""States found wherever they stand in the state of a chain."""
+"""Search for states of a given type in an optimizer state."""
 
 from typing import Any, TypeVar
 
@@ -8,11 +8,12 @@ T = TypeVar("T")
 
 
 def find_states(state: Any, kind: type[T]) -> list[T]:
-    """Return the states of a kind, however deep they lie in the state of an optimizer.
+    """Return all states of a type in an optimizer state, at any depth.
 
     Args:
-      state: of an optimizer, or any tree that holds one.
-      kind: such as `ClipByGlobalNormState`; one inside another of its kind is found too.
+      state: the state of an optimizer, or any tree that contains one.
+      kind: the type, such as `ClipByGlobalNormState`. Instances inside another instance are
+        returned too.
     """
     found = [state] if isinstance(state, kind) else []
     inside = jax.tree.leaves(state, is_leaf=lambda n: n is not state and isinstance(n, kind))

@@ -1,4 +1,4 @@
-"""Skip a step that would leave something that is not finite."""
+"""A wrapper that skips steps whose result would not be finite."""
 
 from typing import Any, NamedTuple
 
@@ -14,9 +14,9 @@ from lstm_optax.transforms.scalars import Scalar, increment
 class GuardState(NamedTuple):
     """State of `guard`."""
 
-    skipped: jax.Array  # steps skipped so far; int32 []
-    in_a_row: jax.Array  # of them, those since the last step that was taken; int32 []
-    gave_up: jax.Array  # whether these are `max_consecutive_errors` or more; bool []
+    skipped: jax.Array  # int32 []; number of skipped steps
+    in_a_row: jax.Array  # int32 []; number of consecutive skipped steps, 0 after a finite step
+    gave_up: jax.Array  # bool []; in_a_row ≥ max_consecutive_errors
     inner: optax.OptState
 
 
@@ -24,32 +24,32 @@ class GuardState(NamedTuple):
 def guard(
     inner: optax.GradientTransformation, *, max_consecutive_errors: Scalar = 10
 ) -> optax.GradientTransformationExtraArgs:
-    """Skip a step whose gradients, new moments or new parameters would not be finite.
+    """Skip a step if its gradients, new state or new parameters are not finite.
 
-    A skipped step gives updates of zero and leaves the state of `inner` as it was, counters and
-    schedules included: as if there had been no step. A clip cannot do that, since momentum moves
-    on under a gradient of zero; and a look at the gradient alone (`optax.apply_if_finite`) misses
-    the finite 3e19 whose square makes a second moment infinite for good. A loss passed as `value`,
-    as `fit` does, is looked at too.
+    A skipped step returns zero updates and leaves the state of `inner` unchanged, including step
+    counts and schedules. Clipping cannot replace it: with a zero gradient, momentum still moves the
+    parameters. Checking the gradient alone (`optax.apply_if_finite`) is not enough: the square of a
+    finite entry such as 3e19 makes a second moment infinite, and it stays infinite. If the loss is
+    passed as `value`, as `fit` does, it must be finite too.
 
     Args:
-      inner: the whole optimizer, its clip included; also `optax.MultiSteps`, whose accumulation
-        would keep a NaN for good were the guard inside it.
-      max_consecutive_errors: ≥ 1; after so many skipped steps in a row `gave_up` is set, until a
-        step is taken again; `fit` stops on it, a loop of your own should look at it.
+      inner: the whole optimizer, including clipping. Put the guard around `optax.MultiSteps`, not
+        inside: a NaN would stay in its accumulated gradient.
+      max_consecutive_errors: ≥ 1; after this many consecutive skipped steps `gave_up` is True,
+        until the next step that is not skipped. `fit` then stops; a custom loop should check it.
 
     Raises:
       ValueError: `max_consecutive_errors` is a number below 1.
 
-    Reference: none; the counterpart of the skipped steps of mixed precision, Micikevicius et al.,
-    2018, arXiv:1710.03740, section 3.2.
+    Reference: none; compare the skipped steps of loss scaling, Micikevicius et al., 2018,
+    arXiv:1710.03740, section 3.2.
     """
     check_transformations(inner=inner)
     Range(1).check(max_consecutive_errors=max_consecutive_errors)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        return GuardState(  # no array twice: each may be donated
+        return GuardState(  # distinct arrays, because the state may be donated
             skipped=jnp.zeros([], jnp.int32),
             in_a_row=jnp.zeros([], jnp.int32),
             gave_up=jnp.zeros([], jnp.bool_),
@@ -58,26 +58,33 @@ def guard(
 
     @jax.named_scope("guard")
     def update(updates, state, params=None, **extra_args):
-        came_finite = _all_finite(updates)
-        # a NaN in a skipped step would make the derivative of all steps NaN
-        seen = jax.tree.map(lambda u: jnp.where(came_finite, u, jnp.zeros_like(u)), updates)
-        new_updates, new_inner = inner.update(seen, state.inner, params, **extra_args)
-        moved = new_updates if params is None else optax.apply_updates(params, new_updates)
-        good = came_finite & _stays_finite(new_inner, state.inner)
-        good &= _all_finite(moved) if params is None else _stays_finite(moved, params)
+        finite_input = _all_finite(updates)
+        # Replace the gradient of a skipped step by 0 before `inner` sees it: when several steps are
+        # differentiated, a NaN in the branch that `where` discards still makes the gradient NaN.
+        finite_updates = jax.tree.map(
+            lambda u: jnp.where(finite_input, u, jnp.zeros_like(u)), updates
+        )
+        new_updates, new_inner = inner.update(finite_updates, state.inner, params, **extra_args)
+        finite = finite_input & _remains_finite(new_inner, state.inner)
+        if params is None:
+            finite &= _all_finite(new_updates)
+        else:
+            finite &= _remains_finite(optax.apply_updates(params, new_updates), params)
         if (value := extra_args.get("value")) is not None:
             if concrete(value) is None:
                 raise ValueError(f"value is {format_value(value)}, but must be the loss, a number")
-            good &= jnp.isfinite(value)
-        in_a_row = jnp.where(good, 0, increment(state.in_a_row))
+            finite &= jnp.isfinite(value)
+        in_a_row = jnp.where(finite, 0, increment(state.in_a_row))
         new_state = GuardState(
-            skipped=jnp.where(good, state.skipped, increment(state.skipped)),
+            skipped=jnp.where(finite, state.skipped, increment(state.skipped)),
             in_a_row=in_a_row,
             gave_up=jnp.asarray(in_a_row >= max_consecutive_errors, jnp.bool_),
-            inner=jax.tree.map(lambda new, old: jnp.where(good, new, old), new_inner, state.inner),
+            inner=jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old), new_inner, state.inner
+            ),
         )
-        taken = jax.tree.map(lambda u: jnp.where(good, u, jnp.zeros_like(u)), new_updates)
-        return taken, new_state
+        updates = jax.tree.map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), new_updates)
+        return updates, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -87,10 +94,10 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack(finite)) if finite else jnp.bool_(True)
 
 
-def _stays_finite(new: Any, old: Any) -> jax.Array:
-    """Whether all is finite that was: a state may hold an infinity from the beginning."""
+def _remains_finite(new: Any, old: Any) -> jax.Array:
+    """Return whether all entries that were finite still are; a state may start with an infinity."""
 
-    def leaf(n, o):
+    def leaf(n: Any, o: Any) -> jax.Array | None:
         if not jnp.issubdtype(jnp.result_type(n), jnp.inexact):
             return None
         return jnp.all(jnp.isfinite(n) | ~jnp.isfinite(o))

@@ -1,4 +1,4 @@
-"""The learning rate as a link, whose place in a chain is part of a rule's definition."""
+"""The learning rate as a link; its position in the chain is part of a rule's definition."""
 
 from typing import NamedTuple
 
@@ -12,10 +12,10 @@ from lstm_optax.transforms.scalars import as_schedule, scalar
 
 
 class ScaleByLearningRateState(NamedTuple):
-    """The rate of the last step, and the state of Optax's link."""
+    """State of `scale_by_learning_rate`."""
 
-    rate: jax.Array  # float [], η of the last step; before the first step, that of the first
-    inner: optax.OptState  # the count of a schedule
+    rate: jax.Array  # float []; η of the last step, or before any step η of the first
+    inner: optax.OptState  # state of `optax.scale_by_learning_rate`: the step count of a schedule
 
 
 def scale_by_learning_rate(
@@ -23,13 +23,13 @@ def scale_by_learning_rate(
 ) -> optax.GradientTransformationExtraArgs:
     """Scale by the negative learning rate.
 
-        gives −η u
+        u ← −η u
 
-    `optax.scale_by_learning_rate`, except that a traced rate does not change the dtype of the
-    updates, and that the state holds the rate, where `fit` finds it for its records.
+    Differs from `optax.scale_by_learning_rate` in two points: a traced rate does not change the
+    dtype of the updates, and the state stores the rate, from which `fit` records it.
 
     Args:
-      learning_rate: η ≥ 0; a number, a traced scalar, or a schedule of this link's own count,
+      learning_rate: η ≥ 0; a number, a traced scalar, or a schedule of this link's own step count,
         which is 0 at the first step.
 
     Raises:
@@ -37,12 +37,12 @@ def scale_by_learning_rate(
     """
     RATE.check(learning_rate=learning_rate)
     rate_at = as_schedule(learning_rate, SIZE)
-    moves = callable(learning_rate)
-    link = keep_dtype(optax.scale_by_learning_rate(rate_at if moves else learning_rate))
+    is_schedule = callable(learning_rate)
+    link = keep_dtype(optax.scale_by_learning_rate(rate_at if is_schedule else learning_rate))
 
     def rate(inner):
-        value = rate_at(inner.count) if moves else learning_rate
-        return jnp.array(value, float)  # a copy, since training donates the state
+        value = rate_at(inner.count) if is_schedule else learning_rate
+        return jnp.array(value, float)  # a copy, because training donates the state
 
     def init(params):
         inner = link.init(params)
@@ -57,16 +57,17 @@ def scale_by_learning_rate(
 
 @real_only
 def scale_by_rate_factor() -> optax.GradientTransformationExtraArgs:
-    """Scale by a factor that each call of `update` is given, such as a window's relative length.
+    """Scale by a factor passed to `update`, such as the relative length of a window.
 
-        gives f u
+        u ← f u
 
-    `update(updates, state, params, rate_factor=f)`; f is 1 where none is given. After the learning
-    rate in a chain it scales the rate of that one step. Where momentum follows the rate, as in
-    `momentum_sgd`, it scales the step and leaves the velocity as it is.
+    The factor is passed as `update(updates, state, params, rate_factor=f)`; the default is 1. After
+    the learning rate in a chain, it scales the learning rate of that step. At the end of a chain
+    with momentum after the learning rate, such as `momentum_sgd`, it scales the step but not the
+    velocity.
 
-    Reference: Merity, Keskar & Socher, 2018, section 4.1, arXiv:1708.02182, who scale the rate by
-    the length of a window that varies.
+    Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, section 4.1: the learning rate is
+    scaled by the length of a window that varies.
     """
 
     def update(updates, state, params=None, *, rate_factor=1.0, **extra_args):

@@ -1,4 +1,4 @@
-"""Squared-gradient accumulation: running sizes of each gradient entry."""
+"""Second-moment estimators: running averages, sums and maxima of squared gradient entries."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import DECAY, SIZE, check_transformations
-from lstm_optax.transforms.derivatives import root
+from lstm_optax.transforms.derivatives import safe_sqrt
 from lstm_optax.transforms.dtypes import accumulate, moments_like, real_only
 from lstm_optax.transforms.scalars import Scalar, complement
 
@@ -22,10 +22,11 @@ class MeanSquareState(NamedTuple):
 def mean_square(decay: Scalar, *, initial: Scalar = 0.0) -> optax.GradientTransformation:
     """Estimate the mean squared gradient by an exponential moving average.
 
-        ν ← ρ ν + (1 − ρ) g²,  gives ν
+        ν ← ρ ν + (1 − ρ) g²;  returns ν
 
-    With ν₀ = 0 and no `debias` the first normalised step is 1/√(1 − ρ): 3.2 at ρ = .9, 31.6 at
-    .999. Gives the moment's dtype. ν overflows in float32 from |g| of about 1e19.
+    With ν₀ = 0 and without `debias`, the first normalised step g/√ν is 1/√(1 − ρ): 3.2 for ρ = .9,
+    31.6 for .999. Returns the dtype of the moment. In float32, ν overflows for |g| above about
+    1e19.
 
     Args:
       decay: ρ in [0, 1).
@@ -38,11 +39,11 @@ def mean_square(decay: Scalar, *, initial: Scalar = 0.0) -> optax.GradientTransf
     """
     DECAY.check(decay=decay)
     SIZE.check(initial=initial)
-    return averaged_square(decay, initial)
+    return unchecked_mean_square(decay, initial)
 
 
-def averaged_square(decay: Scalar, initial: Scalar = 0.0) -> optax.GradientTransformation:
-    """Return `mean_square` for any numbers, for a source that takes ρ = 1."""
+def unchecked_mean_square(decay: Scalar, initial: Scalar = 0.0) -> optax.GradientTransformation:
+    """Return `mean_square` without range checks, for presets whose source allows ρ = 1."""
 
     def init(params):
         return MeanSquareState(moments_like(params, initial))
@@ -62,25 +63,25 @@ class CenteredMeanSquareState(NamedTuple):
     """State of `centered_mean_square`."""
 
     mu: optax.Updates  # the parameters' tree and shapes
-    nu: optax.Updates  # likewise
+    nu: optax.Updates  # the parameters' tree and shapes
 
 
 @real_only
 def centered_mean_square(
     decay: Scalar, *, initial: Scalar = 0.0, floor: Scalar = 0.0
 ) -> optax.GradientTransformation:
-    """Estimate the variance of the gradient: the mean square about the running mean.
+    """Estimate the variance of the gradient: the mean square around the running mean.
 
-        d = g − μ;  μ ← μ + (1 − ρ) d;  ν ← ρ (ν + (1 − ρ) d²),  gives max(ν, floor · μ²)
+        d = g − μ;  μ ← μ + (1 − ρ) d;  ν ← ρ (ν + (1 − ρ) d²);  returns max(ν, floor · μ²)
 
-    The same algebra as E[g²] − E[g]², but a sum of squares, so rounding can never make it
-    negative. A constant gradient drives ν to 0, and with no floor a step divided by its root to
-    g/√ε; with one to 1/√floor, as if the gradient had at least that relative variance.
+    Equal to E[g²] − E[g]² in exact arithmetic, but computed as a sum of squares, so that rounding
+    cannot make it negative. For a constant gradient ν decays to 0, and a step g/√(ν + ε) grows to
+    g/√ε. With a floor it grows to 1/√floor at most, as for a gradient with that relative variance.
 
     Args:
       decay: ρ in [0, 1).
       initial: ν₀ ≥ 0; TensorFlow 1 starts at 1.
-      floor: ≥ 0, in units of the squared mean gradient.
+      floor: ≥ 0, a lower bound on the variance in units of the squared mean gradient.
 
     Raises:
       ValueError: ρ, ν₀ or the floor is a number out of range.
@@ -90,13 +91,13 @@ def centered_mean_square(
     """
     DECAY.check(decay=decay)
     SIZE.check(initial=initial, floor=floor)
-    return averaged_variance(decay, initial, floor)
+    return unchecked_centered_mean_square(decay, initial, floor)
 
 
-def averaged_variance(
+def unchecked_centered_mean_square(
     decay: Scalar, initial: Scalar = 0.0, floor: Scalar = 0.0
 ) -> optax.GradientTransformation:
-    """Return `centered_mean_square` for any numbers, for a source that takes ρ = 1."""
+    """Return `centered_mean_square` without range checks, for presets whose source allows ρ = 1."""
 
     def init(params):
         return CenteredMeanSquareState(moments_like(params), moments_like(params, initial))
@@ -109,8 +110,8 @@ def averaged_variance(
             lambda g, n, m: decay * (n + weight * jnp.square(g - m)), updates, state.nu, state.mu
         )
         mu = accumulate(lambda g, m: m + weight * (g - m), updates, state.mu)
-        size = accumulate(lambda m, n: jnp.maximum(n, jnp.square(root(floor) * m)), mu, nu)
-        return size, CenteredMeanSquareState(mu, nu)
+        variance = accumulate(lambda m, n: jnp.maximum(n, jnp.square(safe_sqrt(floor) * m)), mu, nu)
+        return variance, CenteredMeanSquareState(mu, nu)
 
     return optax.GradientTransformation(init, update)
 
@@ -125,7 +126,7 @@ class SumSquareState(NamedTuple):
 def sum_square(initial: Scalar = 0.0) -> optax.GradientTransformation:
     """Accumulate the sum of squared gradients.
 
-        ν ← ν + g²,  gives ν
+        ν ← ν + g²;  returns ν
 
     Args:
       initial: ν₀ ≥ 0.
@@ -158,17 +159,18 @@ class RunningMaxState(NamedTuple):
 
 @real_only
 def running_max(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Give the largest output of a second moment so far, entry by entry.
+    """Return the elementwise maximum of a second-moment estimate over all steps.
 
-        ν_max ← max(ν_max, inner(g)),  gives ν_max,  which starts at 0
+        ν_max ← max(ν_max, inner(g));  returns ν_max;  ν_max starts at 0
 
-    Around `mean_square` it is PyTorch's AMSGrad, around `debias(mean_square)` Optax's.
+    `running_max(mean_square(…))` is PyTorch's AMSGrad, `running_max(debias(mean_square(…)))` is
+    Optax's.
 
     Args:
-      inner: an estimator of a size, which is never negative.
+      inner: an estimator of the second moment, whose output is never negative.
 
     Raises:
-      ValueError: `inner` is no transformation.
+      ValueError: `inner` is not a gradient transformation.
 
     Reference: Reddi, Kale & Kumar, 2018, arXiv:1904.09237.
     """
@@ -180,8 +182,8 @@ def running_max(inner: optax.GradientTransformation) -> optax.GradientTransforma
 
     @jax.named_scope("running_max")
     def update(updates, state, params=None, **extra_args):
-        size, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        nu = accumulate(jnp.maximum, size, state.nu)
+        inner_nu, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        nu = accumulate(jnp.maximum, inner_nu, state.nu)
         return nu, RunningMaxState(inner_state, nu)
 
     return optax.GradientTransformationExtraArgs(init, update)

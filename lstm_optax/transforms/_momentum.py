@@ -1,4 +1,4 @@
-"""Directions: running sums and averages of the gradient."""
+"""Direction estimators: running sums and averages of the gradient."""
 
 from typing import NamedTuple
 
@@ -20,16 +20,16 @@ class MomentumState(NamedTuple):
 
 @real_only
 def momentum(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Accumulate a decaying sum of the updates, the heavy ball.
+    """Accumulate a decaying sum of the updates (heavy-ball momentum).
 
-        μ ← β μ + g,  gives μ
+        μ ← β μ + g;  returns μ
 
-    Under a constant gradient it tends to g / (1 − β). As a link it keeps the dtype of the updates;
-    the sum itself is float32 or better. Equals `optax.trace`.
+    For a constant gradient μ converges to g / (1 − β). The output has the dtype of the updates; the
+    sum is stored in float32 or wider. Equal to `optax.trace`.
 
     Args:
-      decay: β in [0, 1]; a number, a traced scalar, or a schedule of this link's own count, which
-        is 0 at the first step.
+      decay: β in [0, 1]; a number, a traced scalar, or a schedule of this link's own step count,
+        which is 0 at the first step.
 
     Raises:
       ValueError: β is a number outside [0, 1].
@@ -37,11 +37,11 @@ def momentum(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     Reference: Polyak, 1964, doi:10.1016/0041-5553(64)90137-5.
     """
     SHARE.or_schedule().check(decay=decay)
-    return heavy_ball(decay)
+    return unchecked_momentum(decay)
 
 
-def heavy_ball(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Return `momentum` for any number β, for a source that takes more than [0, 1]."""
+def unchecked_momentum(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Return `momentum` without range checks, for presets whose source allows β > 1."""
     beta = as_schedule(decay, SHARE)
 
     def init(params):
@@ -68,14 +68,14 @@ class EmaState(NamedTuple):
 def ema(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Estimate the mean gradient by an exponential moving average that starts at zero.
 
-        μ ← β μ + (1 − β) g,  gives μ
+        μ ← β μ + (1 − β) g;  returns μ
 
-    It starts too small, by 1 − βᵗ: `debias` removes that. Gives the moment's dtype (float32 or
-    better). Equals `optax.ema(decay, debias=False)`.
+    Early estimates are too small by a factor 1 − βᵗ, which `debias` corrects. Returns the dtype of
+    the moment (float32 or wider). Equal to `optax.ema(decay, debias=False)`.
 
     Args:
-      decay: β in [0, 1); a number, a traced scalar, or a schedule of this link's own count, which
-        is 0 at the first step.
+      decay: β in [0, 1); a number, a traced scalar, or a schedule of this link's own step count,
+        which is 0 at the first step.
 
     Raises:
       ValueError: β is a number outside [0, 1).
@@ -107,15 +107,16 @@ class DampedMomentumState(NamedTuple):
 
 @real_only
 def damped_momentum(decay: Scalar, dampening: Scalar) -> optax.GradientTransformation:
-    """Accumulate the heavy ball with PyTorch's dampening.
+    """Accumulate momentum with PyTorch's dampening.
 
-        μ₁ = g,  then  μ ← β μ + (1 − d) g,  gives μ
+        μ₁ = g,  then  μ ← β μ + (1 − d) g;  returns μ
 
-    Not a scaled heavy ball: the first gradient enters whole. Keeps the dtype of the updates.
+    It differs from (1 − d) times `momentum` in that the first gradient is not dampened. The output
+    has the dtype of the updates.
 
     Args:
       decay: β in [0, 1].
-      dampening: d in [0, 1]; 0 makes it `momentum`.
+      dampening: d in [0, 1]; d = 0 equals `momentum`.
 
     Raises:
       ValueError: β or d is a number outside [0, 1].
@@ -123,11 +124,11 @@ def damped_momentum(decay: Scalar, dampening: Scalar) -> optax.GradientTransform
     Reference: `torch.optim.SGD`, PyTorch 2.13.
     """
     SHARE.check(decay=decay, dampening=dampening)
-    return damped_ball(decay, dampening)
+    return unchecked_damped_momentum(decay, dampening)
 
 
-def damped_ball(decay: Scalar, dampening: Scalar) -> optax.GradientTransformation:
-    """Return `damped_momentum` for any numbers, for a source that takes more than [0, 1]."""
+def unchecked_damped_momentum(decay: Scalar, dampening: Scalar) -> optax.GradientTransformation:
+    """Return `damped_momentum` without range checks, for presets whose source has wider ranges."""
 
     def init(params):
         return DampedMomentumState(jnp.zeros([], jnp.int32), moments_like(params))

@@ -1,4 +1,4 @@
-"""Look ahead: Nesterov's correction, and Dozat's schedule of it."""
+"""Nesterov's look-ahead, and Nadam's direction with Dozat's momentum schedule."""
 
 from typing import NamedTuple
 
@@ -19,19 +19,19 @@ class NesterovState(NamedTuple):
 
 @real_only
 def nesterov(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Look one step ahead: push the gradient through `inner` twice, keep the first state.
+    """Look one step ahead: update `inner` twice with the same gradient, keep the first state.
 
-        gives inner(inner(state, g), g)
+        state ← inner.update(g, state);  returns the updates of inner.update(g, state)
 
-    Around `momentum` it gives β μₜ + g (PyTorch's `nesterov=True`, `optax.trace`'s); around `ema`
-    β μₜ + (1 − β) g. A schedule inside `inner` is read one count further in the second push, as
-    Nesterov's method with a moving momentum asks.
+    `nesterov(momentum(β))` returns β μₜ + g, as `nesterov=True` of PyTorch and `optax.trace` does;
+    `nesterov(ema(β))` returns β μₜ + (1 − β) g. In the second update, a schedule in `inner` is
+    evaluated at the next step count, as Nesterov's method with a scheduled momentum requires.
 
     Args:
       inner: an estimator of the direction.
 
     Raises:
-      ValueError: `inner` is no transformation.
+      ValueError: `inner` is not a gradient transformation.
 
     Reference: Nesterov, 1983; Sutskever et al., 2013, ICML, section 2.
     """
@@ -54,7 +54,7 @@ class DozatMomentumState(NamedTuple):
     """State of `dozat_momentum`."""
 
     count: jax.Array  # int32 []
-    weight: jax.Array  # 1 − P, the sum of the weights in the average; float []
+    weight: jax.Array  # float []; 1 − Pₜ, 0 before the first step
     mu: optax.Updates  # the parameters' tree and shapes
 
 
@@ -62,19 +62,20 @@ class DozatMomentumState(NamedTuple):
 def dozat_momentum(
     decay: Scalar, psi: Scalar, *, scheduled_average: bool = False
 ) -> optax.GradientTransformation:
-    """Estimate Nadam's direction, with Dozat's schedule of the momentum.
+    """Estimate Nadam's direction, with Dozat's momentum schedule.
 
         μₜ = β (1 − ½ · 0.96^(ψ t)),  Pₜ = μ₁ μ₂ … μₜ
         m ← β m + (1 − β) g
-        gives  μₜ₊₁ m / (1 − Pₜ₊₁) + (1 − μₜ) g / (1 − Pₜ)
+        returns μₜ₊₁ m / (1 − Pₜ₊₁) + (1 − μₜ) g / (1 − Pₜ)
 
-    1 − P is carried instead of P, by 1 − Pₜ = (1 − μₜ) + μₜ (1 − Pₜ₋₁), which loses no digits.
+    The state stores 1 − P instead of P, updated by 1 − Pₜ = (1 − μₜ) + μₜ (1 − Pₜ₋₁), which loses
+    no digits.
 
     Args:
       decay: β in [0, 1).
-      psi: ψ ≥ 0, the speed of the schedule: PyTorch .004, Keras 3 1, and ∞ for no schedule, which
-        is Optax's Nadam.
-      scheduled_average: average with μₜ in place of β, as Dozat's paper does.
+      psi: ψ ≥ 0, the speed of the schedule: .004 in PyTorch, 1 in Keras 3; ∞ for no schedule, as
+        in Optax's Nadam.
+      scheduled_average: use μₜ instead of β in the average m, as in Dozat's paper of 2016.
 
     Raises:
       ValueError: β or ψ is a number out of range.
@@ -86,8 +87,8 @@ def dozat_momentum(
     check_flags(scheduled_average=scheduled_average)
 
     def momentum_at(t):
-        warm = 0.5 * jnp.power(0.96, psi * scalar(t))
-        return decay * (1 - warm), complement(decay) + decay * warm  # μₜ and 1 − μₜ
+        reduction = 0.5 * jnp.power(0.96, psi * scalar(t))
+        return decay * (1 - reduction), complement(decay) + decay * reduction  # μₜ and 1 − μₜ
 
     def init(params):
         return DozatMomentumState(jnp.zeros([], jnp.int32), scalar(0), moments_like(params))
@@ -96,14 +97,14 @@ def dozat_momentum(
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
-        now, rest = momentum_at(count)
-        after, rest_after = momentum_at(count + 1)
-        weight = scalar(rest + now * state.weight)
-        weight_after = rest_after + after * weight
-        b, b_rest = (now, rest) if scheduled_average else (decay, complement(decay))
-        mu = accumulate(lambda g, m: b * m + b_rest * g, updates, state.mu)
+        mu_t, one_minus_mu_t = momentum_at(count)
+        mu_next, one_minus_mu_next = momentum_at(count + 1)
+        weight = scalar(one_minus_mu_t + mu_t * state.weight)  # 1 − Pₜ
+        next_weight = one_minus_mu_next + mu_next * weight  # 1 − Pₜ₊₁
+        b, one_minus_b = (mu_t, one_minus_mu_t) if scheduled_average else (decay, complement(decay))
+        mu = accumulate(lambda g, m: b * m + one_minus_b * g, updates, state.mu)
         direction = accumulate(
-            lambda g, m: after / weight_after * m + rest / weight * g, updates, mu
+            lambda g, m: mu_next / next_weight * m + one_minus_mu_t / weight * g, updates, mu
         )
         return direction, DozatMomentumState(count, weight, mu)
 

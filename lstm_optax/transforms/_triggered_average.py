@@ -1,4 +1,4 @@
-"""Averaging that begins when the validation loss has ceased to fall, as NT-ASGD's does."""
+"""Parameter averaging that starts when the validation loss stops improving (NT-ASGD)."""
 
 from typing import Any, NamedTuple
 
@@ -16,44 +16,42 @@ class TriggeredAverageState(NamedTuple):
     """State of `triggered_average`."""
 
     triggered: jax.Array  # bool []
-    results: jax.Array  # validation losses observed; int32 []
-    recent: jax.Array  # the last of them, the oldest first; float [nonmonotone]
-    best: jax.Array  # the lowest of those before; float []
-    average: AverageState  # its count is that of the steps since the trigger
+    results: jax.Array  # int32 []; number of reported validation losses
+    recent: jax.Array  # float [nonmonotone]; the most recent losses, oldest first
+    best: jax.Array  # float []; the lowest loss before the recent ones
+    average: AverageState  # its count is the number of steps since the trigger
 
 
 @real_only
 def triggered_average(
     inner: optax.GradientTransformation, *, nonmonotone: int = 5
 ) -> optax.GradientTransformationExtraArgs:
-    """Average the parameters from when the validation loss has ceased to fall: NT-ASGD's.
+    """Start averaging the parameters when the validation loss stops improving (NT-ASGD).
 
-        triggered once v > min(v₁, …, vₖ₋ₙ),  v the newest loss, v₁, …, vₖ those before, k > n
-        a = mean(θ₂, …, θₜ),  θₜ the parameters t = 1, 2, … steps after that, a = θ₁ at t = 1
+        trigger: v > min(v₁, …, vₖ₋ₙ),  v the newest loss, v₁, …, vₖ the earlier ones, k > n
+        a = mean(θ₂, …, θₜ),  θₜ the parameters t steps after the trigger,  a = θ₁ for t = 1
 
-    Call `report_validation_loss` after each validation. `eval_params` returns a, and before the
-    trigger the parameters themselves; the parameters in training are never replaced. The rule
-    follows the authors' code: the n losses before the newest do not count, and PyTorch's ASGD,
-    which they switch to, leaves θ₁ out. A NaN loss counts as one of the n, but it never triggers
-    and never is the lowest.
+    Call `report_validation_loss` after each validation. `eval_params` returns a, or before the
+    trigger the parameters; the trained parameters are not replaced. As in the authors' code, the n
+    losses before the newest do not count, and θ₁ is excluded, because PyTorch's ASGD excludes it. A
+    NaN loss counts as one of the n, but does not trigger and is never the minimum.
 
     Args:
-      inner: the whole optimizer, its learning rate included.
-      nonmonotone: n ≥ 1, how many of the losses may be no better than one before them; a Python
-        integer, since the shape of the state depends on it.
+      inner: the whole optimizer, including the learning rate.
+      nonmonotone: n ≥ 1, the number of recent losses that the newest is not compared with; a Python
+        integer, because the shape of the state depends on it.
 
     Raises:
-      ValueError: `nonmonotone` is no integer of at least 1, or `update` is called without the
-        parameters.
+      ValueError: `nonmonotone` is not an integer ≥ 1, or `update` is called without the parameters.
 
-    Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, section 5, by the authors' code.
+    Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, section 5, and the authors' code.
     """
     check_transformations(inner=inner)
     LENGTH.check(nonmonotone=nonmonotone)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        return TriggeredAverageState(  # no array twice: each may be donated
+        return TriggeredAverageState(  # distinct arrays, because the state may be donated
             triggered=jnp.zeros([], jnp.bool_),
             results=jnp.zeros([], jnp.int32),
             recent=jnp.zeros([nonmonotone], float),
@@ -72,39 +70,44 @@ def triggered_average(
 
 
 def report_validation_loss(state: optax.OptState, validation_loss: Scalar) -> optax.OptState:
-    """Return the state of an optimizer with a validation loss told to every trigger in it.
+    """Return the optimizer state after reporting a validation loss to each `triggered_average`.
 
-    To be called after each validation, with the loss of what `eval_params` gives; `fit` does.
+    Call it after each validation, with the loss of the parameters from `eval_params`; `fit` does.
 
     Args:
-      state: of an optimizer; without a `triggered_average` in it it stays as it is.
-      validation_loss: lower is better; of states that `jax.vmap` made, one for each or for all.
+      state: the state of an optimizer; returned unchanged if it has no `triggered_average`.
+      validation_loss: the loss, lower is better; for a state that `jax.vmap` batches, one loss for
+        all members or an array with one for each.
 
     Raises:
-      ValueError: a loss of another shape, or a state that holds something else than arrays.
+      ValueError: the loss has another shape, or the state contains objects other than arrays.
     """
 
-    def fed(node: Any) -> Any:
+    def report(node: Any) -> Any:
         if not isinstance(node, TriggeredAverageState):
             return node
-        return _told(node, validation_loss)._replace(
+        return _record_loss(node, validation_loss)._replace(
             average=report_validation_loss(node.average, validation_loss)
         )
 
-    return jax.tree.map(fed, state, is_leaf=lambda node: isinstance(node, TriggeredAverageState))
+    return jax.tree.map(report, state, is_leaf=lambda node: isinstance(node, TriggeredAverageState))
 
 
-def _told(state: TriggeredAverageState, validation_loss: Scalar) -> TriggeredAverageState:
+def _record_loss(state: TriggeredAverageState, validation_loss: Scalar) -> TriggeredAverageState:
+    """Return the state with the loss appended to `recent`, and with the trigger and best updated.
+
+    Under `jax.vmap` over members every field has the members' axes in front: [*members, …].
+    """
     if not jax.tree_util.all_leaves(state[:4]):
         raise ValueError(
-            f"the state holds a {type(state.triggered).__name__}; expected arrays: of an "
-            "nnx.Optimizer, give nnx.as_pure(optimizer.opt_state)"
+            f"the state holds a {type(state.triggered).__name__}; expected arrays: for an "
+            "nnx.Optimizer, pass nnx.as_pure(optimizer.opt_state)"
         )
     loss, shape = jnp.asarray(validation_loss, state.best.dtype), jnp.shape(state.triggered)
     if loss.shape not in ((), shape):
         raise ValueError(f"the validation loss has shape {loss.shape}; expected {shape}")
-    loss = jnp.broadcast_to(loss, shape)
-    n, oldest = state.recent.shape[-1], state.recent[..., 0]
+    loss = jnp.broadcast_to(loss, shape)  # [*members]
+    n, oldest = state.recent.shape[-1], state.recent[..., 0]  # the loss that leaves `recent`
     return state._replace(
         triggered=state.triggered | ((state.results > n) & (loss > state.best)),
         results=increment(state.results),

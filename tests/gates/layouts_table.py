@@ -1,4 +1,4 @@
-"""The parameters of an LSTM as each library names them, inputs 3, hidden 5, recorded from it."""
+"""LSTM parameters of each library, recorded from it: names and shapes, 3 inputs, 5 hidden."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,16 +14,16 @@ N, H = 3, 5
 
 @dataclass(frozen=True)
 class Layout:
-    """What a library has: names and shapes as read, and what is found in them."""
+    """Names and shapes of the parameters in a library, and the cells expected in them."""
 
-    source: str  # and the version it was read from
-    shapes: Any  # the tree
+    source: str  # library and version
+    shapes: Any  # tree of shapes
     arguments: dict = field(default_factory=dict)
-    cells: tuple = (("", 0, "forward"),)
-    biases: int = 1  # for each cell
+    cells: tuple = (("", 0, "forward"),)  # (lstm, layer, direction)
+    biases: int = 1  # number of biases in each cell
 
     def params(self, seed: int = 0) -> Any:
-        """Random parameters, of a size at which each gate matters."""
+        """Return random parameters, large enough that each gate changes the output."""
         rng = np.random.default_rng(seed)
         return jax.tree.map(
             lambda shape: jnp.asarray(rng.normal(size=shape) / 2, jnp.float32),
@@ -32,11 +32,11 @@ class Layout:
         )
 
 
-FLAX_APART = {
+FLAX_SEPARATE = {
     **{f"i{gate}": {"kernel": (N, H)} for gate in ("i", "f", "g", "o")},
     **{f"h{gate}": {"kernel": (H, H), "bias": (H,)} for gate in ("i", "f", "g", "o")},
 }
-FLAX_FUSED = {
+FLAX_STACKED = {
     "dense_i": {"kernel": (N, 4 * H)},
     "dense_h": {"kernel": (H, 4 * H), "bias": (4 * H,)},
 }
@@ -51,11 +51,11 @@ LAYOUTS = {
     ),
     "Flax NNX, LSTMCell": Layout(
         "flax 0.12.8",
-        {("if_" if name == "if" else name): module for name, module in FLAX_APART.items()},
+        {("if_" if name == "if" else name): module for name, module in FLAX_SEPARATE.items()},
     ),
-    "Flax NNX, OptimizedLSTMCell": Layout("flax 0.12.8", FLAX_FUSED),
+    "Flax NNX, OptimizedLSTMCell": Layout("flax 0.12.8", FLAX_STACKED),
     "Flax Linen": Layout(
-        "flax 0.12.8", {"params": {"cell": FLAX_APART}}, cells=(("params/cell", 0, "forward"),)
+        "flax 0.12.8", {"params": {"cell": FLAX_SEPARATE}}, cells=(("params/cell", 0, "forward"),)
     ),
     "Haiku": Layout(
         "dm-haiku 0.0.17",
@@ -112,7 +112,7 @@ LAYOUTS = {
 
 
 def as_lstm_params(params: Any, found: lo.gates.GateMap) -> dict[tuple, lo.LSTMParams]:
-    """Each cell of a map as parameters of this library, i, f, g, o."""
+    """Return each cell of a map as parameters of this library, in the order i, f, g, o."""
     leaves = dict(jax.tree_util.tree_flatten_with_path(params)[0])
     cells: dict[tuple, dict] = {}
     for block in found.blocks:
@@ -131,6 +131,6 @@ def as_lstm_params(params: Any, found: lo.gates.GateMap) -> dict[tuple, lo.LSTMP
 
 
 def run(params: lo.LSTMParams, x: jax.Array, *, reverse: bool = False) -> jax.Array:
-    """The outputs of an LSTM over x [time, batch, features], from a state of zero."""
+    """Return the outputs of an LSTM for x [time, batch, features], from a zero state."""
     zero = jnp.zeros((x.shape[1], params.kernel_hh.shape[0]))
     return lo.lstm_sequence(params, x, lo.LSTMState(zero, zero), reverse=reverse)[0]

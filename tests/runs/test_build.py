@@ -21,9 +21,9 @@ from lstm_optax import (
     report_validation_loss,
 )
 from lstm_optax.data import Batch, TextError
+from lstm_optax.names import DECAYING_OPTIMIZERS
 from lstm_optax.runs import build as language
 from lstm_optax.runs import corpus as corpora
-from lstm_optax.runs.options import DECAYING_OPTIMIZERS
 from lstm_optax.transforms import GuardState
 
 TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)

@@ -11,8 +11,8 @@ import optax.contrib
 import pytest
 
 from lstm_optax import OPTIMIZERS, LSTMParams, TrainConfig, find_states
+from lstm_optax.names import DECAYING_OPTIMIZERS, RESCALING_OPTIMIZERS
 from lstm_optax.runs import OptionError, SampleConfig
-from lstm_optax.runs.options import DECAYING_OPTIMIZERS, RESCALING_OPTIMIZERS
 from lstm_optax.transforms import AverageState
 
 HUGE = 10**400  # too large for a float

@@ -227,22 +227,22 @@ def test_two_averages_of_a_leaf_raise(tx):
 
 def test_eval_params_rejects_other_trees():
     state = optax.flatten(lo.polyak_average(lo.sgd(0.1))).init(PARAMS)
-    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not into it"):
+    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not inside it"):
         lo.eval_params(state, PARAMS)
     lstm = lo.LSTMParams(jnp.ones((1, 8)), jnp.ones((2, 8)), jnp.ones(8))
     state = lo.by_gate(lo.polyak_average(lo.sgd(0.1))).init(lstm)
-    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not into it"):
+    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not inside it"):
         lo.eval_params(state, lstm)
     lstm = lo.LSTMParams(jnp.ones((1, 4)), jnp.ones((1, 4)), jnp.ones(4))  # shapes that broadcast
     average = lo.by_gate(
         {"bias": lo.sgd(0.1), "forget": lo.sgd(0.1), ("bias", "forget"): lo.sgd(0.1)},
         others=lo.polyak_average(lo.sgd(0.1)),
     )
-    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not into it"):
+    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not inside it"):
         lo.eval_params(average.init(lstm), lstm)
-    with pytest.raises(ValueError, match="give those that the optimizer updates"):
+    with pytest.raises(ValueError, match="pass the parameters that the optimizer updates"):
         lo.eval_params(lo.polyak_average(lo.sgd(0.1)).init(PARAMS), {"matrix": jnp.ones(2)})
-    with pytest.raises(ValueError, match="give those that the optimizer updates"):
+    with pytest.raises(ValueError, match="pass the parameters that the optimizer updates"):
         lo.eval_params(free(0.1).init(PARAMS), {"matrix": jnp.ones(2)})
 
 
@@ -258,7 +258,7 @@ def test_average_rejects_invalid_arguments():
         with pytest.raises(ValueError, match=message):
             make()
     for tx in (lo.polyak_average(lo.sgd(0.1)), lo.triggered_average(lo.sgd(0.1))):
-        with pytest.raises(ValueError, match="params is None, but they are to be averaged"):
+        with pytest.raises(ValueError, match="params is None, but the average needs them"):
             tx.update(PARAMS, tx.init(PARAMS))
 
 

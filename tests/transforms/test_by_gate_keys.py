@@ -67,15 +67,18 @@ def test_state_starts_from_its_own_block():
 
 
 BAD = [
-    ({"forgets": 1}, "'forgets' names no blocks; keys are a gate (input, forget, cell, output), a"),
-    ({("forget", "bias"): 1}, "('forget', 'bias') names no blocks"),
-    ({("bias",): 1}, "('bias',) names no blocks"),
-    ({3: 1}, "3 names no blocks"),
+    (
+        {"forgets": 1},
+        "'forgets' is not a key; expected a gate (input, forget, cell, output), ",
+    ),
+    ({("forget", "bias"): 1}, "('forget', 'bias') is not a key"),
+    ({("bias",): 1}, "('bias',) is not a key"),
+    ({3: 1}, "3 is not a key"),
     (
         {"bias": 1, "forget": 1},
-        "'bias' and 'forget' both name the bias of the forget gate: say which by a key ('bias', ",
+        "'bias' and 'forget' both name the bias of the forget gate: add the key ('bias', ",
     ),
-    ({"forget": 1}, "a dictionary of transformations needs others= for all that it does not name"),
+    ({"forget": 1}, "a dictionary of transformations needs others= for all other parameters"),
 ]
 
 

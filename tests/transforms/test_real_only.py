@@ -56,11 +56,11 @@ def test_message_names_the_remedy():
         ValueError, match="wrap the whole optimizer in optax.contrib.split_real_and"
     ):
         lo.rmsprop(0.1).init(jnp.complex64(1))
-    with pytest.raises(ValueError, match="leave it out with optax.masked or optax.partition"):
+    with pytest.raises(ValueError, match="exclude it with optax.masked or optax.partition"):
         lo.rmsprop(0.1).init({"count": jnp.int32(1)})
     with pytest.raises(ValueError, match="take its real part, or for complex parameters wrap"):
         lo.sgd(0.1).update(jnp.complex64(1), lo.sgd(0.1).init(jnp.float32(1)))
-    with pytest.raises(ValueError, match="an optimizer of their own with optax.partition"):
+    with pytest.raises(ValueError, match="use a separate optimizer for complex parameters"):
         lo.gate_muon(0.1).init(lstm_params_of() | {"phase": jnp.complex64(1)})
 
 
