@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from build_models import language_model, sequence_model
 from flax import nnx
 
 import lstm_optax as lo
@@ -359,13 +360,13 @@ def lstm(**options):
 
 
 def language(**options):
-    options = {"vocabulary": 3, "embedding_features": 2, "hidden_features": 2} | options
-    return lo.LanguageModel(**options, rngs=nnx.Rngs(0))
+    options = {"vocabulary": 3, "in_features": 2, "hidden_features": 2} | options
+    return language_model(**options, rngs=nnx.Rngs(0))
 
 
 def sequence(**options):
     options = {"in_features": 2, "out_features": 2, "hidden_features": 2} | options
-    return lo.SequenceModel(**options, rngs=nnx.Rngs(0))
+    return sequence_model(**options, rngs=nnx.Rngs(0))
 
 
 def clipped(**bounds):
@@ -381,7 +382,7 @@ OTHERS = [  # other functions with a number: a call, the argument, numbers out o
     *((lstm, n, WHOLE) for n in ("in_features", "hidden_features", "num_layers")),
     *((lstm, n, SHARE) for n in ("dropout", "weight_dropout")),
     (lstm, "forget_bias", [INF]),
-    *((language, n, WHOLE) for n in ("vocabulary", "embedding_features", "hidden_features")),
+    *((language, n, WHOLE) for n in ("vocabulary", "in_features", "hidden_features")),
     *((language, n, SHARE) for n in ("dropout", "weight_dropout", "embedding_dropout")),
     *((sequence, n, WHOLE) for n in ("in_features", "out_features", "hidden_features")),
     (lo.data.adding, "length", [1, 9.5, 10.0, INF]),

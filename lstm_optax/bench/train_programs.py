@@ -14,6 +14,7 @@ from lstm_optax.bench.programs import Program, compile_ahead
 from lstm_optax.bench.torch_train import torch_train
 from lstm_optax.bench.workloads import TrainRow
 from lstm_optax.data import Batch
+from lstm_optax.lstm import LSTM
 from lstm_optax.models import LanguageModel
 from lstm_optax.optimizers import OPTIMIZERS
 from lstm_optax.runs.build import make_losses
@@ -37,12 +38,8 @@ def train_program(
     if name == LOWER_BOUND:
         return matmul_bound(row, "step" if measure == "step" else "steps", steps)
     batches = [_draw_batch(row, seed + i) for i in range(1 if measure == "step" else steps)]
-    model = LanguageModel(
-        row.vocabulary,
-        embedding_features=row.embedding,
-        hidden_features=row.hidden,
-        rngs=nnx.Rngs(seed),
-    )
+    rngs = nnx.Rngs(seed)
+    model = LanguageModel(row.vocabulary, LSTM(row.embedding, row.hidden, rngs=rngs), rngs=rngs)
     if name == OURS:
         return _lstm_optax_program(row, model, batches, as_used=measure == "used")
     weights = _weights(nnx.state(model, nnx.Param))

@@ -1,4 +1,4 @@
-"""Models with an LSTM in them, and their losses."""
+"""Models around an LSTM layer, and their losses."""
 
 from lstm_optax.models.language import LanguageModel
 from lstm_optax.models.losses import (

@@ -9,7 +9,7 @@ import optax
 import optax.contrib
 from flax import nnx
 
-from lstm_optax.lstm import CotangentClip
+from lstm_optax.lstm import LSTM, CotangentClip
 from lstm_optax.models import (
     LanguageModel,
     activation_regularizer,
@@ -34,19 +34,25 @@ AVERAGES = (AverageState, TriggeredAverageState, optax.contrib.ScheduleFreeState
 
 def make_model(config: TrainConfig, vocabulary: int) -> LanguageModel:
     """Return the language model of a configuration, initialised from its seed."""
-    return LanguageModel(
-        vocabulary,
-        embedding_features=config.embedding,
-        hidden_features=config.hidden,
+    rngs = nnx.Rngs(params=config.seed)  # no stream for dropout: the loss receives a key
+    dropout: dict[str, Any] = dict(dropout=config.dropout, locked_dropout=config.locked_dropout)
+    lstm = LSTM(
+        config.embedding,
+        config.hidden,
         num_layers=config.layers,
-        dropout=config.dropout,
-        locked_dropout=config.locked_dropout,
-        embedding_dropout=config.embedding_dropout,
+        **(dropout if config.layers > 1 else {}),
         weight_dropout=config.weight_dropout,
-        tied=config.tied,
         cotangent_clip=CotangentClip(gates=config.clip_gates) if config.clip_gates else None,
         dtype=jnp.dtype(config.dtype),
-        rngs=nnx.Rngs(params=config.seed),  # none for dropout: the loss is given a key
+        rngs=rngs,
+    )
+    return LanguageModel(
+        vocabulary,
+        lstm,
+        **dropout,
+        embedding_dropout=config.embedding_dropout,
+        tied=config.tied,
+        rngs=rngs,
     )
 
 

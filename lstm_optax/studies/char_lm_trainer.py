@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from lstm_optax.lstm import LSTM
 from lstm_optax.models import LanguageModel
 from lstm_optax.optimizers import awd_sgd
 from lstm_optax.runs.build import make_losses
@@ -133,12 +134,9 @@ class CharLMTrainer:
         )
 
     def _model(self, seed: int) -> LanguageModel:
-        return LanguageModel(
-            self.vocabulary,
-            embedding_features=self.sizes.embedding,
-            hidden_features=self.sizes.hidden,
-            rngs=nnx.Rngs(seed),
-        )
+        rngs = nnx.Rngs(seed)
+        lstm = LSTM(self.sizes.embedding, self.sizes.hidden, rngs=rngs)
+        return LanguageModel(self.vocabulary, lstm, rngs=rngs)
 
     def _initial(self, course: Course, rate: float, seed: int) -> TrainState:
         _, params = nnx.split(self._model(seed))

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 
 from lstm_optax.data import Sequences, SequenceTask, adding, temporal_order
-from lstm_optax.lstm import init_chrono, init_forget_bias
+from lstm_optax.lstm import LSTM, init_chrono, init_forget_bias
 from lstm_optax.models import SequenceModel, sequence_losses
 from lstm_optax.optimizers import momentum_sgd, nadam
 from lstm_optax.presets import graves
@@ -194,4 +194,5 @@ def _stack(batches: list[Sequences]) -> Sequences:
 
 
 def _make_model(task: SequenceTask, hidden: int, seed: int) -> SequenceModel:
-    return SequenceModel(task.features, task.outputs, hidden_features=hidden, rngs=nnx.Rngs(seed))
+    rngs = nnx.Rngs(seed)
+    return SequenceModel(LSTM(task.features, hidden, rngs=rngs), task.outputs, rngs=rngs)

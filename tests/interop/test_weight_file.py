@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from build_models import language_model, sequence_model
 from flax import nnx
 
 import lstm_optax as lo
@@ -121,9 +122,8 @@ def test_what_cannot_be_saved_is_named(tmp_path, name, weights, message):
 
 
 def model_of(**options):
-    return lo.LanguageModel(
-        7, embedding_features=4, hidden_features=4, num_layers=2, **options, rngs=nnx.Rngs(0)
-    )
+    sizes = dict(in_features=4, hidden_features=4, num_layers=2)
+    return language_model(7, **sizes, **options, rngs=nnx.Rngs(0))
 
 
 class Encoder(nnx.Module):
@@ -139,7 +139,7 @@ class Encoder(nnx.Module):
 MODELS = {
     "language": lambda: model_of(dropout=0.5),
     "tied": lambda: model_of(tied=True),
-    "sequence": lambda: lo.SequenceModel(3, 2, hidden_features=4, rngs=nnx.Rngs(0)),
+    "sequence": lambda: sequence_model(2, in_features=3, hidden_features=4, rngs=nnx.Rngs(0)),
     "lists": lambda: Encoder(nnx.Rngs(0)),
     "layer": lambda: lo.LSTM(3, 4, rngs=nnx.Rngs(0)),
 }

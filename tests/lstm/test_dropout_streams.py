@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from build_models import language_model, sequence_model
 from flax import nnx
 
 import lstm_optax as lo
@@ -20,9 +21,10 @@ def make(kind, rngs=None, **rates):
     if kind == "layer":
         return lo.LSTM(F, H, num_layers=2, **rates, rngs=rngs)
     if kind == "language model":
-        sizes = dict(embedding_features=4, hidden_features=H)
-        return lo.LanguageModel(V, num_layers=2, **sizes, **rates, rngs=rngs)
-    return lo.SequenceModel(F, 3, hidden_features=H, num_layers=2, **rates, rngs=rngs)
+        sizes = dict(in_features=4, hidden_features=H, num_layers=2)
+        return language_model(V, **sizes, **rates, rngs=rngs)
+    sizes = dict(in_features=F, hidden_features=H, num_layers=2)
+    return sequence_model(3, **sizes, **rates, rngs=rngs)
 
 
 def inputs(kind):

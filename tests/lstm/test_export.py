@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from build_models import language_model, sequence_model
 from flax import nnx
 
 import lstm_optax as lo
@@ -133,8 +134,8 @@ def test_layer_and_step_export(options):
 
 def language_step(optimizer, **options):
     """A train step of a language model with both terms on the activations, and its arguments."""
-    sizes = dict(embedding_features=3, hidden_features=H)
-    model = lo.LanguageModel(V, **sizes, **options, rngs=nnx.Rngs(params=0))
+    sizes = dict(in_features=3, hidden_features=H)
+    model = language_model(V, **sizes, **options, rngs=nnx.Rngs(params=0))
     graphdef, weights = nnx.split(model)
 
     def loss(weights, carry, batch, key):
@@ -178,7 +179,7 @@ def test_train_step_with_dropout_exports(optimizer):
 
 @pytest.mark.slow
 def test_sequence_losses_export():
-    model = lo.SequenceModel(F, 2, hidden_features=H, rngs=nnx.Rngs(0))
+    model = sequence_model(2, in_features=F, hidden_features=H, rngs=nnx.Rngs(0))
     graphdef, weights = nnx.split(model)
 
     def run(weights, x, targets):

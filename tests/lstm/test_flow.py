@@ -141,9 +141,8 @@ def test_a_gradient_that_blows_up_is_seen_step_by_step():
 
 
 def test_a_language_model_takes_it():
-    model = LanguageModel(
-        5, embedding_features=F, hidden_features=H, num_layers=2, rngs=nnx.Rngs(0)
-    )
+    rngs = nnx.Rngs(0)
+    model = LanguageModel(5, LSTM(F, H, num_layers=2, rngs=rngs), rngs=rngs)
     tokens = jnp.ones((T, B), int)
     flows = probe(
         lambda f: token_losses(model(tokens, probe=f, deterministic=True)[0], tokens)[0],

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from build_models import language_model
 from flax import nnx
 
 from lstm_optax import GradientFlow, LanguageModel, token_losses
@@ -26,8 +27,8 @@ def batch(*, padded: bool) -> Batch:
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    sizes = dict(embedding_features=3, hidden_features=4, num_layers=2)
-    return LanguageModel(5, dropout=0.5, **sizes, rngs=nnx.Rngs(0))
+    sizes = dict(in_features=3, hidden_features=4, num_layers=2)
+    return language_model(5, dropout=0.5, **sizes, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("padded", [pytest.param(False, marks=pytest.mark.slow), True])

@@ -18,7 +18,8 @@ ROWS = 2
 
 def train_with_weakrefs() -> dict[str, weakref.ref]:
     """Train and evaluate a language model; return weak references to the arguments of the run."""
-    model = lo.LanguageModel(5, embedding_features=2, hidden_features=3, rngs=nnx.Rngs(0))
+    rngs = nnx.Rngs(0)
+    model = lo.LanguageModel(5, lo.LSTM(2, 3, rngs=rngs), rngs=rngs)
     graphdef, params = nnx.split(model)
     windows = lo.data.Windows.of(np.arange(64) % 5, ROWS, 4)
     carry, large = model.lstm.initial_carry(ROWS), jnp.ones((300, 300))

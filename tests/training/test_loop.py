@@ -380,7 +380,8 @@ def test_fit_trains_lstm_with_truncated_bptt():
     """End to end with an LSTM, which must remember the character before the last one."""
     from flax import nnx
 
-    model = lo.LanguageModel(3, embedding_features=4, hidden_features=8, rngs=nnx.Rngs(0))
+    rngs = nnx.Rngs(0)
+    model = lo.LanguageModel(3, lo.LSTM(4, 8, rngs=rngs), rngs=rngs)
     graphdef, params = nnx.split(model)
     codes = np.random.default_rng(0).integers(0, 3, 600).astype(np.int32)
     codes[2:] = codes[:-2]  # period 2, so the character before the last one predicts the next
