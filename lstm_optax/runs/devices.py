@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from lstm_optax.records import core_count
 from lstm_optax.runs.constraints import OptionError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def prepare_devices(rows: int, count: int = 0) -> None:
     if is_set or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     try:
-        jax.config.update("jax_num_cpu_devices", count or _default_count(rows, _usable_cores()))
+        jax.config.update("jax_num_cpu_devices", count or _default_count(rows, core_count()))
     except RuntimeError:
         pass  # JAX is already initialised: use the existing devices
 
@@ -54,7 +55,7 @@ def find_devices(rows: int, count: int = 0) -> list[Any]:
             f"--devices is {count}, but JAX has {len(devices)} here ({platform}): use fewer "
             f"(with --resume, the results then differ by rounding only){on_cpu}"
         )
-    limit = min(len(devices), _usable_cores()) if platform == "cpu" else len(devices)
+    limit = min(len(devices), core_count()) if platform == "cpu" else len(devices)
     return devices[: count or _default_count(rows, limit)]
 
 
@@ -76,9 +77,3 @@ def describe_devices(devices: list[Any], rows: int) -> str:
 def _default_count(rows: int, limit: int) -> int:
     """Return the largest divisor of `rows`, up to `limit`, that leaves 8 rows for each device."""
     return max(n for n in range(1, limit + 1) if n == 1 or rows % n == 0 and rows >= n * MIN_ROWS)
-
-
-def _usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)  # exists on Linux only
-    return len(usable(0)) if usable else os.cpu_count() or 1

@@ -21,7 +21,7 @@ from lstm_optax.runs.constraints import (
     whole_numbers,
 )
 
-__all__ = ["OptionError", "SampleConfig", "TrainConfig"]
+__all__ = ["SampleConfig", "TrainConfig"]
 
 MAX_UNITS = 2**20
 MAX_VALIDATION = 100_000  # the default number of validation characters is at most this

@@ -1,45 +1,42 @@
-"""JSON-lines files of a run: one object for each logged training step; imports no JAX."""
+"""JSON-lines files of a run: one record for each logged training step; imports no JAX."""
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, Any]
+from lstm_optax.records import Record, append_record, read_records, record_line
 
 
 class StepLog:
     """A JSON-lines file with one row for each logged training step.
 
-    JSON has no NaN and no infinity: they are written as null. Lines that are not rows, such as the
-    torn last line after a crash, are skipped when the file is read.
+    Lines that are not rows, such as the torn last line after a crash, are skipped when the file is
+    read.
 
     Args:
       path: the file, which need not exist.
       is_row: returns whether an object with a step is a row of this file.
     """
 
-    def __init__(self, path: Path, is_row: Callable[[Row], bool] = lambda row: True):
+    def __init__(self, path: Path, is_row: Callable[[Record], bool] = lambda row: True):
         self.path: Path = path
-        self.is_row: Callable[[Row], bool] = is_row
+        self.is_row: Callable[[Record], bool] = is_row
 
-    def append(self, row: Row) -> None:
+    def append(self, row: Record) -> None:
         """Write a row at the end of the file."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_to_line(row))
+        append_record(self.path, row)
 
-    def read(self, last_step: float = math.inf) -> list[Row]:
+    def read(self, last_step: float = math.inf) -> list[Record]:
         """Return the rows up to a step."""
         if not self.path.exists():
             return []
-        rows = map(_parse_row, self.path.read_bytes().splitlines())
-        return [row for row in rows if row and row["step"] <= last_step and self.is_row(row)]
+        rows = [row for row in read_records(self.path) if row and _has_step(row)]
+        return [row for row in rows if row["step"] <= last_step and self.is_row(row)]
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[Record]) -> None:
         """Replace the file's content by these rows."""
-        replace_file(self.path, "".join(map(_to_line, rows)))
+        replace_file(self.path, "".join(map(record_line, rows)))
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -49,20 +46,5 @@ def replace_file(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _to_line(row: Row) -> str:
-    return json.dumps({name: _finite_or_null(value) for name, value in row.items()}) + "\n"
-
-
-def _finite_or_null(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_finite_or_null(entry) for entry in value]
-    return value if value is None or math.isfinite(value) else None
-
-
-def _parse_row(line: bytes) -> Row | None:
-    """Return the object in a line if it has a step, else None."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int | float) else None
+def _has_step(row: Record) -> bool:
+    return isinstance(row.get("step"), int | float)

@@ -27,7 +27,7 @@ def machine(monkeypatch):
 
     def arrange(cores: int, count: int, platform: str = "cpu") -> None:
         there = [SimpleNamespace(platform=platform, id=i) for i in range(count)]
-        monkeypatch.setattr(devices_module, "_usable_cores", lambda: cores)
+        monkeypatch.setattr(devices_module, "core_count", lambda: cores)
         monkeypatch.setattr(jax, "devices", lambda: there)
 
     return arrange
