@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from lstm_optax.bench.workloads import QUICK_ROWS, WORKLOADS, Row
-from lstm_optax.runs.options import OptionError, check_integer
+from lstm_optax.runs.constraints import Count, OptionError, Seed, check_fields
 
 __all__ = ["BenchConfig"]
 
@@ -82,13 +82,13 @@ class BenchConfig:
     against: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME …]")] = ()
     """Libraries to compare with, or backend.NAME; all installed libraries by default."""
 
-    rounds: int = 20
+    rounds: Count = 20
     """Rounds in which each contender runs once, at least 1; a slow row takes fewer."""
 
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
     """Run two rows with fewer measures and rounds, in under two minutes."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the data and of the order within each round, 0 or more."""
 
     def chosen_rows(self, workloads: Mapping[str, Row] = WORKLOADS) -> tuple[str, ...]:
@@ -115,8 +115,7 @@ class BenchConfig:
         _check_names("--rows", self.rows, tuple(workloads))
         named = tuple(name for name in self.against if not name.startswith(BACKEND))
         _check_names("--against", named, tuple(contenders), f", and {BACKEND}NAME")
-        check_integer("rounds", self.rounds, 1)
-        check_integer("seed", self.seed, 0, 2**32 - 1)
+        check_fields(self)
 
 
 def _check_names(flag: str, names: Sequence[str], known: Sequence[str], more: str = "") -> None:

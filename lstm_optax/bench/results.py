@@ -19,7 +19,7 @@ from lstm_optax.records import (
     provenance,
     read_records,
 )
-from lstm_optax.runs.options import OptionError
+from lstm_optax.runs.constraints import OptionError
 
 __all__ = ["read_bench"]
 

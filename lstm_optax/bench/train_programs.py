@@ -19,7 +19,6 @@ from lstm_optax.models import LanguageModel
 from lstm_optax.optimizers import OPTIMIZERS
 from lstm_optax.runs.build import make_losses
 from lstm_optax.runs.devices import find_devices, make_sharding
-from lstm_optax.runs.options import TrainConfig
 from lstm_optax.training import init_state, make_step
 from lstm_optax.training.step import program_of
 from lstm_optax.transforms import clip_by_global_norm
@@ -62,7 +61,7 @@ def _lstm_optax_program(
 
     With `as_used`, the batch is sharded over the devices that `lstm-optax train` would use.
     """
-    devices = find_devices(TrainConfig(batch=row.batch)) if as_used else jax.devices()[:1]
+    devices = find_devices(row.batch) if as_used else jax.devices()[:1]
     sharding = make_sharding(devices)
     graph, params = nnx.split(model)
     optimizer = optax.chain(clip_by_global_norm(CLIP), OPTIMIZERS["adam"](LEARNING_RATE))

@@ -12,52 +12,53 @@ from rich.markup import escape
 
 from lstm_optax.bench.config import BenchConfig
 from lstm_optax.bench.results import read_bench
-from lstm_optax.bench.workloads import WORKLOADS
+from lstm_optax.bench.workloads import WORKLOADS, TrainRow
 from lstm_optax.records import core_count, load_average
+from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.devices import prepare_devices
-from lstm_optax.runs.options import OptionError, TrainConfig
 
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
-QUIET = 0.3  # load per core above which the numbers are those of a busy machine
+QUIET = 0.3  # load per core above which the timings are not reliable
+TRAIN_ROWS = max(row.batch for row in WORKLOADS.values() if isinstance(row, TrainRow))
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Time the LSTM layer, the whole train step and the optimizers beside other libraries'.
+    """Time the LSTM layer, the train step and the optimizers, and compare with other libraries.
 
-    All contenders take turns in one process; each is first checked to compute what ours computes.
-    Every row needs a quiet machine to mean anything. Ctrl-C keeps what was measured.
+    All libraries take turns in one process, after a check that they compute the same values. Run it
+    on a quiet machine. Ctrl-C keeps the results so far.
     """
 
     config: tyro.conf.OmitArgPrefixes[BenchConfig] = field(default_factory=BenchConfig)
 
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("bench.jsonl")
-    """Append the records to this file, one JSON object to a line."""
+    """Append the records to this file, one JSON object per line."""
 
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Leave out the rows that the file has from the same versions, machine and options."""
+    """Skip the rows that the file has from the same versions, machine and options."""
 
     show: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Measure nothing: show, draw and write what the file has."""
+    """Measure nothing; show the records in the file."""
 
     plot: File = None
-    """Draw the ratios into this file, a .png."""
+    """Save a chart of the ratios to this file, a .png."""
 
     page: File = None
-    """Write the tables into this Markdown page, between its two marks."""
+    """Write the tables between the two marks in this Markdown page."""
 
     def run(self, console: Console) -> int:
-        """Measure, print the tables, draw and write; return the exit status."""
+        """Measure, print the tables, and write the chart and the page; return the exit status."""
         self._check()
         try:
             interrupted = False if self.show else self._measure(console)
             self._report(console, read_bench(self.out))
         except OSError as error:
             place, why = error.filename or "a file", error.strerror or error
-            raise OptionError(f"{place} cannot be written: {why}; name another file") from error
+            raise OptionError(f"{place} cannot be written: {why}; choose another file") from error
         if interrupted:
-            again = shlex.join(["lstm-optax", *_with(sys.argv[1:], "--resume")])
-            console.print(f"interrupted; what was measured is in {self.out}. Go on with:")
+            again = shlex.join(["lstm-optax", *_with_flag(sys.argv[1:], "--resume")])
+            console.print(f"interrupted; the results so far are in {self.out}. Continue with:")
             console.print(f"  {again}", soft_wrap=True, markup=False)
         return 130 if interrupted else 0
 
@@ -66,11 +67,11 @@ class Bench:
         busy, cores = load_average(), core_count()
         if busy > QUIET * cores:
             console.print(
-                f"[yellow]warning:[/] the load is {busy}: other programs use these {cores} cores "
-                "too, and the times will be theirs as well; measure on a quiet machine",
+                f"[yellow]warning:[/] the load is {busy} on {cores} cores: other programs are "
+                "running, so the timings will not be reliable; measure on a quiet machine",
                 soft_wrap=not console.is_terminal,
             )
-        prepare_devices(TrainConfig())
+        prepare_devices(TRAIN_ROWS)
         from lstm_optax.bench import BenchScreen
         from lstm_optax.bench.runner import benchmark
 
@@ -92,30 +93,32 @@ class Bench:
         from lstm_optax.bench import bench_figure, bench_tables, fill_bench_page
 
         if not console.is_terminal:
-            console.width = 10_000  # nothing is folded
+            console.width = 10_000  # do not wrap lines in a file or a pipe
         for table in bench_tables(records):
             console.print(table)
         if self.plot:
             bench_figure(records).savefig(self.plot)
-            console.print(f"drawn in {escape(str(self.plot))}", soft_wrap=True)
+            console.print(f"saved {escape(str(self.plot))}", soft_wrap=True)
         if self.page:
             text = fill_bench_page(self.page.read_text(encoding="utf-8"), records)
             self.page.write_text(text, encoding="utf-8")
-            console.print(f"written into {escape(str(self.page))}", soft_wrap=True)
+            console.print(f"updated {escape(str(self.page))}", soft_wrap=True)
 
     def _check(self) -> None:
-        """Raise the errors that can be found before JAX takes its time to start."""
+        """Raise the errors that can be detected before JAX is imported."""
         self.config.check(WORKLOADS)
         if self.show and self.resume:
-            raise OptionError("--show measures nothing, --resume goes on: take one of them")
+            raise OptionError(
+                "--show measures nothing and --resume continues: pass only one of them"
+            )
         if self.show or self.out.exists():
-            read_bench(self.out)  # nothing is appended to a file of another kind
+            read_bench(self.out)  # raises if the file contains other records
         files = {"out": self.out, "plot": self.plot, "page": self.page}
         for flag, path in files.items():
             if path is not None and not path.parent.is_dir():
                 raise OptionError(
-                    f"--{flag} {path} cannot be written: there is no folder {path.parent}; name "
-                    "another file"
+                    f"--{flag} {path} cannot be written: the folder {path.parent} does not exist; "
+                    "choose another file"
                 )
         if self.plot and self.plot.suffix.lower() != ".png":
             raise OptionError(f"--plot {self.plot} must end in .png")
@@ -126,12 +129,12 @@ class Bench:
         from lstm_optax.bench.markdown import fill_bench_page
 
         if not page.is_file():
-            raise OptionError(f"--page {page} is no file: name a page that has the two marks")
+            raise OptionError(f"--page {page} does not exist: choose a page that has the two marks")
         try:
             fill_bench_page(page.read_text(encoding="utf-8"), [])
         except ValueError as error:
             raise OptionError(f"--page {page}: {error}") from None
 
 
-def _with(arguments: list[str], flag: str) -> list[str]:
+def _with_flag(arguments: list[str], flag: str) -> list[str]:
     return arguments if flag in arguments else [*arguments, flag]

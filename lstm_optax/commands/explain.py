@@ -8,18 +8,19 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
+from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.explain_by_name import check_names, explain_optimizers
-from lstm_optax.runs.options import OptionError
 
 PICTURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
 class Explain:
-    """Measure optimizers from outside, as one would filters, and show them side by side.
+    """Measure how optimizers respond to test gradients, and compare them in a table.
 
-    Shows steps under a constant gradient, an impulse and a spike, what a cut of the learning rate
-    does, the first step against the size of the gradient, and the size and dtypes of the state.
+    Measures the steps for a constant gradient, an impulse and a spike, the effect of a cut of the
+    learning rate, the first step as a function of the gradient's size, and the size and dtypes of
+    the state.
     """
 
     names: Annotated[
@@ -27,47 +28,47 @@ class Explain:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="NAME [NAME …]", help_behavior_hint="(required)"),
     ]
-    """What to measure, such as sgd, presets.torch.NAdam, optax.adam or optax.contrib.muon."""
+    """Optimizers to measure, such as sgd, presets.torch.NAdam, optax.adam or optax.contrib.muon."""
 
     learning_rate: float = 1e-3
-    """The learning rate that each is built with, above 0; steps are shown in units of it."""
+    """Learning rate of every optimizer, above 0; steps are shown in units of it."""
 
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Draw the responses into this file: .png, .svg or .pdf."""
+    """Save a picture of the responses to this file: .png, .svg or .pdf."""
 
     def run(self, console: Console) -> int:
-        """Measure, print the table and the notes, and draw the picture; return the exit status."""
+        """Measure, print the table and the notes, and save the picture; return the exit status."""
         self._check()
         responses = explain_optimizers(self.names, learning_rate=self.learning_rate)
 
         from lstm_optax.response import response_figure, response_notes, response_table
 
         if not console.is_terminal:
-            console.width = 10_000  # nothing is folded
-        fit = max(1, (console.width - 26) // 17)  # in one table, without columns too narrow
-        for first in range(0, len(responses), fit):
-            console.print(response_table(responses[first : first + fit]))
+            console.width = 10_000  # do not wrap lines in a file or a pipe
+        columns = max(1, (console.width - 26) // 17)  # in one table
+        for first in range(0, len(responses), columns):
+            console.print(response_table(responses[first : first + columns]))
         for note in response_notes(responses):
             console.print(Text(f"\n{note}"), soft_wrap=not console.is_terminal)
         if self.plot:
             try:
                 response_figure(responses).savefig(self.plot)
             except OSError as error:
-                raise self._unwritable(error.strerror or str(error)) from error
-            console.print(Text(f"\ndrawn in {self.plot}"), soft_wrap=True)
+                raise self._plot_error(error.strerror or str(error)) from error
+            console.print(Text(f"\nsaved {self.plot}"), soft_wrap=True)
         return 0
 
     def _check(self) -> None:
-        """Raise the errors that can be found before JAX takes its time to start."""
+        """Raise the errors that can be detected before JAX is imported."""
         check_names(self.names, self.learning_rate)
         if self.plot is None:
             return
         if self.plot.suffix.lower() not in PICTURES:
             raise OptionError(f"--plot {self.plot} must end in {', '.join(PICTURES)}")
         if not self.plot.parent.is_dir():
-            raise self._unwritable(f"there is no folder {self.plot.parent}")
+            raise self._plot_error(f"the folder {self.plot.parent} does not exist")
         if self.plot.is_dir():
-            raise self._unwritable("it is a folder")
+            raise self._plot_error("it is a folder")
 
-    def _unwritable(self, why: str) -> OptionError:
-        return OptionError(f"--plot {self.plot} cannot be written: {why}; name another file")
+    def _plot_error(self, why: str) -> OptionError:
+        return OptionError(f"--plot {self.plot} cannot be written: {why}; choose another file")

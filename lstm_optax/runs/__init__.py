@@ -1,4 +1,4 @@
-"""One training in a folder: its configuration, the run itself, and its pictures and tables."""
+"""Training runs in folders: configuration, training, sampling, pictures and tables."""
 
 import lazy_loader
 

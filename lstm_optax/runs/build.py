@@ -1,4 +1,4 @@
-"""A character language model made ready for training: model, loss, optimizer."""
+"""Build the parts of a training from its configuration: model, losses, optimizer and state."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,8 +17,9 @@ from lstm_optax.models import (
     token_losses,
 )
 from lstm_optax.names import RESCALING_OPTIMIZERS
+from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.optimizer_lookup import find_factory, takes_decay
-from lstm_optax.runs.options import OptionError, TrainConfig
+from lstm_optax.runs.options import TrainConfig
 from lstm_optax.training import TrainState, init_state
 from lstm_optax.transforms import (
     AverageState,
@@ -29,11 +30,11 @@ from lstm_optax.transforms import (
     scale_by_rate_factor,
 )
 
-AVERAGES = (AverageState, TriggeredAverageState, optax.contrib.ScheduleFreeState)
+AVERAGING_STATES = (AverageState, TriggeredAverageState, optax.contrib.ScheduleFreeState)
 
 
 def make_model(config: TrainConfig, vocabulary: int) -> LanguageModel:
-    """Return the language model of a configuration, initialised from its seed."""
+    """Return the language model of a configuration, initialised with its seed."""
     rngs = nnx.Rngs(params=config.seed)  # no stream for dropout: the loss receives a key
     dropout: dict[str, Any] = dict(dropout=config.dropout, locked_dropout=config.locked_dropout)
     lstm = LSTM(
@@ -57,20 +58,22 @@ def make_model(config: TrainConfig, vocabulary: int) -> LanguageModel:
 
 
 def make_state(
-    config: TrainConfig, model: LanguageModel, optimizer: optax.GradientTransformation
+    model: LanguageModel, optimizer: optax.GradientTransformation, *, rows: int, seed: int
 ) -> TrainState:
-    """Return the state before the first step."""
+    """Return the state before the first step, for batches of `rows` rows."""
     _, params = nnx.split(model)
-    carry = model.lstm.initial_carry(config.batch)
-    return init_state(params, optimizer, carry, jax.random.key(config.seed))
+    return init_state(params, optimizer, model.lstm.initial_carry(rows), jax.random.key(seed))
 
 
 def make_losses(
     graphdef: nnx.GraphDef[Any], *, ar: float = 0.0, tar: float = 0.0
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return the loss to train with and the sums to evaluate with, as pure functions of params.
+    """Return the training loss and the measure for the evaluation, pure functions of params.
 
-    The first has the two terms on the activations in it, with these weights.
+    Args:
+      graphdef: of the language model.
+      ar: weight of the activation regularisation in the training loss.
+      tar: weight of the temporal activation regularisation in the training loss.
     """
 
     def loss(params: Any, carry: Any, batch: Any, key: jax.Array):
@@ -96,50 +99,52 @@ def make_losses(
 
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:
-    """Return the learning rate as a function of the step, counted from 0."""
+    """Return the learning rate as a function of the step number, counted from 0."""
     peak, rest = config.learning_rate, config.steps - config.warmup
-    course = {
+    main = {
         "constant": lambda: optax.constant_schedule(peak),
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
         "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
     }[config.schedule]()
     if config.warmup == 0:
-        return course
+        return main
     rise = optax.linear_schedule(0.0, peak, config.warmup)
-    return optax.join_schedules([rise, course], [config.warmup])
+    return optax.join_schedules([rise, main], [config.warmup])
 
 
 def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return the optimizer of a configuration, behind the clip of the gradient's norm, guarded.
+    """Return the optimizer of a configuration, with gradient clipping and the guard.
 
     Raises:
-      OptionError: there is no such optimizer, or it takes no schedule or no weight decay.
+      OptionError: the optimizer is unknown, or does not accept a schedule or a weight decay.
     """
     factory, name = find_factory(config.optimizer), config.optimizer
     decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
     if decay and not takes_decay(name):
-        raise OptionError(f"--weight-decay: {name} has none; leave it out")
+        raise OptionError(f"--weight-decay: {name} has no weight decay; leave the option out")
     clip = [clip_by_global_norm(config.clip)] if config.clip else []
-    within = name in RESCALING_OPTIMIZERS  # whose averages must see the scaled step
-    factor = [scale_by_rate_factor()] if config.vary_window and not within else []
+    rescales = name in RESCALING_OPTIMIZERS  # scales the steps before it averages them
+    factor = [scale_by_rate_factor()] if config.vary_window and not rescales else []
     try:
         optimizer = optax.chain(*clip, factory(schedule, **decay), *factor)
     except Exception as error:
-        raise _untrainable(name, error) from error
+        raise _untrainable_error(name, error) from error
     return guard(optimizer, max_consecutive_errors=config.guard) if config.guard else optimizer
 
 
 def abstract_state(
     config: TrainConfig, vocabulary: int, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """Return shapes and dtypes of the state before the first step; nothing is computed.
+    """Return the shapes and dtypes of the state before the first step, without computing it.
 
     Raises:
-      OptionError: the optimizer fails on this model, or cannot go on with the state it returns.
+      OptionError: the optimizer fails on this model, its update changes the shapes or dtypes of the
+        state, or its averages cannot take windows of random length.
     """
 
-    def begin():
-        return make_state(config, make_model(config, vocabulary), optimizer)
+    def initial_state():
+        model = make_model(config, vocabulary)
+        return make_state(model, optimizer, rows=config.batch, seed=config.seed)
 
     def update(state):
         extra = {"rate_factor": jnp.ones(())} if config.vary_window else {}
@@ -147,35 +152,41 @@ def abstract_state(
         return tx.update(state.params, state.opt_state, state.params, **extra)
 
     try:
-        state = jax.eval_shape(begin)
-        updates, after = jax.eval_shape(update, state)
-        if _shapes(after) != _shapes(state.opt_state) or _shapes(updates) != _shapes(state.params):
+        state = jax.eval_shape(initial_state)
+        updates, opt_state = jax.eval_shape(update, state)
+        before, after = (state.opt_state, state.params), (opt_state, updates)
+        if _shapes_and_dtypes(before) != _shapes_and_dtypes(after):
             raise TypeError("an update changes shapes or dtypes")
     except Exception as error:
-        raise _untrainable(config.optimizer, error) from error
-    averages = any(find_states(state.opt_state, kind) for kind in AVERAGES)
+        raise _untrainable_error(config.optimizer, error) from error
+    averages = any(find_states(state.opt_state, kind) for kind in AVERAGING_STATES)
     if config.vary_window and averages and config.optimizer not in RESCALING_OPTIMIZERS:
         raise OptionError(
             f"--vary-window: {config.optimizer} averages steps that cannot be scaled by the "
-            "length of a window; take another optimizer"
+            "length of a window; use another optimizer"
         )
     return state
 
 
-def _shapes(tree: Any) -> Any:
+def _shapes_and_dtypes(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
 
 
-def _untrainable(name: str, error: Exception) -> OptionError:
+def _untrainable_error(name: str, error: Exception) -> OptionError:
     reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return OptionError(
-        f"--optimizer: {name} cannot be trained with here ({reason}); take another, or train with "
-        "it in Python"
+        f"--optimizer: {name} cannot be used here ({reason}); use another one, or train with it "
+        "in Python"
     )
 
 
-def make_extra_args(config: TrainConfig) -> Callable[[Any], dict[str, Any]]:
-    """Return the function from a batch to what the optimizer is told of it."""
-    if not config.vary_window:
+def make_extra_args(window: int | None) -> Callable[[Any], dict[str, Any]]:
+    """Return a function from a batch to extra keyword arguments for the optimizer's `update`.
+
+    Args:
+      window: the length of a window for which the learning rate is not scaled; None if the windows
+        do not vary.
+    """
+    if window is None:
         return lambda batch: {}
-    return lambda batch: {"rate_factor": batch.lengths[0] / config.window}
+    return lambda batch: {"rate_factor": batch.lengths[0] / window}

@@ -1,4 +1,4 @@
-"""A text cut into windows; no JAX here, so that its errors are quick."""
+"""A text cut into training and validation windows; imports no JAX, so that errors come fast."""
 
 import hashlib
 import math
@@ -17,16 +17,17 @@ from lstm_optax.data import (
     split,
     topics_text,
 )
+from lstm_optax.runs.constraints import MAX_COUNT, OptionError
 from lstm_optax.runs.memory import free_memory
-from lstm_optax.runs.options import MOST_STEPS, MOST_VALIDATION, OptionError, TrainConfig
+from lstm_optax.runs.options import MAX_VALIDATION, TrainConfig
 
-MOST_COUNTED = 5_000_000  # characters on which the n-gram models are counted, at most
-BYTES_PER_CHARACTER = 32  # of memory, about, that a text of single-byte characters takes at most
+MAX_COUNTED = 5_000_000  # the n-gram models are counted on at most this many characters
+BYTES_PER_CHARACTER = 32  # approximate peak memory while a text of single-byte characters is read
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text cut into windows."""
+    """A text cut into training and validation windows."""
 
     name: str
     sha256: str
@@ -34,13 +35,13 @@ class Corpus:
     vocabulary: Vocabulary
     train: Windows | VaryingWindows
     validation: Windows
-    stream: bool  # read from a pipe, which cannot be read again
-    codes: tuple[NDArray[np.int32], NDArray[np.int32]]  # to train on, to validate with
+    stream: bool  # the text came from a pipe, which can be read only once
+    codes: tuple[NDArray[np.int32], NDArray[np.int32]]  # training and validation part
 
     @property
     def counted(self) -> int:
-        """The characters on which the n-gram models are counted, the last ones to train on."""
-        return min(len(self.codes[0]), MOST_COUNTED)
+        """Number of characters at the end of the training part that the n-gram models use."""
+        return min(len(self.codes[0]), MAX_COUNTED)
 
     def count_ngrams(self) -> dict[str, float]:
         """Return the losses of the n-gram models on the validation text, in nats per character."""
@@ -48,7 +49,7 @@ class Corpus:
         return ngram_losses(train[-self.counted :], validation, len(self.vocabulary))
 
     def passes(self, steps: int) -> float:
-        """Return how often so many steps read the text to train on."""
+        """Return how many passes over the training part a number of steps makes."""
         return steps * self.train.mean_length / len(self.train.inputs)
 
 
@@ -61,14 +62,16 @@ def load_corpus(
     validation: int | None = None,
     vary_seed: int | None = None,
 ) -> Corpus:
-    """Read a text, or the help topics of Python, and cut it for `batch` rows and `window` steps.
+    """Read a text and cut it into windows.
 
     Args:
-      path: a file or a pipe, which is read once; None for the help topics.
-      batch, window: see `Windows`.
+      path: a file, or a pipe, which is read once; None for the help topics of Python.
+      batch: rows of a window, see `Windows`.
+      window: time steps of a window.
       encoding: of the file.
-      validation: how many characters at the end validate; None for a tenth, at most 100,000.
-      vary_seed: if not None, the windows to train on vary in length.
+      validation: number of validation characters at the end of the text; None for a tenth of the
+        text, at most 100,000.
+      vary_seed: seed of training windows of random length; None for windows of equal length.
 
     Raises:
       TextError: the text cannot be read or is too short.
@@ -77,7 +80,7 @@ def load_corpus(
     text = topics_text() if path is None else read_text(path, encoding=encoding, limit=limit)
     vocabulary = Vocabulary.of(text)
     if validation is None:
-        validation = min(round(len(text) * 0.1), MOST_VALIDATION)
+        validation = min(round(len(text) * 0.1), MAX_VALIDATION)
     codes = split(vocabulary.encode(text), validation)
     if vary_seed is None:
         windows = Windows.of(codes[0], batch, window)
@@ -96,7 +99,7 @@ def load_corpus(
 
 
 def corpus_of(config: TrainConfig) -> Corpus:
-    """Return the corpus of a configuration; raises as `load_corpus`."""
+    """Return the corpus of a configuration; raises the errors of `load_corpus`."""
     return load_corpus(
         config.text,
         config.batch,
@@ -108,14 +111,18 @@ def corpus_of(config: TrainConfig) -> Corpus:
 
 
 def resolve_epochs(config: TrainConfig, corpus: Corpus) -> TrainConfig:
-    """Return the configuration with steps in place of epochs; OptionError if they are too many."""
+    """Return the configuration with steps in place of epochs.
+
+    Raises:
+      OptionError: the number of steps is too large, or not larger than the warmup.
+    """
     if config.epochs is None:
         return config
     steps = max(1, math.ceil(config.epochs / corpus.passes(1) - 1e-9))
-    if steps > MOST_STEPS:
+    if steps > MAX_COUNT:
         raise OptionError(
-            f"--epochs {config.epochs:g} of this text are {steps:,} steps, but at most "
-            f"{MOST_STEPS:,} can be taken"
+            f"--epochs {config.epochs:g} means {steps:,} steps for this text, but at most "
+            f"{MAX_COUNT:,} are possible: use fewer epochs"
         )
     config = replace(config, steps=steps, epochs=None)
     config.check()

@@ -1,72 +1,79 @@
-"""How many devices share the rows of a batch, and which; JAX is imported when it is needed."""
+"""Choice of the devices that share the rows of a batch; JAX is imported on demand."""
 
 import os
 from typing import TYPE_CHECKING, Any
 
-from lstm_optax.runs.options import OptionError, TrainConfig
+from lstm_optax.records import core_count
+from lstm_optax.runs.constraints import OptionError
 
 if TYPE_CHECKING:
     from lstm_optax.training import BatchSharding
 
-LEAST_ROWS = 8  # that a device is given by default; whether fewer are worth it was not measured
+MIN_ROWS = 8  # rows of each device by default; the speed with fewer was not measured
 
 
-def prepare_devices(config: TrainConfig) -> None:
-    """Have JAX make as many CPU devices as a run wants, for the command line alone.
+def prepare_devices(rows: int, count: int = 0) -> None:
+    """Configure JAX to create as many CPU devices as a run uses.
 
-    Before JAX starts, and only if the user has not said how many; beside an accelerator they harm
-    nothing.
+    For the command line only, before JAX is initialised. Nothing is changed if JAX is already
+    initialised or the environment sets the number of CPU devices. On a machine with an accelerator
+    the CPU devices have no effect.
+
+    Args:
+      rows: of a batch.
+      count: number of devices; 0 for as many as there are cores, with at least 8 rows each.
     """
     import jax
 
-    said = jax.config.jax_num_cpu_devices >= 0  # pyright: ignore[reportAttributeAccessIssue]
-    if said or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    is_set = jax.config.jax_num_cpu_devices >= 0  # pyright: ignore[reportAttributeAccessIssue]
+    if is_set or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     try:
-        jax.config.update("jax_num_cpu_devices", config.devices or _most(config.batch, _cores()))
+        jax.config.update("jax_num_cpu_devices", count or _default_count(rows, core_count()))
     except RuntimeError:
-        pass  # JAX has started: the devices that there are must do
+        pass  # JAX is already initialised: use the existing devices
 
 
-def find_devices(config: TrainConfig) -> list[Any]:
-    """Return the devices that share the rows; OptionError if there are too few."""
+def find_devices(rows: int, count: int = 0) -> list[Any]:
+    """Return the devices that share the rows of a batch.
+
+    Args:
+      rows: of a batch.
+      count: number of devices; 0 for as many as there are accelerators or cores, with at least 8
+        rows each.
+
+    Raises:
+      OptionError: JAX has fewer devices than `count`.
+    """
     import jax
 
-    there = jax.devices()
-    kind = there[0].platform
-    if config.devices > len(there):
-        on_cpu = f", or start with JAX_NUM_CPU_DEVICES={config.devices}" if kind == "cpu" else ""
+    devices = jax.devices()
+    platform = devices[0].platform
+    if count > len(devices):
+        on_cpu = f", or start with JAX_NUM_CPU_DEVICES={count}" if platform == "cpu" else ""
         raise OptionError(
-            f"--devices is {config.devices}, but JAX has {len(there)} here ({kind}): take fewer "
-            f"(with --resume, the run is then equal to rounding alone){on_cpu}"
+            f"--devices is {count}, but JAX has {len(devices)} here ({platform}): use fewer "
+            f"(with --resume, the results then differ by rounding only){on_cpu}"
         )
-    limit = min(len(there), _cores()) if kind == "cpu" else len(there)
-    return there[: config.devices or _most(config.batch, limit)]
+    limit = min(len(devices), core_count()) if platform == "cpu" else len(devices)
+    return devices[: count or _default_count(rows, limit)]
 
 
 def make_sharding(devices: list[Any]) -> "BatchSharding | None":
-    """Return how the devices share the rows of a text's windows; None for a single one."""
+    """Return the sharding of a text's windows over the rows; None for a single device."""
     from lstm_optax.data.windows import ROW_AXES
     from lstm_optax.training import BatchSharding
 
     return BatchSharding(ROW_AXES, devices=devices) if len(devices) > 1 else None
 
 
-def describe_devices(devices: list[Any], batch: int) -> str:
-    """Return what a run shows of its devices."""
+def describe_devices(devices: list[Any], rows: int) -> str:
+    """Return a short description of the devices and of their share of the rows."""
     first, *others = devices
-    share = f"each with {batch // len(devices)} of {batch} rows"
+    share = f"each with {rows // len(devices)} of {rows} rows"
     return f"{len(devices)} × {first.platform}, {share}" if others else str(first)
 
 
-def _most(batch: int, limit: int) -> int:
-    """The most devices, up to a limit, that divide the rows and leave each enough of them."""
-    return max(
-        n for n in range(1, limit + 1) if n == 1 or batch % n == 0 and batch >= n * LEAST_ROWS
-    )
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)  # Linux has it
-    return len(usable(0)) if usable else os.cpu_count() or 1
+def _default_count(rows: int, limit: int) -> int:
+    """Return the largest divisor of `rows`, up to `limit`, that leaves 8 rows for each device."""
+    return max(n for n in range(1, limit + 1) if n == 1 or rows % n == 0 and rows >= n * MIN_ROWS)

@@ -1,4 +1,4 @@
-"""What flows back through the LSTM of a language model, measured beside the training."""
+"""Measure the gradient inside the LSTM of a language model during training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,68 +12,72 @@ from lstm_optax.lstm._probe import GradientFlow, probe
 from lstm_optax.models import token_losses
 
 Diagnosis = tuple[dict[str, float], dict[str, Any]]
-"""Numbers for the record, and the arrays of gradients.jsonl."""
+"""Scalars for metrics.jsonl, and arrays for gradients.jsonl."""
 
 
 def make_diagnose(
     graphdef: nnx.GraphDef[Any], carry: Any, batch: Any
 ) -> Callable[[Any], Diagnosis]:
-    """Return the function params → what flows back in the gradient of the mean loss of a batch.
+    """Return a function from params to measurements of the gradient inside the LSTM.
 
-    The numbers are, for each layer and gate, "layer0.forget.grad_norm" and so on: the norm of the
-    gradient by the gate's pre-activations over all steps, rows and units, and "saturated_low" and
-    "saturated_high", the mean shares of `GradientFlow`. The arrays hold the norm over rows and
-    units at each step, in five digits: "h", "c" [layer][time] and "gates", "low", "high"
-    [layer][time][gate]; and as "reach" the same as "h", of the loss at the last step alone, which
-    shows how far back it is felt.
+    The scalars are, for each layer and gate, "layer0.forget.grad_norm" and so on, the norm of
+    the gradient with respect to the gate's pre-activations over all steps, rows and units; and
+    "saturated_low" and "saturated_high", the mean shares of `GradientFlow`. The arrays hold norms
+    over rows and units, rounded to five digits: "h" and "c" [layer][time]; "gates", "low" and
+    "high" [layer][time][gate]; and "reach" [layer][time], the same as "h" for the loss at the last
+    step only, which shows how far back its gradient reaches.
 
     Args:
-      graphdef: of the language model; nothing is dropped in it.
+      graphdef: of the language model; dropout is disabled.
       carry: the carry before the batch.
-      batch: always the same, so that diagnoses of one training can be compared.
+      batch: the same for all diagnoses of a run, so that they can be compared.
     """
-    if batch.lengths is not None:  # all rows are as long: leave the padding out
-        end = int(batch.lengths[0])
-        batch = batch._replace(
-            inputs=batch.inputs[:end],
-            targets=batch.targets[:end],
-            resets=batch.resets[:end],
-            lengths=None,
-        )
+    batch = _without_padding(batch)
     time, rows = np.shape(batch.inputs)
 
     @jax.jit
-    def flows(params: Any, targets: Any) -> tuple[GradientFlow, ...]:
-        def loss(flows):
+    def measure(params: Any, targets: Any) -> tuple[GradientFlow, ...]:
+        def loss(probes):
             model = nnx.merge(graphdef, params)
-            options = dict(resets=batch.resets, probe=flows, deterministic=True)
+            options = dict(resets=batch.resets, probe=probes, deterministic=True)
             total, count = token_losses(model(batch.inputs, carry, **options)[0], targets)
             return total / count
 
-        found = probe(loss, time, rows, layers=len(carry))
-        return tuple(flow.over_batch() for flow in found)
+        flows = probe(loss, time, rows, layers=len(carry))
+        return tuple(flow.over_batch() for flow in flows)
 
-    last = np.full_like(batch.targets, -1)  # nothing to predict
-    last[-1] = batch.targets[-1]
+    last_targets = np.full_like(batch.targets, -1)  # -1: excluded from the loss
+    last_targets[-1] = batch.targets[-1]
 
     def diagnose(params: Any) -> Diagnosis:
-        layers, of_last = jax.device_get((flows(params, batch.targets), flows(params, last)))
-        numbers, arrays = {}, {}
+        layers, last = jax.device_get(
+            (measure(params, batch.targets), measure(params, last_targets))
+        )
+        scalars, arrays = {}, {}
         for i, flow in enumerate(layers):
-            numbers |= _numbers(f"layer{i}", flow)
+            scalars |= _gate_scalars(f"layer{i}", flow)
         for name in GradientFlow._fields:
-            arrays[name] = [_digits(getattr(flow, name)) for flow in layers]
-        arrays["reach"] = [_digits(flow.h) for flow in of_last]
-        return numbers, arrays
+            arrays[name] = [_rounded(getattr(flow, name)) for flow in layers]
+        arrays["reach"] = [_rounded(flow.h) for flow in last]
+        return scalars, arrays
 
     return diagnose
 
 
-def _digits(values: np.ndarray) -> list:
+def _without_padding(batch: Any) -> Any:
+    """Return a batch cut to its length, which is the same for all rows."""
+    if batch.lengths is None:
+        return batch
+    end = int(batch.lengths[0])
+    inputs, targets, resets = (x[:end] for x in (batch.inputs, batch.targets, batch.resets))
+    return batch._replace(inputs=inputs, targets=targets, resets=resets, lengths=None)
+
+
+def _rounded(values: np.ndarray) -> list:
     return np.char.mod("%.5g", values).astype(float).tolist()
 
 
-def _numbers(layer: str, flow: GradientFlow) -> dict[str, float]:
+def _gate_scalars(layer: str, flow: GradientFlow) -> dict[str, float]:
     found = {}
     for k, gate in enumerate(GATES):
         found[f"{layer}.{gate}.grad_norm"] = float(np.linalg.norm(np.float64(flow.gates[:, k])))

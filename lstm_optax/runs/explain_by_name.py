@@ -1,11 +1,11 @@
-"""Measure optimizers by their names; JAX is imported when it is needed."""
+"""Measure optimizers by name; JAX is imported on demand."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lstm_optax.names import OPTIMIZER_NAMES, check_optimizer
+from lstm_optax.runs.constraints import POSITIVE, OptionError, check_option
 from lstm_optax.runs.optimizer_lookup import find_factory
-from lstm_optax.runs.options import SMALLEST, OptionError, check_number
 
 if TYPE_CHECKING:
     from lstm_optax.response import Response
@@ -14,15 +14,15 @@ __all__ = ["explain_optimizers"]
 
 
 def explain_optimizers(names: Sequence[str], *, learning_rate: float = 1e-3) -> "list[Response]":
-    """Measure optimizers by their names, each as `explain` does.
+    """Measure each named optimizer with `explain`.
 
     Args:
       names: names of `OPTIMIZERS`, `presets.<source>.<name>`, `optax.<name>`, or
         `optax.contrib.<name>`.
-      learning_rate: above 0, what each is built with.
+      learning_rate: above 0; every optimizer is built with it.
 
     Raises:
-      OptionError: a name is unknown, names no optimizer, or one that cannot be measured.
+      OptionError: a name is unknown, is not an optimizer, or the optimizer cannot be measured.
     """
     check_names(names, learning_rate)
     factories = [find_factory(name) for name in names]
@@ -38,10 +38,10 @@ def explain_optimizers(names: Sequence[str], *, learning_rate: float = 1e-3) -> 
 
 
 def check_names(names: Sequence[str], learning_rate: float) -> None:
-    """Raise OptionError for what is known to be wrong before JAX is imported."""
+    """Raise OptionError for invalid arguments that can be detected without JAX."""
     if not names:
         raise OptionError(f"name at least one optimizer: {', '.join(OPTIMIZER_NAMES)}")
-    check_number("learning_rate", learning_rate, "above 0", lambda x: x >= SMALLEST)
+    check_option("learning_rate", learning_rate, POSITIVE)
     for name in names:
         try:
             check_optimizer(name)

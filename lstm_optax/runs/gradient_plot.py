@@ -1,4 +1,4 @@
-"""What flowed back through an LSTM in the course of a training, as one picture."""
+"""Picture of the gradients inside an LSTM over the course of a training."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ from lstm_optax.plot_style import GREY, PALETTE, add_grid, new_figure
 _FIELDS = ("h", "reach", "gates", "high", "low")
 _GATES = ("input", "forget", "cell", "output")
 _RED = "#D00000"
-_DECADES = 12  # below the largest gradient, that the colours tell apart
+_DECADES = 12  # range of the colour scale, below the largest gradient
 
 
 def gradient_figure(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Figure:
-    """Gradients over time steps as a heat map, and those of the gates, for each layer.
+    """Return a figure of the gradients inside an LSTM, one row of four panels for each layer.
 
-    From left to right: the norm of ∂L/∂h over the time steps of the window, a line of pixels for
-    each training step that was diagnosed, the latest on top, red where it was not finite, grey
-    where it was 0; the same of the loss at the last step alone, which darkens to the left where the
-    gradient vanishes on its way back; the norm of the gradient by each gate's pre-activations; the
-    share of each gate that was saturated, at the high and at the low end.
+    From left to right:
+
+    1. The norm of ∂L/∂h as a heat map: time step of the window against training step, the latest
+       on top. Red marks a norm that was not finite, grey a norm of 0.
+    2. The same for the loss at the last time step only. It darkens to the left where the gradient
+       vanishes.
+    3. The norm of the gradient with respect to each gate's pre-activations.
+    4. The saturated share of each gate, at the high and at the low end.
 
     Args:
-      rows: what gradients.jsonl holds: "step", "h" and "reach" [layer][time], and "gates", "low",
+      rows: the rows of gradients.jsonl: "step", "h" and "reach" [layer][time], and "gates", "low",
         "high" [layer][time][gate]; None where a number was not finite.
-      title: the line above the picture.
+      title: title of the figure.
     """
     rows = sorted(rows, key=lambda row: row["step"])
     layers = len(rows[-1]["h"]) if rows else 0
@@ -45,20 +48,20 @@ def gradient_figure(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Fi
     panels = figure.subplots(layers, 4, squeeze=False, width_ratios=(1.25, 1.25, 1, 1))
     for layer, (whole, last, gates, saturated) in enumerate(panels):
         name = f"layer {layer}: " if layers > 1 else ""
-        read = {field: _read(rows, field, layer) for field in _FIELDS}
-        _heat(whole, steps, read["h"], f"{name}‖∂L/∂h‖")
-        _heat(last, steps, read["reach"], f"{name}‖∂L/∂h‖ of the last step's loss")
-        _norms(gates, steps, read["gates"], f"{name}gradient by each gate")
-        _saturation(saturated, steps, read["high"], read["low"], f"{name}saturated share")
+        values = {field: _layer_values(rows, field, layer) for field in _FIELDS}
+        _draw_heat_map(whole, steps, values["h"], f"{name}‖∂L/∂h‖")
+        _draw_heat_map(last, steps, values["reach"], f"{name}‖∂L/∂h‖ of the last step's loss")
+        _draw_gate_norms(gates, steps, values["gates"], f"{name}gradient by each gate")
+        _draw_saturation(saturated, steps, values["high"], values["low"], f"{name}saturated share")
     return figure
 
 
-def _read(rows: Sequence[Mapping[str, Any]], field: str, layer: int) -> NDArray[np.float64]:
-    """[row, time] or [row, time, gate], NaN where a number was not finite."""
+def _layer_values(rows: Sequence[Mapping[str, Any]], field: str, layer: int) -> NDArray[np.float64]:
+    """Return an array [row, time] or [row, time, gate], NaN where a number was not finite."""
     return np.array([row[field][layer] for row in rows], np.float64)
 
 
-def _heat(axes: Axes, steps: NDArray, norms: NDArray[np.float64], title: str) -> None:
+def _draw_heat_map(axes: Axes, steps: NDArray, norms: NDArray[np.float64], title: str) -> None:
     axes.set_title(title, fontsize=12, loc="left")
     axes.set_xlabel("time step in the window", fontsize=11)
     axes.set_ylabel("training step", fontsize=11)
@@ -67,7 +70,8 @@ def _heat(axes: Axes, steps: NDArray, norms: NDArray[np.float64], title: str) ->
     high = finite.max() if finite.size else 0.0
     low = max(finite.min(), high - _DECADES) if finite.size else -1.0
     colors = colormaps["viridis"].with_extremes(bad=_RED, under="#cccccc")
-    if finite.size and finite.min() < low:  # those below are the darkest, not nothing
+    if finite.size and finite.min() < low:
+        # Draw values below the scale in its darkest colour: grey means 0.
         shown = np.where(np.isfinite(shown), np.maximum(shown, low), shown)
     image = axes.imshow(
         np.ma.masked_invalid(np.where(np.isneginf(shown), low - 1e3, shown)),
@@ -84,7 +88,7 @@ def _heat(axes: Axes, steps: NDArray, norms: NDArray[np.float64], title: str) ->
     bar.set_label("log₁₀ of the norm", fontsize=10)
 
 
-def _norms(axes: Axes, steps: NDArray, gates: NDArray[np.float64], title: str) -> None:
+def _draw_gate_norms(axes: Axes, steps: NDArray, gates: NDArray[np.float64], title: str) -> None:
     axes.set_title(title, fontsize=12, loc="left")
     axes.set_ylabel("norm over all time steps", fontsize=11)
     total = np.sqrt(np.sum(gates**2, axis=1))
@@ -98,10 +102,10 @@ def _norms(axes: Axes, steps: NDArray, gates: NDArray[np.float64], title: str) -
         axes.axvline(step, color=_RED, linewidth=1.2)
     if lost.size:
         axes.plot([], [], color=_RED, label="not finite")
-    _finish(axes)
+    _style_axes(axes)
 
 
-def _saturation(axes: Axes, steps: NDArray, high: NDArray, low: NDArray, title: str) -> None:
+def _draw_saturation(axes: Axes, steps: NDArray, high: NDArray, low: NDArray, title: str) -> None:
     axes.set_title(title, fontsize=12, loc="left")
     axes.set_ylabel("share of units", fontsize=11)
     for k in range(len(_GATES)):
@@ -111,10 +115,10 @@ def _saturation(axes: Axes, steps: NDArray, high: NDArray, low: NDArray, title: 
     axes.plot([], [], color=GREY, linestyle="-", label="high end")
     axes.plot([], [], color=GREY, linestyle=(0, (3, 1.5)), label="low end")
     axes.set_ylim(-0.02, 1.02)
-    _finish(axes)
+    _style_axes(axes)
 
 
-def _finish(axes: Axes) -> None:
+def _style_axes(axes: Axes) -> None:
     axes.set_xlabel("training step", fontsize=11)
     add_grid(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))

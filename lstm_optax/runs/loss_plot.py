@@ -1,4 +1,4 @@
-"""The loss curve of a run as a picture, with the losses of other models as lines."""
+"""Picture of the loss curves of a run, with the losses of baselines."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def loss_figure(
     title: str = "",
     unit: str = "",
 ) -> Figure:
-    """Training and validation loss over steps, and a labelled line for each baseline in sight.
+    """Return a figure of the training and validation loss, with a line for each visible baseline.
 
     Args:
-      records: one dict per logged step; "step", "train_loss" and "val_loss" are read, and any of
-        them may be missing, None or not finite. More than 500 training losses are drawn as 500
-        means of neighbours.
-      baselines: losses of other models by name, such as those of `ngram_losses`. The picture always
-        reaches down to the lowest; baselines above the curves are left out.
-      title: the line above the picture.
-      unit: of the losses. One that begins with "nats", such as "nats per character", has an axis
-        in bits next to it.
+      records: one dict per logged step with "step", "train_loss" and "val_loss", each of which may
+        be missing, None or not finite. More than 500 training losses are drawn as 500 means of
+        neighbours.
+      baselines: losses of other models by name, such as those of `ngram_losses`. The lowest one is
+        always visible; baselines above the curves are left out.
+      title: title of the figure.
+      unit: unit of the losses. A unit that begins with "nats", such as "nats per character", adds
+        an axis in bits.
     """
     training = _block_means(_series(records, "train_loss"))
     validation = _series(records, "val_loss")
@@ -59,23 +59,23 @@ def loss_figure(
 
 
 def _series(records: Sequence[Mapping[str, Any]], key: str) -> _Series:
-    """Steps and losses of the records that have both, by step; what is not finite is a gap."""
+    """Return the sorted steps and their losses; NaN, a gap, where a loss is not finite."""
     pairs = [
         (record["step"], record[key])
         for record in records
         if record.get("step") is not None and record.get(key) is not None
     ]
-    pairs.sort(key=lambda pair: pair[0])  # a resumed run logs some steps a second time
+    pairs.sort(key=lambda pair: pair[0])  # a resumed run may repeat steps
     steps, losses = np.array(pairs, np.float64).reshape(-1, 2).T
     return steps, np.where(np.isfinite(losses), losses, np.nan)
 
 
-def _block_means(series: _Series, most: int = 500) -> _Series:
-    """At most `most` points, each the mean of neighbours: more would blacken the picture."""
+def _block_means(series: _Series, limit: int = 500) -> _Series:
+    """Return at most `limit` points, each the mean of neighbours; more would be unreadable."""
     steps, losses = series
-    if len(steps) <= most:
+    if len(steps) <= limit:
         return series
-    blocks = zip(np.array_split(steps, most), np.array_split(losses, most), strict=True)
+    blocks = zip(np.array_split(steps, limit), np.array_split(losses, limit), strict=True)
     mean_steps, mean_losses = np.array([(step.mean(), loss.mean()) for step, loss in blocks]).T
     return mean_steps, mean_losses
 
@@ -111,7 +111,7 @@ def _draw_curves(axes: Axes, training: _Series, validation: _Series) -> None:
         label = f"validation, lowest {np.nanmin(validation[1]):.3f}"
         curves.append((validation, label, _VALIDATION, 2.4))
     for (steps, losses), label, color, width in curves:
-        marker = "o" if len(steps) <= 40 else ""  # a lone point has no line to be seen by
+        marker = "o" if len(steps) <= 40 else ""  # a single point has no visible line
         axes.plot(
             steps, losses, color=color, linewidth=width, marker=marker, markersize=5, label=label
         )
@@ -127,9 +127,9 @@ def _has_losses(series: _Series) -> bool:
 def _visible_range(
     losses: NDArray[np.float64], baselines: Collection[float]
 ) -> tuple[float, float]:
-    """All losses but the highest fiftieth, and the lowest baseline.
+    """Return y limits that show the lowest baseline and all losses except the highest 2 %.
 
-    The first few losses of a long run are so high that they would flatten all the rest.
+    The first few losses of a long run are so high that they would flatten the rest.
     """
     lowest_baseline = min(baselines, default=float(losses.min()))
     high = max(float(np.quantile(losses, 0.98, method="higher")), lowest_baseline)

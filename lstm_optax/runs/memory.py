@@ -1,16 +1,17 @@
-"""The memory that there is, and that a training needs at least; JAX is imported when needed."""
+"""Free memory, and a lower bound on what a training needs; JAX is imported on demand."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from lstm_optax.runs.options import OptionError, TrainConfig
+from lstm_optax.runs.constraints import OptionError
+from lstm_optax.runs.options import TrainConfig
 
 if TYPE_CHECKING:
     from lstm_optax.training import TrainState
 
-CGROUPS = (  # limit and use, of version 2 and of version 1
+CGROUPS = (  # files with the limit and the usage, of cgroup version 2 and version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -21,59 +22,57 @@ GIB = 2**30
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that this process can still take, as far as is known."""
+    """Return the number of bytes that this process can still allocate, as far as is known."""
     free = [psutil.virtual_memory().available]
-    for limit, use in CGROUPS:
+    for limit, usage in CGROUPS:
         try:
-            free.append(int(Path(limit).read_text()) - int(Path(use).read_text()))
-        except (OSError, ValueError):  # no such group, or "max"
+            free.append(int(Path(limit).read_text()) - int(Path(usage).read_text()))
+        except (OSError, ValueError):  # the group does not exist, or its limit is "max"
             continue
     return max(min(free), 0)
 
 
-def check_memory(config: TrainConfig, state: "TrainState", vocabulary: int, devices: Any) -> None:
-    """Raise OptionError if the memory is less than the training needs at least.
+def check_memory(state: "TrainState", activations: int, devices: Any) -> None:
+    """Raise OptionError if the free memory is less than a lower bound on what a training needs.
 
-    That is the state, and one step's gradient and activations: what is computed forwards and
-    kept for the way back. What XLA and Orbax take in addition is not counted.
+    The bound counts the state, and the gradient and the stored activations of one step. Memory that
+    XLA and Orbax allocate in addition is not counted.
 
     Args:
-      config: of the training.
       state: arrays, or only their shapes and dtypes.
-      vocabulary: V.
+      activations: bytes that one step stores for its backward pass, see `activation_bytes`.
       devices: those that share the rows; CPU devices share one memory.
     """
-    whole = _bytes_of(state) + _bytes_of(state.params)  # of which each device has all
-    activations = _activations(config, vocabulary)
+    replicated = _tree_bytes(state) + _tree_bytes(state.params)  # every device has a full copy
     first, count = devices[0], len(devices)
     if first.platform == "cpu":
-        needed, free = count * whole + activations, free_memory()
+        needed, free = count * replicated + activations, free_memory()
     else:
-        needed = whole + activations // count
+        needed = replicated + activations // count
         free = (first.memory_stats() or {}).get("bytes_limit", needed)
     if needed > free:
         raise OptionError(
             f"this training needs at least {needed / GIB:,.1f} GiB of memory: "
-            f"{_bytes_of(state) / GIB:,.1f} for parameters and optimizer, "
-            f"{_bytes_of(state.params) / GIB:,.1f} for their gradient"
+            f"{_tree_bytes(state) / GIB:,.1f} for parameters and optimizer, "
+            f"{_tree_bytes(state.params) / GIB:,.1f} for their gradient"
             f"{f', on each of {count} devices' if count > 1 else ''}, and "
             f"{activations / GIB:,.1f} for the activations of a window; {free / GIB:,.1f} GiB are "
-            "free: take a smaller --hidden, --embedding, --layers, --batch or --window"
+            "free: use a smaller --hidden, --embedding, --layers, --batch or --window"
         )
 
 
-def _activations(config: TrainConfig, vocabulary: int) -> int:
-    """Return the bytes that a step keeps of its way forwards.
+def activation_bytes(config: TrainConfig, vocabulary: int) -> int:
+    """Return the number of bytes that one step stores for its backward pass.
 
-    At each step of a row: the vector of the character, four gates, c and h of each layer, and
-    the logits with their cotangent, which are float32.
+    Per row and time step: the character's embedding; four gates, c and h of each layer; the logits
+    and their cotangent, in float32.
     """
     size = 2 if config.dtype == "bfloat16" else 4
-    kept = size * (config.embedding + 6 * config.hidden * config.layers) + 2 * 4 * vocabulary
-    return config.batch * config.window * kept
+    stored = size * (config.embedding + 6 * config.hidden * config.layers) + 2 * 4 * vocabulary
+    return config.batch * config.window * stored
 
 
-def _bytes_of(tree: Any) -> int:
+def _tree_bytes(tree: Any) -> int:
     import jax
 
     leaves = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")]

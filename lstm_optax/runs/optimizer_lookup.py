@@ -1,4 +1,4 @@
-"""Find optimizers by their names; JAX is imported when it is needed."""
+"""Find optimizers by name; JAX is imported on demand."""
 
 import inspect
 from collections.abc import Callable
@@ -7,19 +7,19 @@ from types import ModuleType
 from typing import Any
 
 from lstm_optax.names import check_optimizer
-from lstm_optax.runs.options import OptionError
+from lstm_optax.runs.constraints import OptionError
 
-RATES = ("learning_rate", "lr")  # what factories call their learning rate
+RATE_ARGUMENTS = ("learning_rate", "lr")
 
 
 def find_factory(name: str) -> Callable[..., Any]:
-    """Return the optimizer of that name as a function of its learning rate and of options.
+    """Return the factory of a named optimizer, a function of the learning rate and of options.
 
     Args:
       name: of `OPTIMIZERS`, `presets.<source>.<name>`, `optax.<name>`, or `optax.contrib.<name>`.
 
     Raises:
-      OptionError: there is none, or it needs more than a learning rate.
+      OptionError: the name is unknown, or the optimizer has other required arguments.
     """
     from lstm_optax.optimizers import OPTIMIZERS
 
@@ -29,7 +29,7 @@ def find_factory(name: str) -> Callable[..., Any]:
         check_optimizer(name)
     except ValueError as error:
         raise OptionError(str(error)) from None
-    make, rate = _find(name)
+    make, rate = _find_public_factory(name)
     missing = [
         p.name
         for p in inspect.signature(make).parameters.values()
@@ -45,49 +45,53 @@ def find_factory(name: str) -> Callable[..., Any]:
 
 
 def takes_decay(name: str) -> bool:
-    """Return whether an optimizer has an argument `weight_decay`; raises as `find_factory`."""
+    """Return whether a named optimizer has an argument `weight_decay`.
+
+    Raises:
+      OptionError: the name is unknown, or is not an optimizer.
+    """
     from lstm_optax.optimizers import OPTIMIZERS
 
-    make = OPTIMIZERS[name] if name in OPTIMIZERS else _find(name)[0]
+    make = OPTIMIZERS[name] if name in OPTIMIZERS else _find_public_factory(name)[0]
     return "weight_decay" in inspect.signature(make).parameters
 
 
-def _find(name: str) -> tuple[Any, str]:
-    """Return what a name of the presets or of Optax stands for, and how its rate is called."""
-    there = _public()
-    if name not in there:
-        optimizers = [n for n, make in there.items() if _rate_of(make)]
-        raise OptionError(_unknown(name, optimizers))
-    rate = _rate_of(there[name])
+def _find_public_factory(name: str) -> tuple[Any, str]:
+    """Return a factory of the presets or of Optax, and the name of its learning-rate argument."""
+    callables = _public_callables()
+    if name not in callables:
+        optimizers = [n for n, make in callables.items() if _rate_argument(make)]
+        raise OptionError(_unknown_name_message(name, optimizers))
+    rate = _rate_argument(callables[name])
     if rate is None:
         raise OptionError(
-            f"{name} is no optimizer: it takes no learning rate; if it is a link of a chain, "
+            f"{name} is not an optimizer: it takes no learning rate; if it is a link of a chain, "
             f"measure it in Python: lstm_optax.explain({name}(…))"
         )
-    return there[name], rate
+    return callables[name], rate
 
 
-def _unknown(name: str, names: list[str]) -> str:
-    """Return that a name is unknown, and the nearest of its source, or all that the source has."""
+def _unknown_name_message(name: str, names: list[str]) -> str:
+    """Return the error message, with the nearest name of the same source or all names of it."""
     source, _, last = name.rpartition(".")
     inside = {n.rpartition(".")[2]: n for n in names if n.rpartition(".")[0] in (source, name)}
     near = get_close_matches(last, inside, n=1, cutoff=0.6)
     message = f"unknown optimizer {name!r}"
     if near:
         return f"{message}; the nearest is {inside[near[0]]!r}"
-    there = ", ".join(inside.values()) or "presets.SOURCE.NAME, optax.NAME and optax.contrib.NAME"
-    return f"{message}; there are {there}"
+    known = ", ".join(inside.values()) or "presets.SOURCE.NAME, optax.NAME and optax.contrib.NAME"
+    return f"{message}; there are {known}"
 
 
-def _public() -> dict[str, Any]:
-    """Return the callables of the presets and of Optax, by the names that users give them."""
+def _public_callables() -> dict[str, Any]:
+    """Return the callables of the presets and of Optax by their full names."""
     import optax
     import optax.contrib
 
     import lstm_optax.presets as presets
 
     sources: dict[str, ModuleType] = {"optax": optax, "optax.contrib": optax.contrib}
-    there = {
+    found = {
         f"{path}.{name}": thing
         for path, module in sources.items()
         for name, thing in vars(module).items()
@@ -95,14 +99,14 @@ def _public() -> dict[str, Any]:
     }
     for source in presets.__all__:
         module = getattr(presets, source)
-        there |= {f"presets.{source}.{name}": getattr(module, name) for name in module.__all__}
-    return there
+        found |= {f"presets.{source}.{name}": getattr(module, name) for name in module.__all__}
+    return found
 
 
-def _rate_of(make: Any) -> str | None:
-    """Return what a factory calls its learning rate, None if it has none."""
+def _rate_argument(make: Any) -> str | None:
+    """Return the name of a factory's learning-rate argument; None if it has none."""
     try:
         parameters = inspect.signature(make).parameters
-    except (TypeError, ValueError):  # some things that can be called have no signature
+    except (TypeError, ValueError):  # some callables have no signature
         return None
-    return next((rate for rate in RATES if rate in parameters), None)
+    return next((rate for rate in RATE_ARGUMENTS if rate in parameters), None)

@@ -1,4 +1,4 @@
-"""Text from a trained run."""
+"""Generate text with the model of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,26 +19,26 @@ __all__ = ["sample_text"]
 def sample_text(
     folder: Path, config: SampleConfig, *, warn: Callable[[str], None] = lambda message: None
 ) -> str:
-    """Return the prompt and what the best model of a run writes after it.
+    """Return the prompt and its continuation by the best model of a run.
 
-    Where the optimizer keeps an average of the parameters, the average writes.
+    If the optimizer kept an average of the parameters, the average is used.
 
     Args:
-      folder: of the run.
-      config: what to write.
-      warn: is told of a damaged checkpoint, in whose place another one writes.
+      folder: run folder.
+      config: options of the sampling.
+      warn: called with a message for each damaged checkpoint, which is skipped.
 
     Raises:
-      OptionError: an option that cannot be, a prompt of other characters than the run's text, or
-        no run there.
-      CheckpointError: the run has no whole checkpoint.
+      OptionError: an option is invalid, the prompt has characters that the run's text does not
+        contain, or the folder contains no run.
+      CheckpointError: the run has no intact checkpoint.
     """
     run = RunFolder(folder)
     _, facts = run.read_config()
     config.check(facts["text"]["vocabulary"])
     loaded = load_run(folder)
     for bad in loaded.damaged:
-        warn(f"the checkpoint of step {bad} is damaged; sampling from that of step {loaded.step}")
+        warn(f"the checkpoint of step {bad} is damaged; using the checkpoint of step {loaded.step}")
     vocabulary = loaded.vocabulary
     prompt = _default_prompt(vocabulary) if config.prompt is None else config.prompt
     codes = jnp.asarray(vocabulary.encode(prompt))

@@ -9,14 +9,13 @@ from typing import Annotated
 import tyro
 
 from lstm_optax.records import Record
+from lstm_optax.runs.constraints import Count, CountOrZero, Positive, check_fields
 from lstm_optax.runs.corpus import load_corpus
-from lstm_optax.runs.options import OptionError
 from lstm_optax.studies.char_lm_trainer import CharLMTrainer, Course
 from lstm_optax.studies.study import (
     OnLine,
     RecordFile,
-    check_counts,
-    check_steps,
+    check_multiple,
     rate_past_edge,
     run_command,
 )
@@ -52,43 +51,40 @@ class AveragingStudyConfig:
     text: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """UTF-8 text file to train on; by default the help topics of Python."""
 
-    embedding: int = 64
+    embedding: Count = 64
     """Embedding features, at least 1."""
 
-    hidden: int = 128
+    hidden: Count = 128
     """Hidden units, at least 1."""
 
-    batch: int = 16
+    batch: Count = 16
     """Batch size, at least 1."""
 
-    window: int = 64
+    window: Count = 64
     """Characters of each row in a training step, at least 1."""
 
-    steps: int = 3000
+    steps: Count = 3000
     """Training steps, a multiple of --eval-every."""
 
-    eval_every: int = 100
+    eval_every: Count = 100
     """Training steps between validations, at least 1."""
 
-    clip: float = 0.25
+    clip: Positive = 0.25
     """Largest norm of the gradient, above 0."""
 
-    nonmonotone: int = 5
+    nonmonotone: Count = 5
     """Validations without improvement before the average starts, at least 1."""
 
-    seeds: int = 3
+    seeds: Count = 3
     """Number of reported seeds, at least 1: 0, 1, …; seed 1000 tunes the rate."""
 
-    extensions: int = 2
+    extensions: CountOrZero = 2
     """Largest number of rates to try past the edge of the grid, 0 or more."""
 
     def check(self) -> None:
         """Raise OptionError for the first invalid value."""
-        sizes = ("embedding", "hidden", "batch", "window", "steps", "eval_every")
-        check_counts(self, *sizes, "nonmonotone", "seeds")
-        if not 0 < self.clip < float("inf"):
-            raise OptionError(f"--clip is {self.clip}, but must be above 0 and finite")
-        check_steps(self, "eval_every")
+        check_fields(self)
+        check_multiple(self.steps, "eval_every", self.eval_every)
 
 
 QUICK_SIZES = dict(embedding=4, hidden=8, batch=64, window=32, steps=8, eval_every=1, extensions=0)

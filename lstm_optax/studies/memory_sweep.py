@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from lstm_optax.records import Record
-from lstm_optax.runs.options import OptionError
+from lstm_optax.runs.constraints import Count, CountOrZero, check_fields, whole_numbers
 from lstm_optax.studies.memory_trainer import (
     TUNED_OPTIMIZERS,
     MemoryTrainer,
@@ -22,8 +22,7 @@ from lstm_optax.studies.memory_trainer import (
 from lstm_optax.studies.study import (
     OnLine,
     RecordFile,
-    check_counts,
-    check_steps,
+    check_multiple,
     rate_past_edge,
     run_command,
 )
@@ -57,40 +56,37 @@ class LongMemoryConfig:
     optimizers: tuple[OptimizerName, ...] = get_args(OptimizerName)
     """Optimizers to train with."""
 
-    length: int = 100
+    length: Annotated[int, whole_numbers(10)] = 100
     """Steps of a sequence, at least 10."""
 
-    hidden: int = 16
+    hidden: Count = 16
     """Hidden units, at least 1."""
 
-    batch: int = 32
+    batch: Count = 32
     """Sequences in a training step, at least 1."""
 
-    steps: int = 3000
+    steps: Count = 3000
     """Training steps after which a trial has failed, a multiple of --check-every."""
 
-    check_every: int = 100
+    check_every: Count = 100
     """Training steps between checks of the held-out score, at least 1."""
 
-    held_out: int = 512
+    held_out: Count = 512
     """Held-out sequences of the score, at least 1."""
 
-    seeds: int = 8
+    seeds: Count = 8
     """Number of reported seeds, at least 1: 0, 1, …"""
 
-    tuning_seeds: int = 2
+    tuning_seeds: Count = 2
     """Number of seeds to tune the learning rate with, at least 1: 1000, 1001, …"""
 
-    extensions: int = 2
+    extensions: CountOrZero = 2
     """Largest number of rates to try past the edge of the grid, 0 or more."""
 
     def check(self) -> None:
         """Raise OptionError for the first invalid value."""
-        sizes = ("hidden", "batch", "steps", "check_every", "held_out", "seeds", "tuning_seeds")
-        check_counts(self, *sizes)
-        if self.length < 10:
-            raise OptionError(f"--length is {self.length}, but must be at least 10")
-        check_steps(self, "check_every")
+        check_fields(self)
+        check_multiple(self.steps, "check_every", self.check_every)
 
     def settings(self) -> Record:
         """Return everything that affects the results, except the cell's coordinates."""

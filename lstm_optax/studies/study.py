@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 from rich.console import Console
@@ -20,7 +20,7 @@ from lstm_optax.records import (
     provenance,
     read_records,
 )
-from lstm_optax.runs.options import OptionError
+from lstm_optax.runs.constraints import OptionError, flag_of
 
 Config = TypeVar("Config")
 OnLine = Callable[[str], None]
@@ -91,23 +91,11 @@ def rate_past_edge(rates: Sequence[float], best: float) -> float | None:
     return _round_to_one_or_three(edges[best]) if best in edges else None
 
 
-def check_counts(config: Any, *names: str) -> None:
-    """Raise OptionError for the first of these options below 1."""
-    for name in names:
-        if getattr(config, name) < 1:
-            flag = f"--{name.replace('_', '-')}"
-            raise OptionError(f"{flag} is {getattr(config, name)}, but must be at least 1")
-
-
-def check_steps(config: Any, every: str) -> None:
-    """Raise OptionError for extensions below 0, or steps that are not a multiple of `every`."""
-    if config.extensions < 0:
-        raise OptionError(f"--extensions is {config.extensions}, but must be 0 or more")
-    interval = getattr(config, every)
-    if config.steps % interval:
+def check_multiple(steps: int, name: str, interval: int) -> None:
+    """Raise OptionError unless the steps are a multiple of the interval, an option `name`."""
+    if steps % interval:
         raise OptionError(
-            f"--steps is {config.steps}, but must be a multiple of --{every.replace('_', '-')} "
-            f"{interval}"
+            f"--steps is {steps}, but must be a multiple of {flag_of(name)} {interval}"
         )
 
 

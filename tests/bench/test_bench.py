@@ -387,8 +387,8 @@ def test_rejects_file_without_records(tmp_path):
             dict(against=("flax",)),
             "--against: unknown name 'flax'; there are flax-nnx, .*backend.NAME",
         ),
-        (dict(rounds=0), "--rounds is 0, but must be at least 1"),
-        (dict(seed=-1), "--seed is -1, but must be at least 0"),
+        (dict(rounds=0), "--rounds is 0, but must be a whole number from 1 to"),
+        (dict(seed=-1), "--seed is -1, but must be a whole number from 0 to"),
     ],
 )
 def test_rejects_invalid_options(options, message):

@@ -1,4 +1,4 @@
-"""The command bench: what it shows, what it refuses, and how it stops and goes on."""
+"""Command bench: output, invalid options, interruption and resume."""
 
 import contextlib
 import json
@@ -28,23 +28,26 @@ MARKS = "<!-- begin: written by lstm-optax bench -->\n<!-- end -->\n"
 BAD = [
     ("--rows word", "--rows: unknown name 'word'; there are word-200, "),
     ("--against flax", "--against: unknown name 'flax'; there are flax-nnx, "),
-    ("--rounds 0", "--rounds is 0, but must be at least 1"),
-    ("--seed -1", "--seed is -1, but must be at least 0"),
+    ("--rounds 0", "--rounds is 0, but must be a whole number from 1 to 2,147,483,647"),
+    ("--seed -1", "--seed is -1, but must be a whole number from 0 to 4,294,967,295"),
     ("--plot a.pdf", "--plot a.pdf must end in .png"),
-    ("--plot no/a.png", "--plot no/a.png cannot be written: there is no folder no; name another"),
-    ("--out no/a.jsonl", "--out no/a.jsonl cannot be written: there is no folder no; name another"),
+    ("--plot no/a.png", "--plot no/a.png cannot be written: the folder no does not exist"),
+    (
+        "--out no/a.jsonl",
+        "--out no/a.jsonl cannot be written: the folder no does not exist",
+    ),
     ("--out folder", "folder cannot be read: Is a directory; name another file"),
     ("--out other.jsonl", "other.jsonl holds no records of a benchmark; name another file"),
     ("--show", "bench.jsonl cannot be read: No such file or directory; name another file"),
-    ("--show --resume", "--show measures nothing, --resume goes on: take one of them"),
-    ("--page no.md", "--page no.md is no file: name a page that has the two marks"),
+    ("--show --resume", "--show measures nothing and --resume continues: pass only one"),
+    ("--page no.md", "--page no.md does not exist: choose a page that has the two marks"),
     ("--page bare.md", "--page bare.md: the page has no place for the tables: put <!-- begin"),
 ]
 
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """A working folder, and rows that are small and compile as the tests do."""
+    """Return a working folder; replace the rows by small ones."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "other.jsonl").write_text('{"step": 1}\n')
@@ -62,14 +65,14 @@ def bench(*arguments):
         return main(["bench", "--against", "optax", "--rounds", "1", *arguments])
 
 
-def test_a_run_is_recorded_shown_drawn_and_written(work, capsys):
+def test_bench_writes_records_plot_and_page(work, capsys):
     assert bench("--rows", "update", "other", "--plot", "a.png", "--page", "page.md") == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert "update: a toy of two leaves, 2 leaves, 0.0 M\n" in out
     assert re.search(r"\n  step     optax +[\d.]+ ms \([\d.]+–[\d.]+\)  [\d.]+ × ours\n", out)
     assert "Update of the parameters, one step per dispatch" in out and "geometric mean" in out
-    assert "drawn in a.png\nwritten into page.md\n" in out
+    assert "saved a.png\nupdated page.md\n" in out
     assert (work / "a.png").read_bytes().startswith(b"\x89PNG")
     assert "| update | 2 leaves, 0.0 M |" in (work / "page.md").read_text()
     records = read_bench("bench.jsonl")
@@ -81,7 +84,7 @@ def test_a_run_is_recorded_shown_drawn_and_written(work, capsys):
     assert (work / "bench.jsonl").read_bytes() == before
 
 
-def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(work, capsys, monkeypatch):
+def test_ctrl_c_keeps_results(work, capsys, monkeypatch):
     taken = running.time_in_turn
     count = []
 
@@ -97,7 +100,7 @@ def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(work, capsys, monk
     out = capsys.readouterr().out
     assert "Update of the parameters" in out
     assert out.endswith(
-        "interrupted; what was measured is in bench.jsonl. Go on with:\n"
+        "interrupted; the results so far are in bench.jsonl. Continue with:\n"
         "  lstm-optax bench --rounds 1 --resume\n"
     )
     assert [r["row"] for r in read_bench("bench.jsonl") if r["record"] == "end"] == ["update"]
@@ -106,15 +109,15 @@ def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(work, capsys, monk
     assert ended == ["update", "other"]
 
 
-def test_a_busy_machine_is_warned_of(work, capsys, monkeypatch):
+def test_busy_machine_warning(work, capsys, monkeypatch):
     monkeypatch.setattr(cli_bench, "load_average", lambda: 64.0)
     monkeypatch.setattr(cli_bench, "core_count", lambda: 2)
     assert bench("--rows", "other") == 0
     out = capsys.readouterr().out
-    assert out.startswith("warning: the load is 64.0: other programs use these 2 cores too, ")
+    assert out.startswith("warning: the load is 64.0 on 2 cores: other programs are running, ")
 
 
-def test_a_disk_that_is_full_is_one_error(work, capsys, monkeypatch):
+def test_full_disk_is_one_error(work, capsys, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device", "bench.jsonl")
 
@@ -122,11 +125,11 @@ def test_a_disk_that_is_full_is_one_error(work, capsys, monkeypatch):
     assert bench() == 2
     err = capsys.readouterr().err
     assert err == (
-        "error: bench.jsonl cannot be written: No space left on device; name another file\n"
+        "error: bench.jsonl cannot be written: No space left on device; choose another file\n"
     )
 
 
-def test_what_cannot_be_is_refused_before_jax_is_imported(work):
+def test_invalid_options_need_no_jax(work):
     lines = [f"bench {arguments}" for arguments, _ in BAD]
     code = (
         "import sys, shlex, json; from lstm_optax.commands.main import main\n"
@@ -149,7 +152,7 @@ def test_what_cannot_be_is_refused_before_jax_is_imported(work):
 
 
 @pytest.mark.parametrize("arguments", ["--rounds many", "--lerning 1", "--plot"])
-def test_wrong_flags_are_answered_with_status_two(work, capsys, arguments):
+def test_wrong_flags_exit_with_status_2(work, capsys, arguments):
     with pytest.raises(SystemExit) as end:
         main(["bench", *shlex.split(arguments)])
     assert end.value.code == 2 and "Traceback" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Flags: absurd numbers and misspelt names are one clear line, and help fits the terminal."""
+"""Flags: one-line errors for absurd numbers and misspelt names, and the width of the help."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ import pytest
 
 import lstm_optax
 from lstm_optax import runs
-from lstm_optax.commands.flags import speak_of_flags
+from lstm_optax.commands.flags import replace_arguments_by_flags
 from lstm_optax.commands.main import Bench, Explain, Sample, Train, main
 
 TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
@@ -27,7 +27,7 @@ ABSURD = {
 
 
 def numeric_flags(kind) -> list[tuple[str, type]]:
-    """The flags of a command that take a number, and its type."""
+    """Return the numeric flags of a command and their types."""
     found, hints = [], get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if field.name == "config":
@@ -52,7 +52,7 @@ CASES = [
 ]
 
 
-def test_every_command_has_numbers():
+def test_every_command_has_numeric_flags():
     flags = {(command, flag) for command, flag, _ in CASES}
     assert {("train", "--hidden"), ("train", "--epochs"), ("sample", "--length")} <= flags
     assert {("bench", "--rounds"), ("explain sgd", "--learning-rate")} <= flags
@@ -67,7 +67,7 @@ def work(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command, flag, value", CASES)
-def test_absurd_numbers_are_one_clear_line(work, capsys, command, flag, value):
+def test_absurd_numbers_are_one_line_errors(work, capsys, command, flag, value):
     text = ["--text", "text.txt", "--batch", "2", "--window", "8"] if command == "train" else []
     run = ["--run", "run"] if command in ("train", "sample") else []
     assert main([*command.split(), *text, *run, f"{flag}={value}"]) == 2
@@ -80,30 +80,30 @@ def test_absurd_numbers_are_one_clear_line(work, capsys, command, flag, value):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ("train --lr .1", "--lr is no option: did you mean --learning-rate?"),
-        ("train --lr=.1", "--lr is no option: did you mean --learning-rate?"),
-        ("train --wd .1", "--wd is no option: did you mean --weight-decay?"),
-        ("train --resume --lr .1", "--lr is no option: did you mean --learning-rate?"),
-        ("train --batch-size 3", "--batch-size is no option: did you mean --batch?"),
-        ("train --rate 3", "--rate is no option: did you mean --learning-rate?"),
-        ("explain sgd --lr .1", "--lr is no option: did you mean --learning-rate?"),
+        ("train --lr .1", "--lr is not an option: did you mean --learning-rate?"),
+        ("train --lr=.1", "--lr is not an option: did you mean --learning-rate?"),
+        ("train --wd .1", "--wd is not an option: did you mean --weight-decay?"),
+        ("train --resume --lr .1", "--lr is not an option: did you mean --learning-rate?"),
+        ("train --batch-size 3", "--batch-size is not an option: did you mean --batch?"),
+        ("train --rate 3", "--rate is not an option: did you mean --learning-rate?"),
+        ("explain sgd --lr .1", "--lr is not an option: did you mean --learning-rate?"),
     ],
 )
-def test_initials_hint_at_the_flag(work, capsys, arguments, message):
+def test_misspelt_flag_gets_hint(work, capsys, arguments, message):
     assert main(arguments.split()) == 2
     assert capsys.readouterr() == ("", f"error: {message}\n")
 
 
 @pytest.mark.parametrize("flag", ["--run", "--text", "--optimizer", "--hidden"])
 @pytest.mark.parametrize("form", ["{} ", "{}="])
-def test_empty_values_are_refused(work, capsys, flag, form):
+def test_empty_values_are_rejected(work, capsys, flag, form):
     assert main(["train", *form.format(flag).split(" ")]) == 2
-    assert capsys.readouterr() == ("", f"error: {flag} is empty: give it a value\n")
+    assert capsys.readouterr() == ("", f"error: {flag} is empty: pass a value\n")
 
 
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("command", ["", "train", "sample", "explain", "bench"])
-def test_help_wraps_at_the_width_of_the_terminal(monkeypatch, capsys, columns, command):
+def test_help_wraps_at_terminal_width(monkeypatch, capsys, columns, command):
     monkeypatch.setenv("COLUMNS", str(columns))
     with pytest.raises(SystemExit):
         main([*command.split(), "--help"])
@@ -116,7 +116,7 @@ def test_help_wraps_at_the_width_of_the_terminal(monkeypatch, capsys, columns, c
             assert len(cell[1] + cell[2] + first) + 5 > columns - 4, cell[2]
 
 
-def test_a_reader_that_closes_the_pipe_is_no_error(work):
+def test_closed_pipe_is_no_error(work):
     code = (
         "import sys; from lstm_optax.commands.main import main; sys.exit(main(['train', '--help']))"
     )
@@ -126,14 +126,14 @@ def test_a_reader_that_closes_the_pipe_is_no_error(work):
         assert (process.stderr.read(), process.wait()) == (b"", 141)
 
 
-def test_library_errors_are_said_with_flags():
+def test_library_errors_name_flags():
     message = "take a smaller `batch`, as with `encoding='cp1252'`, but not `x` or a`batch b`"
     expected = "take a smaller --batch, as with --encoding cp1252, but not `x` or a`batch b`"
-    assert speak_of_flags(message) == expected
+    assert replace_arguments_by_flags(message) == expected
 
 
-def test_no_library_error_speaks_of_flags():
-    """What names flags are the rooms of the command line."""
+def test_library_source_names_no_flags():
+    """Only the rooms of the command line name flags."""
     root = Path(lstm_optax.__file__).parent
     for room in ("data", "gates", "lstm", "models", "optimizers", "presets", "training"):
         for path in (root / room).rglob("*.py"):
@@ -144,7 +144,7 @@ SIZES = "--hidden 8 --embedding 4 --batch 2 --window 8 --steps 4 --eval-every 2"
 
 
 @pytest.mark.slow
-def test_a_piped_text_is_resumed_with_the_text_again(work, capsys, monkeypatch):
+def test_resume_of_piped_text(work, capsys, monkeypatch):
     monkeypatch.setattr(runs, "loss_figure", Mock())
 
     def pipe() -> list[str]:
@@ -159,7 +159,7 @@ def test_a_piped_text_is_resumed_with_the_text_again(work, capsys, monkeypatch):
     assert main(resume) == 2
     assert re.fullmatch(
         r"error: --resume: the run read its text from a pipe, /dev/fd/\d+, which cannot be read "
-        r"again: name a file with the same text with --text FILE, or pipe it in again with "
+        r"again: pass a file with the same text with --text FILE, or pipe it in again with "
         r"--text /dev/stdin\n",
         capsys.readouterr().err,
     )
@@ -174,7 +174,7 @@ def test_steps_and_epochs_exclude_each_other(work, capsys):
     assert "--steps and --epochs are not allowed together" in capsys.readouterr().err
 
 
-def test_a_run_that_fails_early_leaves_no_folder(work, capsys):
+def test_early_failure_leaves_no_folder(work, capsys):
     assert main(["train", "--text", "text.txt", *SIZES, "--optimizer", "optax.lbfgs"]) == 2
-    assert "optax.lbfgs cannot be trained with" in capsys.readouterr().err
+    assert "optax.lbfgs cannot be used here" in capsys.readouterr().err
     assert [path.name for path in work.iterdir()] == ["text.txt"]

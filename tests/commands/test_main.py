@@ -1,4 +1,4 @@
-"""The command line: what it shows, what it refuses and how, and how it stops and goes on."""
+"""Command line: output, invalid input, interruption and resume."""
 
 import contextlib
 import io
@@ -25,6 +25,7 @@ from rich.console import Console
 import lstm_optax
 from lstm_optax import Checkpoints, response, runs
 from lstm_optax.commands import main as cli
+from lstm_optax.commands import train as train_command
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.main import main
 from lstm_optax.runs import Diverged, TrainScreen, progress
@@ -40,13 +41,13 @@ FILES = {"metrics.jsonl", "loss.png", "sample.txt", "config.json", "checkpoints"
 
 @pytest.fixture(scope="module")
 def output() -> io.StringIO:
-    """What the finished run has shown."""
+    """Return the output of the finished run."""
     return io.StringIO()
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, output) -> Path:
-    """A working folder with a text, and a run in runs/a b."""
+    """Return a working folder with a text, and a run in runs/a b."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "text.txt").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
@@ -57,7 +58,7 @@ def finished(tmp_path_factory, output) -> Path:
 
 @pytest.fixture
 def work(tmp_path, monkeypatch) -> Path:
-    """A working folder with texts good and bad, to be worked in."""
+    """Change to a working folder with valid and invalid texts."""
     (tmp_path / "text.txt").write_text(TEXT)
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "short.txt").write_text("too short")
@@ -69,14 +70,14 @@ def work(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def run(finished, work) -> Path:
-    """A copy of the finished run, as runs/a b of the working folder."""
+    """Return a copy of the finished run, runs/a b in the working folder."""
     shutil.copytree(finished / "runs", work / "runs")
     return Path("runs/a b")
 
 
 @pytest.fixture
 def no_picture(monkeypatch):
-    """For tests that do not look at the picture, which takes a third of their time."""
+    """Skip the picture, which takes a third of the time of a short run."""
     monkeypatch.setattr(runs, "loss_figure", Mock())
 
 
@@ -85,7 +86,7 @@ def train(*arguments: str) -> int:
 
 
 def same(run: Path, other: Path) -> bool:
-    """Whether two runs agree in every record but its time, and in every bit of the last state."""
+    """Return whether two runs have the same records except for the times, and the same state."""
 
     def contents(folder):
         lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -103,7 +104,7 @@ def same(run: Path, other: Path) -> bool:
 
 
 def steps_of(run: Path) -> list[int]:
-    """The steps of the records."""
+    """Return the steps of the records."""
     return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -120,13 +121,13 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# What a run shows
+# Output
 
 
-def test_a_run_shows_plan_progress_table_sample_and_files(finished, output):
+def test_train_output(finished, output):
     run, out = finished / "runs/a b", output.getvalue()
     landmarks = [
-        "text        text.txt, 960 characters, 12 of them distinct",
+        "text        text.txt, 960 characters, 12 distinct",
         "model       LSTM, 1 × 8 units, embedding 4, dropout 0.5, ",
         "optimizer   nadam, learning rate 0.016 constant, warmup 7 steps, clip 1",
         "training    20 steps of 2 × 8 characters, ",
@@ -159,9 +160,7 @@ def test_a_run_shows_plan_progress_table_sample_and_files(finished, output):
     assert len(sample) == 302 and sample.strip("\n") in out
 
 
-def test_divergence_ends_with_one_message_and_the_folder_is_named_by_the_time(
-    work, capsys, monkeypatch
-):
+def test_divergence_is_one_line_error(work, capsys, monkeypatch):
     def diverge(config, folder, **_):
         raise Diverged(f"step 3 of [{folder}] is not finite")
 
@@ -172,27 +171,27 @@ def test_divergence_ends_with_one_message_and_the_folder_is_named_by_the_time(
     assert out == "" and err.startswith(f"error: step 3 of [runs/{today}") and err.count("\n") == 1
 
 
-def test_a_diagnosis_is_written_drawn_and_named(work, no_picture, capsys):
+def test_diagnose_writes_gradient_files(work, no_picture, capsys):
     assert train("--diagnose", "--run", "run", "--steps", "10") == 0
     out, run = capsys.readouterr().out, work / "run"
     assert "           run/gradients.jsonl" in out and "           run/gradients.png" in out
     assert (run / "gradients.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert record["layer0.forget.grad_norm"] > 0
-    assert main(["train", "--resume", "--run", "run"]) == 0  # as the run has it
+    assert main(["train", "--resume", "--run", "run"]) == 0  # with the options of the run
 
 
 @pytest.mark.slow
-def test_the_gradients_of_a_run_that_diverges_are_drawn(work, capsys):
+def test_diverged_run_draws_gradients(work, capsys):
     rate = ["--optimizer", "sgd", "--clip", "0", "--learning-rate", "3e38", "--warmup", "19"]
     assert train("--diagnose", "--run", "run", *rate, "--dropout", "0", "--eval-every", "1") == 2
     assert "is not finite" in capsys.readouterr().err
     assert (work / "run" / "gradients.png").read_bytes().startswith(b"\x89PNG")
-    rows = RunFolder(work / "run").read_gradients()
+    rows = RunFolder(work / "run").gradients.read()
     assert rows and all(len(row["h"][0]) == 8 for row in rows)
 
 
-def test_a_sample_is_the_prompt_and_what_follows(run, capsys):
+def test_sample_starts_with_prompt(run, capsys):
     assert main(["sample", "--prompt", "cat", "--length", "20", "--temperature", "0"]) == 0
     out, err = capsys.readouterr()
     assert err == "" and len(out) == 24 and out.startswith("cat") and set(out[:-1]) <= set(TEXT)
@@ -202,7 +201,7 @@ def test_a_sample_is_the_prompt_and_what_follows(run, capsys):
 
 
 @pytest.mark.usefixtures("no_picture")
-def test_a_terminal_without_the_characters_shows_others(run, monkeypatch):
+def test_ascii_terminal_replaces_characters(run, monkeypatch):
     narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", narrow)
     assert main(["train", "--resume"]) == 0
@@ -212,7 +211,7 @@ def test_a_terminal_without_the_characters_shows_others(run, monkeypatch):
 
 
 @pytest.mark.parametrize("width", [50, 80])
-def test_the_bar_fits_its_terminal(width, monkeypatch):
+def test_progress_bar_fits_terminal(width, monkeypatch):
     monkeypatch.setattr(progress.time, "perf_counter", iter([5.0, 7.0, 7.5]).__next__)
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=width, color_system=None)
@@ -231,8 +230,8 @@ def test_the_bar_fits_its_terminal(width, monkeypatch):
     assert ("8,192 characters/s" in last) == (width == 80)
 
 
-def test_without_terminal_there_are_plain_lines(monkeypatch):
-    """The speed is that of the steps; what is left has the evaluations in it."""
+def test_progress_lines_without_terminal(monkeypatch):
+    """The speed excludes the evaluations; the remaining time includes them."""
     times = iter([5.0, 6.0, 16.0, 18.0, 26.0])
     monkeypatch.setattr(progress.time, "perf_counter", times.__next__)
     stream = io.StringIO()
@@ -250,7 +249,7 @@ def test_without_terminal_there_are_plain_lines(monkeypatch):
     ]
 
 
-def test_first_dispatch_has_no_speed(monkeypatch):
+def test_first_dispatch_shows_no_speed(monkeypatch):
     stream = io.StringIO()
     with TrainScreen(Console(file=stream, width=20), 400, 2048) as screen:
         screen.progress(16, 2.5)
@@ -258,7 +257,7 @@ def test_first_dispatch_has_no_speed(monkeypatch):
     assert stream.getvalue() == "step     16  training 2.000  validation 3.000\n"
 
 
-# What it refuses
+# Invalid input
 
 BAD_TRAIN = [
     ("--text missing.txt", "missing.txt does not exist: check the name"),
@@ -269,31 +268,34 @@ BAD_TRAIN = [
     ("--text short.txt", "use a longer text"),
     ("--window 800", "needs 1601: use a smaller --batch or --window"),
     ("--optimizer adm", "unknown optimizer 'adm'; the nearest is 'adam'"),
-    ("--learning-rate -1", "--learning-rate is -1.0, but must be above 0"),
-    ("--learning-rate nan", "--learning-rate is nan, but must be above 0 and finite"),
-    ("--hidden 0", "--hidden is 0, but must be at least 1"),
-    ("--dropout 1", "--dropout is 1.0, but must be from 0 to below 1"),
-    ("--warmup 20", "--warmup is 20, but must be at most 19"),
-    ("--weight-decay .1", "--weight-decay: nadam has none; these have: nadamw"),
+    ("--learning-rate -1", "--learning-rate is -1.0, but must be a finite number above 0"),
+    ("--learning-rate nan", "--learning-rate is nan, but must be a finite number above 0"),
+    ("--hidden 0", "--hidden is 0, but must be a whole number from 1 to 1,048,576"),
+    ("--dropout 1", "--dropout is 1.0, but must be a number in [0, 1)"),
+    ("--warmup 20", "--warmup is 20, but must be less than --steps, which is 20"),
+    (
+        "--weight-decay .1",
+        "nadam has no weight decay; these optimizers have one: nadamw",
+    ),
     ("--devices 3", "--devices 3 does not divide --batch 2; these do: 1, 2"),
     ("--tied", "--tied needs --embedding equal to --hidden, but they are 4 and 8"),
-    ("--resume", "there is no run in runs/: name its folder with --run DIR"),
-    ("--resume --run text.txt", "text.txt holds no run: there is no config.json"),
-    ("--run text.txt", "text.txt: File exists; check the folder, or name another"),
-    ("--run text.txt/run", "text.txt/run: Not a directory; check the folder, or name"),
+    ("--resume", "there is no run in runs/: pass the folder of a run"),
+    ("--resume --run text.txt", "text.txt contains no run: there is no config.json"),
+    ("--run text.txt", "text.txt: File exists; check the folder, or choose another"),
+    ("--run text.txt/run", "text.txt/run: Not a directory; check the folder, or choose"),
 ]
 BAD_SAMPLE = [
-    ("--run nowhere", "nowhere holds no run: there is no config.json"),
-    ("--prompt caX", "--prompt: the run's text has no 'X': leave such characters out"),
-    ("--prompt ''", "--prompt is empty: give it a value"),
-    ("--length 0", "--length is 0, but must be at least 1"),
-    ("--temperature -1", "--temperature is -1.0, but must be 0 or more"),
-    ("--temperature nan", "--temperature is nan, but must be 0 or more and finite"),
+    ("--run nowhere", "nowhere contains no run: there is no config.json"),
+    ("--prompt caX", "--prompt: the run's text does not contain 'X'; leave such characters out"),
+    ("--prompt ''", "--prompt is empty: pass a value"),
+    ("--length 0", "--length is 0, but must be a whole number from 1 to 10,000,000"),
+    ("--temperature -1", "--temperature is -1.0, but must be a finite number of at least 0"),
+    ("--temperature nan", "--temperature is nan, but must be a finite number of at least 0"),
 ]
 
 
 def assert_refused(status: int, capsys, message: str) -> None:
-    """One line on stderr that says what is wrong, and nothing else."""
+    """Assert that there is a one-line error on stderr and no other output."""
     out, err = capsys.readouterr()
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and err.endswith("\n") and err.count("\n") == 1
@@ -301,30 +303,33 @@ def assert_refused(status: int, capsys, message: str) -> None:
 
 
 @pytest.mark.parametrize("arguments, message", BAD_TRAIN, ids=[a for a, _ in BAD_TRAIN])
-def test_what_cannot_be_trained_is_refused(work, capsys, arguments, message):
+def test_train_rejects_invalid_input(work, capsys, arguments, message):
     before = snapshot(work)
     assert_refused(train(*shlex.split(arguments)), capsys, message)
     assert snapshot(work) == before
 
 
 @pytest.mark.parametrize("arguments, message", BAD_SAMPLE, ids=[a for a, _ in BAD_SAMPLE])
-def test_what_cannot_be_sampled_is_refused(run, capsys, arguments, message):
+def test_sample_rejects_invalid_input(run, capsys, arguments, message):
     assert_refused(main(["sample", *shlex.split(arguments)]), capsys, message)
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ("", "already holds a run: resume it with --resume, replace it with --overwrite"),
-        ("--resume --overwrite", "take one of them"),
-        ("--resume --hidden 9", "the run in runs/a b has --hidden 8; leave such flags out"),
+        ("", "already contains a run: resume it with --resume, replace it with --overwrite"),
+        ("--resume --overwrite", "pass only one of them"),
+        ("--resume --hidden 9", "the run in runs/a b has --hidden 8; leave these flags out"),
         ("--resume --no-tied --seed 5", "the run in runs/a b has --seed 0; leave"),
-        ("--resume --steps 10", "--resume with --steps 10: the run has done 20 already"),
-        ("--resume --text other.txt", "the text other.txt is not the one that the run began"),
-        ("--resume --learning-rate 0", "--learning-rate is 0.0, but must be above 0"),
+        ("--resume --steps 10", "--resume with --steps 10: the run has already taken 20 steps"),
+        ("--resume --text other.txt", "the text other.txt differs from the text of the run"),
+        (
+            "--resume --learning-rate 0",
+            "--learning-rate is 0.0, but must be a finite number above 0",
+        ),
     ],
 )
-def test_a_run_that_is_there_is_kept(run, work, capsys, arguments, message):
+def test_existing_run_is_kept(run, work, capsys, arguments, message):
     (work / "other.txt").write_text(TEXT[::-1])
     before = snapshot(work)
     new = [] if arguments else ["--text", "text.txt"]
@@ -351,7 +356,7 @@ def test_a_run_that_is_there_is_kept(run, work, capsys, arguments, message):
         "explain sgd --plot",
     ],
 )
-def test_wrong_flags_are_answered_with_status_two(work, capsys, arguments):
+def test_wrong_flags_exit_with_status_2(work, capsys, arguments):
     before = snapshot(work)
     with pytest.raises(SystemExit) as end:
         main(arguments.split())
@@ -360,9 +365,9 @@ def test_wrong_flags_are_answered_with_status_two(work, capsys, arguments):
     assert snapshot(work) == before
 
 
-def test_wrong_flags_and_values_need_no_jax(work, finished):
+def test_invalid_input_needs_no_jax(work, finished):
     run = shlex.quote(str(finished / "runs/a b"))
-    late = ("short.txt", "--window 800", "--run text.txt", "--run text.txt/run")  # cut, or made
+    late = ("short.txt", "--window 800", "--run text.txt", "--run text.txt/run")  # detected later
     lines = [
         f"train --text text.txt {shlex.join(SIZES)} {arguments}"
         for arguments, _ in BAD_TRAIN
@@ -390,7 +395,7 @@ def test_wrong_flags_and_values_need_no_jax(work, finished):
     assert "Traceback" not in done.stderr
 
 
-def test_one_program_by_three_names():
+def test_entry_points_run_main():
     (script,) = entry_points(group="console_scripts", name="lstm-optax")
     assert script.load() is main
     done = subprocess.run(
@@ -399,11 +404,13 @@ def test_one_program_by_three_names():
         text=True,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --steps is 0, but must be at least 1\n"
+    assert done.stderr == (
+        "error: --steps is 0, but must be a whole number from 1 to 2,147,483,647\n"
+    )
 
 
-def test_our_own_errors_are_not_hidden(run, monkeypatch):
-    monkeypatch.setattr(cli, "_sample", lambda *_: 1 / 0)
+def test_bugs_are_not_hidden(run, monkeypatch):
+    monkeypatch.setattr(cli, "run_sample", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["sample"])
 
@@ -411,27 +418,30 @@ def test_our_own_errors_are_not_hidden(run, monkeypatch):
 @pytest.mark.parametrize(
     "error, message",
     [
-        (OSError(28, "No space left on device"), "No space left on device; make room, and go on"),
-        (OSError(13, "Permission denied", "x"), "x: Permission denied; check the folder, or name"),
-        (OSError("cannot write x: the disk is full"), "the disk is full; make room, and go on"),
-        (MemoryError(), "out of memory: take a smaller --batch, --window or --hidden"),
-        (RuntimeError("INTERNAL: Out of memory allocating 9 bytes"), "out of memory: take a"),
-        (RuntimeError("RESOURCE_EXHAUSTED: …"), "out of memory: take a smaller --batch"),
+        (OSError(28, "No space left on device"), "No space left on device; free some space, and"),
+        (
+            OSError(13, "Permission denied", "x"),
+            "x: Permission denied; check the folder, or",
+        ),
+        (OSError("cannot write x: the disk is full"), "the disk is full; free some space, and"),
+        (MemoryError(), "out of memory: use a smaller --batch, --window or --hidden"),
+        (RuntimeError("INTERNAL: Out of memory allocating 9 bytes"), "out of memory: use a"),
+        (RuntimeError("RESOURCE_EXHAUSTED: …"), "out of memory: use a smaller --batch"),
     ],
     ids=str,
 )
-def test_what_the_machine_refuses_is_said(run, monkeypatch, capsys, error, message):
+def test_system_errors_are_one_line(run, monkeypatch, capsys, error, message):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(cli, "_sample", fail)
+    monkeypatch.setattr(cli, "run_sample", fail)
     assert_refused(main(["sample"]), capsys, message)
 
 
-# What it explains
+# explain
 
 
-def test_explain_shows_a_table_and_notes_and_draws(work, capsys):
+def test_explain_output(work, capsys):
     names = ["sgd", "presets.keras.SGD", "adam", *["optax.contrib.muon"] * 4]
     assert main(["explain", *names, "--learning-rate", ".5", "--plot", "a[b].png"]) == 0
     out, err = capsys.readouterr()
@@ -443,11 +453,11 @@ def test_explain_shows_a_table_and_notes_and_draws(work, capsys):
     assert [cell.strip() for cell in cells["within 10 % from"]] == ["step 1"] * 7
     notes = [line for line in out.splitlines() if line.startswith("adam: Clipping the steps ")]
     assert len(notes) == 1 and notes[0].endswith("Clip the gradient, before the optimizer.")
-    assert out.endswith("\ndrawn in a[b].png\n")
+    assert out.endswith("\nsaved a[b].png\n")
     assert Path("a[b].png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_on_a_terminal_optimizers_that_do_not_fit_go_into_another_table():
+def test_explain_splits_wide_table():
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     assert Explain(("sgd", "sgd", "presets.torch.NAdam", "adam")).run(console) == 0
     lines = console.file.getvalue().splitlines()
@@ -459,17 +469,23 @@ BAD_EXPLAIN = [
     ("nadm", "unknown optimizer 'nadm'; the nearest is 'nadam'; there are sgd, "),
     ("sgd torch.NAdam", "unknown optimizer 'torch.NAdam'; there are sgd, "),
     ("", "name at least one optimizer: sgd, "),
-    ("sgd --learning-rate 0", "--learning-rate is 0.0, but must be above 0"),
-    ("sgd --learning-rate nan", "--learning-rate is nan, but must be above 0 and finite"),
+    ("sgd --learning-rate 0", "--learning-rate is 0.0, but must be a finite number above 0"),
+    ("sgd --learning-rate nan", "--learning-rate is nan, but must be a finite number above 0"),
     ("sgd --plot a.jpgg", "--plot a.jpgg must end in .png, .svg, .pdf"),
     ("sgd --plot picture", "--plot picture must end in .png, .svg, .pdf"),
-    ("sgd --plot no/a.png", "--plot no/a.png cannot be written: there is no folder no; name an"),
-    ("sgd --plot folder.png", "--plot folder.png cannot be written: it is a folder; name another"),
+    (
+        "sgd --plot no/a.png",
+        "--plot no/a.png cannot be written: the folder no does not exist",
+    ),
+    (
+        "sgd --plot folder.png",
+        "--plot folder.png cannot be written: it is a folder; choose",
+    ),
 ]
-BAD_EXPLAIN_LATE = [  # what JAX must be imported for
+BAD_EXPLAIN_LATE = [  # errors that need JAX
     ("presets.torch.NAdm", "the nearest is 'presets.torch.NAdam'\n"),
     ("presets.tf1.MomentumOptimizer", "needs momentum in addition to its learning rate"),
-    ("optax.trace", "optax.trace is no optimizer: it takes no learning rate"),
+    ("optax.trace", "optax.trace is not an optimizer: it takes no learning rate"),
     ("optax.lbfgs", "optax.lbfgs cannot be measured: TypeError: "),
 ]
 
@@ -479,14 +495,14 @@ BAD_EXPLAIN_LATE = [  # what JAX must be imported for
     BAD_EXPLAIN + BAD_EXPLAIN_LATE,
     ids=[a for a, _ in BAD_EXPLAIN + BAD_EXPLAIN_LATE],
 )
-def test_what_cannot_be_explained_is_refused(work, capsys, arguments, message):
+def test_explain_rejects_invalid_input(work, capsys, arguments, message):
     (work / "folder.png").mkdir()
     before = snapshot(work)
     assert_refused(main(["explain", *shlex.split(arguments)]), capsys, message)
     assert snapshot(work) == before
 
 
-def test_a_picture_that_fails_at_the_end_is_one_error(work, capsys, monkeypatch):
+def test_failed_picture_is_one_error(work, capsys, monkeypatch):
     figure = Mock()
     figure.savefig.side_effect = OSError(28, "No space left on device")
     monkeypatch.setattr(response, "response_figure", lambda responses: figure)
@@ -494,16 +510,16 @@ def test_a_picture_that_fails_at_the_end_is_one_error(work, capsys, monkeypatch)
     out, err = capsys.readouterr()
     assert "bytes per parameter" in out
     assert err == (
-        "error: --plot a.png cannot be written: No space left on device; name another file\n"
+        "error: --plot a.png cannot be written: No space left on device; choose another file\n"
     )
 
 
-# How it stops and goes on
+# Interruption and resume
 
 
 @pytest.fixture
 def at_step(monkeypatch):
-    """Call a function when the run has done a step."""
+    """Return a function that schedules an action after a step."""
 
     def arrange(step: int, action) -> None:
         progress = TrainScreen.progress
@@ -519,15 +535,16 @@ def at_step(monkeypatch):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_says_how_to_go_on(work, finished, at_step, capfd):
+def test_ctrl_c_saves_checkpoint(work, finished, at_step, capfd):
     at_step(8, lambda: signal.raise_signal(signal.SIGINT))
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert train("--run", "it's mine") == 130
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     out, err = capfd.readouterr()
-    assert err == "\nstopping after this dispatch; Ctrl-C again stops at once, without saving\n"
-    *_, said, command = out.splitlines()
-    assert said == "interrupted after step 8; a checkpoint is saved. Go on with:"
+    assert err == "\nstopping after this dispatch; press Ctrl-C again to stop without saving\n"
+    *_, message, hint, command = out.splitlines()
+    assert message == "interrupted after step 8; a checkpoint is saved"
+    assert hint == "Continue with:"
     assert (work / "it's mine" / "loss.png").exists()
     program, *arguments = shlex.split(command)
     assert program == "lstm-optax" and main(arguments) == 0
@@ -537,16 +554,16 @@ def test_ctrl_c_saves_and_says_how_to_go_on(work, finished, at_step, capfd):
 
 
 @pytest.mark.usefixtures("no_picture")
-def test_a_termination_saves_too(work, at_step, capfd, request):
+def test_sigterm_saves_checkpoint(work, at_step, capfd, request):
     before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("it would end the process"))
     request.addfinalizer(lambda: signal.signal(signal.SIGTERM, before))
     at_step(8, lambda: signal.raise_signal(signal.SIGTERM))
     assert train("--run", "run") == 130
-    assert "Go on with:\n  lstm-optax train --resume --run run\n" in capfd.readouterr().out
+    assert "Continue with:\n  lstm-optax train --resume --run run\n" in capfd.readouterr().out
     assert Checkpoints(work / "run" / "checkpoints").steps() == [5, 8]
 
 
-def test_a_second_signal_stops_at_once(work, at_step, capfd, monkeypatch):
+def test_second_signal_exits_immediately(work, at_step, capfd, monkeypatch):
     class Exit(BaseException):
         pass
 
@@ -557,20 +574,21 @@ def test_a_second_signal_stops_at_once(work, at_step, capfd, monkeypatch):
     at_step(8, lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
     with pytest.raises(Exit, match="130"):
         train("--run", "run")
-    assert capfd.readouterr().err.endswith(
-        "stopped at once; --resume goes on from the last checkpoint\n"
-    )
+    assert capfd.readouterr().err.endswith("stopped; --resume continues from the last checkpoint\n")
     assert Checkpoints(work / "run" / "checkpoints").steps() == [5]
 
 
-def test_ctrl_c_before_the_run_begins(work, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_prepare", lambda *_: signal.raise_signal(signal.SIGINT))
+def test_ctrl_c_before_training(work, capsys, monkeypatch):
+    def interrupt(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(train_command, "_read_corpus", interrupt)
     assert train() == 130
-    assert capsys.readouterr() == ("", "stopped at once\n")
+    assert capsys.readouterr() == ("", "stopped\n")
 
 
 @pytest.mark.usefixtures("no_picture")
-def test_resume_takes_the_newest_run(run, work, finished, capsys):
+def test_resume_continues_newest_run(run, work, finished, capsys):
     shutil.copytree(run, work / "runs/older")
     shutil.copytree(run, work / "elsewhere")
     os.utime("runs/older/config.json", (1, 1))
@@ -578,43 +596,45 @@ def test_resume_takes_the_newest_run(run, work, finished, capsys):
     assert main(["train", "--resume"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.startswith("warning: the checkpoint of step 20 is damaged; going on from step 15\n")
+    assert out.startswith(
+        "warning: the checkpoint of step 20 is damaged; continuing from step 15\n"
+    )
     assert "run folder  runs/a b " in out and "step     20  training " in out
     assert same(run, finished / "runs/a b")
 
 
-def test_more_steps_need_a_constant_schedule(run, work, capsys):
+def test_more_steps_need_constant_schedule(run, work, capsys):
     folder = RunFolder(run)
     config, facts = folder.read_config()
     folder.write_config(replace(config, schedule="cosine"), facts)
     before = snapshot(work)
     status = main(["train", "--resume", "--steps", "30"])
-    assert_refused(status, capsys, "the run was planned for 20, and its cosine schedule depends")
+    assert_refused(status, capsys, "the run was started with --steps 20, on which its cosine")
     assert snapshot(work) == before
 
 
-def test_a_damaged_run_is_refused(run, capsys):
+def test_damaged_run_is_rejected(run, capsys):
     damage(run, 15)
     damage(run, 20)
     for command in ("train", "sample"):
         status = main([command, "--run", str(run), *(["--resume"] if command == "train" else [])])
-        assert_refused(status, capsys, "is damaged (steps 15, 20): train anew with --overwrite")
+        assert_refused(status, capsys, "is damaged (steps 15, 20): train again with --overwrite")
     config = run / "config.json"
     config.write_text(config.read_text().replace('"hidden": 8', '"hidden": 9'))
     for command in (["train", "--resume"], ["sample"]):
-        assert_refused(main(command), capsys, "config.json is damaged (its SHA-256 does not fit)")
+        assert_refused(main(command), capsys, "config.json is damaged (its SHA-256 does not match)")
 
 
-def test_a_damaged_best_checkpoint_is_told_of(run, capsys):
+def test_damaged_best_checkpoint_warning(run, capsys):
     damage(run, 20)
     assert main(["sample", "--length", "5"]) == 0
     out, err = capsys.readouterr()
     assert len(out) == 7
-    assert err == "warning: the checkpoint of step 20 is damaged; sampling from that of step 15\n"
+    assert err == "warning: the checkpoint of step 20 is damaged; using the checkpoint of step 15\n"
 
 
 @pytest.mark.usefixtures("no_picture")
-def test_overwrite_replaces_the_run_and_nothing_else(run, capsys):
+def test_overwrite_replaces_only_run(run, capsys):
     (run / "notes.txt").write_text("mine")
     assert train("--run", str(run), "--overwrite", "--steps", "8") == 0
     assert {path.name for path in run.iterdir()} == (FILES - {"loss.png"}) | {"notes.txt"}
@@ -624,11 +644,11 @@ def test_overwrite_replaces_the_run_and_nothing_else(run, capsys):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_picture")
-def test_an_early_end_is_said(work, capsys):
+def test_early_stop_message(work, capsys):
     still = "--optimizer sgd --learning-rate 1e-30 --patience 1".split()
     assert train("--run", "run", *still) == 0
     out = capsys.readouterr().out
-    early = "ended early, after step 10: the validation loss has not improved for --patience 1"
+    early = "stopped early after step 10: the validation loss has not improved for 1 evaluations"
     assert early in out and "LSTM, step 5 " in out
 
 
@@ -650,7 +670,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def outside(code: str, *arguments: str) -> subprocess.Popen:
-    """Run Python code in another process, which compiles and computes as this one does."""
+    """Run Python code in another process with the same JAX settings."""
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(jax.config.jax_num_cpu_devices),
         "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
@@ -663,8 +683,8 @@ def outside(code: str, *arguments: str) -> subprocess.Popen:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_picture")
-def test_a_killed_run_goes_on_as_if_it_were_unbroken(work, finished, capsys):
-    """Killed while it saves step 10: the record is written, the checkpoint has no manifest."""
+def test_killed_run_resumes_exactly(work, finished, capsys):
+    """The run is killed at step 10 after the record, before the manifest of the checkpoint."""
     process = outside(KILL, "train", "--text", "text.txt", *SIZES, "--run", "run")
     assert process.wait() == -signal.SIGKILL
     assert steps_of(work / "run") == [5, 10]
@@ -675,8 +695,8 @@ def test_a_killed_run_goes_on_as_if_it_were_unbroken(work, finished, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_time_goes_on_as_if_it_were_unbroken(work):
-    """Killed from outside, again and again, at times that differ from one to the next."""
+def test_repeatedly_killed_run_resumes_exactly(work):
+    """The run is killed several times from outside, at random times."""
     program = "import sys; from lstm_optax.commands.main import main; sys.exit(main(sys.argv[1:]))"
     begin = ["train", "--text", "text.txt", *SIZES, "--steps", "400", "--patience", "100", "--run"]
     assert outside(program, *begin, "unbroken").wait() == 0
@@ -689,8 +709,8 @@ def test_a_run_killed_at_any_time_goes_on_as_if_it_were_unbroken(work):
     while True:
         process, before = outside(program, *arguments), records()
         while process.poll() is None and kills < 3:
-            before = min(before, records())  # a resumed run takes back those after its checkpoint
-            if records() >= before + 2:  # so the first of them has its checkpoint
+            before = min(before, records())  # a resumed run removes later records
+            if records() >= before + 2:  # so there is a checkpoint of the first
                 time.sleep(random.uniform(0, 0.3))
                 process.kill()
                 break

@@ -1,4 +1,4 @@
-"""A language model made ready: corpus, schedule, optimizer, losses."""
+"""Parts of a training: corpus, schedule, optimizer, model and losses."""
 
 import math
 
@@ -22,25 +22,25 @@ from lstm_optax import (
 )
 from lstm_optax.data import Batch, TextError
 from lstm_optax.names import DECAYING_OPTIMIZERS
-from lstm_optax.runs import build as language
-from lstm_optax.runs import corpus as corpora
+from lstm_optax.runs import build
+from lstm_optax.runs import corpus as corpus_module
 from lstm_optax.transforms import GuardState
 
 TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
 
 
 @pytest.fixture
-def corpus(tmp_path) -> corpora.Corpus:
+def corpus(tmp_path) -> corpus_module.Corpus:
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
-    return corpora.load_corpus(path, batch=2, window=8)
+    return corpus_module.load_corpus(path, batch=2, window=8)
 
 
 def config(**values) -> TrainConfig:
     return TrainConfig(**(dict(hidden=8, embedding=4, batch=2, window=8) | values))
 
 
-def test_a_corpus_is_all_of_the_text(corpus, tmp_path):
+def test_corpus_covers_whole_text(corpus, tmp_path):
     assert corpus.name == str(tmp_path / "text.txt") and corpus.characters == len(TEXT)
     assert "".join(corpus.vocabulary.characters) == "".join(sorted(set(TEXT)))
     baselines = corpus.count_ngrams()
@@ -54,29 +54,29 @@ def test_a_corpus_is_all_of_the_text(corpus, tmp_path):
     assert first == TEXT[:8]
 
 
-def test_a_text_is_known_by_its_content(corpus, tmp_path):
+def test_sha256_depends_on_content_only(corpus, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text(TEXT)
-    assert corpora.load_corpus(other, 2, 8).sha256 == corpus.sha256
+    assert corpus_module.load_corpus(other, 2, 8).sha256 == corpus.sha256
     other.write_text(TEXT.replace("pig", "gip", 1))
-    assert corpora.load_corpus(other, 2, 8).sha256 != corpus.sha256
+    assert corpus_module.load_corpus(other, 2, 8).sha256 != corpus.sha256
 
 
-def test_without_a_file_the_text_is_the_help_topics(monkeypatch):
-    monkeypatch.setattr(corpora, "topics_text", lambda: TEXT)
-    corpus = corpora.load_corpus(None, 2, 8)
+def test_default_text_is_help_topics(monkeypatch):
+    monkeypatch.setattr(corpus_module, "topics_text", lambda: TEXT)
+    corpus = corpus_module.load_corpus(None, 2, 8)
     assert (corpus.name, corpus.characters) == ("pydoc_data.topics", len(TEXT))
 
 
-def test_a_text_too_short_for_batch_and_window_is_refused(corpus, tmp_path):
+def test_load_corpus_rejects_short_text(corpus, tmp_path):
     with pytest.raises(TextError, match="use a smaller `batch` or `window`"):
-        corpora.load_corpus(tmp_path / "text.txt", 2, 800)
+        corpus_module.load_corpus(tmp_path / "text.txt", 2, 800)
 
 
 @pytest.mark.parametrize("warmup", [0, 10])
 @pytest.mark.parametrize("course", ["constant", "cosine", "linear"])
-def test_the_learning_rate_rises_and_takes_its_course(course, warmup):
-    schedule = language.make_schedule(
+def test_schedule_matches_formula(course, warmup):
+    schedule = build.make_schedule(
         config(learning_rate=0.5, schedule=course, warmup=warmup, steps=110)
     )
     rest = 110 - warmup
@@ -93,46 +93,46 @@ def test_the_learning_rate_rises_and_takes_its_course(course, warmup):
     np.testing.assert_allclose(schedule(110), end, atol=1e-7)
 
 
-def test_the_gradient_is_clipped_before_the_optimizer():
+def test_gradient_is_clipped_before_optimizer():
     params = {"w": jnp.zeros([4])}
     grads = {"w": jnp.array([3.0, 0.0, 4.0, 0.0])}  # of norm 5
     for clip, factor in ((0.0, 1.0), (10.0, 1.0), (1.0, 0.2)):
-        sgd = language.make_optimizer(config(optimizer="sgd", clip=clip), lambda step: 0.1)
+        sgd = build.make_optimizer(config(optimizer="sgd", clip=clip), lambda step: 0.1)
         updates, _ = sgd.update(grads, sgd.init(params), params)
         np.testing.assert_allclose(updates["w"], -0.1 * factor * grads["w"], rtol=1e-6)
 
 
-def test_the_guard_stands_around_the_whole_optimizer():
+def test_guard_wraps_whole_optimizer():
     params = {"w": jnp.zeros([4])}
-    optimizer = language.make_optimizer(config(guard=3), lambda step: 0.1)
+    optimizer = build.make_optimizer(config(guard=3), lambda step: 0.1)
     state = optimizer.init(params)
     for _ in range(3):
         _, state = optimizer.update({"w": jnp.full([4], jnp.nan)}, state, params)
     assert bool(state.gave_up) and int(state.skipped) == 3
     assert not find_states(
-        language.make_optimizer(config(), lambda step: 0.1).init(params), GuardState
+        build.make_optimizer(config(), lambda step: 0.1).init(params), GuardState
     )
 
 
 @pytest.mark.parametrize("name", DECAYING_OPTIMIZERS)
-def test_weight_decay_shrinks_the_weights(name):
+def test_weight_decay_shrinks_weights(name):
     params = {"w": jnp.full([3, 4], 2.0)}
     grads = jax.tree.map(jnp.ones_like, params)
 
     def update(decay):
-        optimizer = language.make_optimizer(
+        optimizer = build.make_optimizer(
             config(optimizer=name, weight_decay=decay), optax.constant_schedule(0.1)
         )
         return optimizer.update(grads, optimizer.init(params), params)[0]["w"]
 
-    per_rate = 1.0 if name == "optax.adafactor" else 0.1  # Adafactor's decay is not per unit
+    per_rate = 1.0 if name == "optax.adafactor" else 0.1  # its decay is unscaled
     np.testing.assert_allclose(update(0.25) - update(0.0), -per_rate * 0.25 * 2.0, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", plain_for(OPTIMIZERS, ["nadamw", "awd_sgd", "optax.adafactor"]))
-def test_every_optimizer_follows_the_schedule(name):
-    """At a rate of 0 nothing moves, later all does."""
-    optimizer = language.make_optimizer(
+def test_optimizer_follows_schedule(name):
+    """Nothing moves at a rate of 0; everything moves at a later rate."""
+    optimizer = build.make_optimizer(
         config(optimizer=name), lambda step: jnp.where(step == 0, 0.0, 0.1)
     )
     params = LSTMParams(jnp.ones([3, 8]), jnp.full([2, 8], 2.0), jnp.ones([8]))
@@ -144,20 +144,20 @@ def test_every_optimizer_follows_the_schedule(name):
 
 
 @pytest.mark.slow
-def test_a_model_is_as_configured():
-    model = language.make_model(config(layers=2, dtype="bfloat16"), vocabulary=11)
+def test_model_matches_config():
+    model = build.make_model(config(layers=2, dtype="bfloat16"), vocabulary=11)
     assert model.embedding.embedding.shape == (11, 4)
     assert model.output.kernel.shape == (8, 11) and not model.tied
     assert len(model.lstm.layers) == 2 and model.dtype == jnp.bfloat16
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(model)))
-    assert language.make_model(config(embedding=8, tied=True), vocabulary=11).tied
+    assert build.make_model(config(embedding=8, tied=True), vocabulary=11).tied
 
 
-def test_the_seed_decides_the_parameters_and_the_key(corpus):
+def test_seed_determines_params_and_key(corpus):
     def state(seed):
         settings = config(seed=seed)
-        model = language.make_model(settings, len(corpus.vocabulary))
-        return language.make_state(settings, model, optax.sgd(0.1))
+        model = build.make_model(settings, len(corpus.vocabulary))
+        return build.make_state(model, optax.sgd(0.1), rows=2, seed=seed)
 
     chex.assert_trees_all_equal(state(0), state(0))
     assert not jnp.array_equal(state(0).key, state(1).key)
@@ -168,13 +168,13 @@ def test_the_seed_decides_the_parameters_and_the_key(corpus):
 
 def losses_of(corpus, dropout):
     settings = config(dropout=dropout)
-    graphdef, params = nnx.split(language.make_model(settings, len(corpus.vocabulary)))
+    graphdef, params = nnx.split(build.make_model(settings, len(corpus.vocabulary)))
     model = nnx.merge(graphdef, params)
-    loss, measure = map(jax.jit, language.make_losses(graphdef))
+    loss, measure = map(jax.jit, build.make_losses(graphdef))
     return loss, measure, params, model.lstm.initial_carry(2)
 
 
-def test_without_dropout_training_and_evaluation_measure_the_same(corpus, key):
+def test_loss_equals_measure_without_dropout(corpus, key):
     loss, measure, params, carry = losses_of(corpus, dropout=0.0)
     batch = corpus.train(0)
     value, new_carry = loss(params, carry, batch, key)
@@ -184,7 +184,7 @@ def test_without_dropout_training_and_evaluation_measure_the_same(corpus, key):
     assert int(count) == 16 and abs(float(value) - corpus.count_ngrams()["uniform"]) < 0.5
 
 
-def test_dropout_is_random_in_training_and_absent_in_evaluation(corpus, key):
+def test_dropout_only_in_training(corpus, key):
     loss, measure, params, carry = losses_of(corpus, dropout=0.5)
     _, plain, same_params, _ = losses_of(corpus, dropout=0.0)
     batch = corpus.train(0)
@@ -195,7 +195,7 @@ def test_dropout_is_random_in_training_and_absent_in_evaluation(corpus, key):
     )
 
 
-def test_padding_of_the_validation_does_not_count(corpus):
+def test_validation_padding_is_masked(corpus):
     _, measure, params, carry = losses_of(corpus, dropout=0.0)
     last = corpus.validation(len(corpus.validation) - 1)
     padded = (last.targets < 0).sum()
@@ -204,34 +204,34 @@ def test_padding_of_the_validation_does_not_count(corpus):
     assert int(count) == last.targets.size - padded
 
 
-def test_a_model_is_regularised_as_configured():
+def test_regularisation_matches_config():
     rates = dict(dropout=0.1, locked_dropout=True, embedding_dropout=0.2, weight_dropout=0.3)
-    model = language.make_model(config(layers=2, **rates), vocabulary=11)
+    model = build.make_model(config(layers=2, **rates), vocabulary=11)
     assert (model.dropout.rate, model.dropout.broadcast_dims) == (0.1, (0,))
     assert (model.lstm.dropout.rate, model.lstm.dropout.broadcast_dims) == (0.1, (0,))
     assert (model.embedding_dropout.rate, model.lstm.weight_dropout.rate) == (0.2, 0.3)
-    plain = language.make_model(config(dropout=0.1), vocabulary=11)
+    plain = build.make_model(config(dropout=0.1), vocabulary=11)
     assert plain.dropout.broadcast_dims == () and plain.lstm.weight_dropout.rate == 0
 
 
-def test_a_bound_on_the_gates_is_that_of_the_layers():
-    assert language.make_model(config(), vocabulary=11).lstm.cotangent_clip is None
-    model = language.make_model(config(clip_gates=10.0), vocabulary=11)
+def test_clip_gates_reaches_layers():
+    assert build.make_model(config(), vocabulary=11).lstm.cotangent_clip is None
+    model = build.make_model(config(clip_gates=10.0), vocabulary=11)
     assert model.lstm.cotangent_clip == CotangentClip(gates=10.0)
 
 
 @pytest.mark.slow
-def test_the_terms_on_activations_are_in_the_loss_to_train_with(corpus, key):
-    model = language.make_model(config(dropout=0.5), len(corpus.vocabulary))
+def test_training_loss_includes_ar_and_tar(corpus, key):
+    model = build.make_model(config(dropout=0.5), len(corpus.vocabulary))
     graphdef, params = nnx.split(model)
     carry, batch = model.lstm.initial_carry(2), corpus.train(0)
     rngs = nnx.Rngs(dropout=key)
     raw, dropped, _ = model.hidden(batch.inputs, carry, resets=batch.resets, rngs=rngs)
     terms = dict(ar=np.mean(dropped**2), tar=np.mean((raw[1:] - raw[:-1]) ** 2))
-    plain, measure = language.make_losses(graphdef)
+    plain, measure = build.make_losses(graphdef)
     value = plain(params, carry, batch, key)[0]
     for name, term in terms.items():
-        loss, same = language.make_losses(graphdef, **{name: 3.0})
+        loss, same = build.make_losses(graphdef, **{name: 3.0})
         found = loss(params, carry, batch, key)[0] - value
         np.testing.assert_allclose(found, 3 * term, rtol=1e-3)
         np.testing.assert_array_equal(
@@ -240,15 +240,15 @@ def test_the_terms_on_activations_are_in_the_loss_to_train_with(corpus, key):
 
 
 @pytest.mark.slow
-def test_varying_windows_read_what_one_long_window_reads(tmp_path, key):
-    """The carry is frozen behind the end of a window, and its padding costs nothing."""
+def test_varying_windows_equal_one_long_window(tmp_path, key):
+    """The carry is unchanged after the end of a window, and the padding is masked."""
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
-    corpus = corpora.load_corpus(path, 2, 8, vary_seed=3)
-    model = language.make_model(config(), len(corpus.vocabulary))
+    corpus = corpus_module.load_corpus(path, 2, 8, vary_seed=3)
+    model = build.make_model(config(), len(corpus.vocabulary))
     graphdef, params = nnx.split(model)
     terms = dict(ar=0.5, tar=0.25)
-    loss, measure = map(jax.jit, language.make_losses(graphdef, **terms))
+    loss, measure = map(jax.jit, build.make_losses(graphdef, **terms))
     carry, total = model.lstm.initial_carry(2), 0.0
     for p in range(5):
         batch = corpus.train(p)
@@ -270,25 +270,25 @@ def test_varying_windows_read_what_one_long_window_reads(tmp_path, key):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_window_scales_the_rate_by_its_length(name):
+def test_window_length_scales_rate(name):
     settings = config(optimizer=name, vary_window=True)
     params = LSTMParams(jnp.ones([3, 8]), jnp.full([2, 8], 2.0), jnp.ones([8]))
-    optimizer = optax.with_extra_args_support(language.make_optimizer(settings, lambda step: 0.1))
+    optimizer = optax.with_extra_args_support(build.make_optimizer(settings, lambda step: 0.1))
     grads, state = jax.tree.map(jnp.ones_like, params), optimizer.init(params)
-    told = language.make_extra_args(settings)(Batch(*[np.zeros(1)] * 3, np.full(2, 6)))
-    assert told == {"rate_factor": 6 / 8}
+    extra = build.make_extra_args(8)(Batch(*[np.zeros(1)] * 3, np.full(2, 6)))
+    assert extra == {"rate_factor": 6 / 8}
     whole = optimizer.update(grads, state, params)[0]
-    scaled = optimizer.update(grads, state, params, **told)[0]
+    scaled = optimizer.update(grads, state, params, **extra)[0]
     chex.assert_trees_all_close(scaled, jax.tree.map(lambda u: u * 6 / 8, whole), rtol=1e-6)
-    assert language.make_extra_args(config())(None) == {}
+    assert build.make_extra_args(None)(None) == {}
 
 
-def test_the_average_of_awd_sgd_sees_the_scaled_step():
+def test_awd_sgd_averages_scaled_steps():
     settings = config(optimizer="awd_sgd", vary_window=True, clip=0.0)
     params = {"w": jnp.full([3, 4], 2.0)}
-    optimizer = language.make_optimizer(settings, lambda step: 0.1)
+    optimizer = build.make_optimizer(settings, lambda step: 0.1)
     state, grads = optimizer.init(params), jax.tree.map(jnp.ones_like, params)
-    for loss in (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0):  # the last is worse: it triggers
+    for loss in (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0):  # the last one is worse: averaging starts
         state = report_validation_loss(state, loss)
     path = []
     for factor in (1.0, 0.5, 0.25):

@@ -1,4 +1,4 @@
-"""How many devices a run takes, and that their number changes nothing but rounding."""
+"""Number of devices of a run; it changes rounding only."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ import pytest
 
 from lstm_optax import BatchSharding, Checkpoints, TrainConfig, train_language_model
 from lstm_optax.runs import Observer, OptionError
-from lstm_optax.runs import devices as module
+from lstm_optax.runs import devices as devices_module
 from lstm_optax.runs.devices import describe_devices, find_devices, make_sharding
 from lstm_optax.runs.run_folder import RunFolder
 
@@ -23,11 +23,11 @@ TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Make up a machine: its cores and what JAX finds there."""
+    """Return a function that simulates a machine: its cores and its JAX devices."""
 
     def arrange(cores: int, count: int, platform: str = "cpu") -> None:
         there = [SimpleNamespace(platform=platform, id=i) for i in range(count)]
-        monkeypatch.setattr(module, "_cores", lambda: cores)
+        monkeypatch.setattr(devices_module, "core_count", lambda: cores)
         monkeypatch.setattr(jax, "devices", lambda: there)
 
     return arrange
@@ -42,39 +42,37 @@ def machine(monkeypatch):
         (30, 4, 4, "cpu", 3),
         (37, 4, 4, "cpu", 1),
         (8, 2, 2, "cpu", 1),
-        (32, 4, 1, "cpu", 1),  # JAX was there before, with one
+        (32, 4, 1, "cpu", 1),  # JAX was initialised before, with one device
         (64, 2, 8, "gpu", 8),
         (64, 2, 3, "gpu", 2),
     ],
 )
-def test_as_many_as_cores_or_accelerators(machine, batch, cores, count, platform, expected):
+def test_default_device_count(machine, batch, cores, count, platform, expected):
     machine(cores, count, platform)
-    found = find_devices(TrainConfig(batch=batch))
+    found = find_devices(batch)
     assert [device.id for device in found] == list(range(expected))
     assert (make_sharding(found) is None) if expected == 1 else len(found) == expected
 
 
-def test_as_many_as_said(machine):
+def test_explicit_device_count(machine):
     machine(2, 4)
-    found = find_devices(TrainConfig(devices=4))
+    found = find_devices(32, 4)
     assert len(found) == 4 and describe_devices(found, 32) == "4 × cpu, each with 8 of 32 rows"
     with pytest.raises(
         OptionError,
         match=r"--devices is 8, but JAX has 4 here \(cpu\): .*, or start with JAX_NUM_CPU_D",
     ):
-        find_devices(TrainConfig(devices=8))
+        find_devices(32, 8)
     machine(2, 2, "gpu")
-    with pytest.raises(
-        OptionError, match=r"has 2 here \(gpu\): take fewer .* to rounding alone\)$"
-    ):
-        find_devices(TrainConfig(devices=4))
+    with pytest.raises(OptionError, match=r"has 2 here \(gpu\): use fewer .* by rounding only\)$"):
+        find_devices(32, 4)
 
 
 @pytest.mark.parametrize(
     "variables, up, expected",
     [
         ({}, False, 3),
-        ({}, True, 1),  # JAX has started
+        ({}, True, 1),  # JAX is already initialised
         pytest.param({"JAX_NUM_CPU_DEVICES": "4"}, False, 4, marks=pytest.mark.slow),
         pytest.param(
             {"XLA_FLAGS": "--xla_force_host_platform_device_count=5"},
@@ -85,13 +83,12 @@ def test_as_many_as_said(machine):
     ],
     ids=str,
 )
-def test_cpu_devices_are_made_where_the_user_has_not_said(variables, up, expected):
+def test_prepare_devices_respects_user_settings(variables, up, expected):
     code = (
         "import jax\n"
         "from lstm_optax.runs.devices import prepare_devices\n"
-        "from lstm_optax.runs.options import TrainConfig\n"
         f"jax.devices() if {up} else None\n"
-        "prepare_devices(TrainConfig(devices=3))\n"
+        "prepare_devices(32, 3)\n"
         "print(len(jax.devices('cpu')))"
     )
     names = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
@@ -104,7 +101,7 @@ def test_cpu_devices_are_made_where_the_user_has_not_said(variables, up, expecte
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> TrainConfig:
-    """Ragged windows, resets in the middle of them, all that is random, and a guard."""
+    """Varying windows, resets inside them, every kind of randomness, and a guard."""
     text = tmp_path_factory.mktemp("text") / "text.txt"
     text.write_text(TEXT)
     rates = dict(dropout=0.2, locked_dropout=True, embedding_dropout=0.1, weight_dropout=0.3)
@@ -115,7 +112,7 @@ def config(tmp_path_factory) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def split() -> list:
-    """The shapes of what the run has split."""
+    """Shapes of the batches that the run has sharded."""
     return []
 
 
@@ -143,7 +140,7 @@ def stop_after(step: int, warnings: list | None = None) -> Observer:
 
 
 def records(run: RunFolder) -> list[dict]:
-    return [{k: v for k, v in r.items() if k != "seconds"} for r in run.read_records()]
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in run.records.read()]
 
 
 def arrays(run: RunFolder):
@@ -160,7 +157,7 @@ def assert_close(run: RunFolder, other: RunFolder) -> None:
 
 
 @pytest.mark.slow
-def test_two_devices_compute_what_one_does(config, unbroken, split, tmp_path):
+def test_two_devices_equal_one(config, unbroken, split, tmp_path):
     one = RunFolder(tmp_path / "one")
     train_language_model(replace(config, devices=1), one.path)
     assert_close(unbroken, one)
@@ -171,9 +168,7 @@ def test_two_devices_compute_what_one_does(config, unbroken, split, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_takes_the_devices_it_had_and_equals_the_unbroken_to_the_bit(
-    config, unbroken, tmp_path
-):
+def test_resume_keeps_devices_and_is_exact(config, unbroken, tmp_path):
     run, warnings = RunFolder(tmp_path / "run"), []
     train_language_model(config, run.path, observer=stop_after(8))
     again = stop_after(99, warnings)
@@ -184,12 +179,14 @@ def test_a_resumed_run_takes_the_devices_it_had_and_equals_the_unbroken_to_the_b
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_with_another_number_of_devices_says_so(config, unbroken, tmp_path):
+def test_resume_warns_of_other_devices(config, unbroken, tmp_path):
     run, warnings = RunFolder(tmp_path / "run"), []
     train_language_model(config, run.path, observer=stop_after(8))
     again = stop_after(99, warnings)
     train_language_model(replace(config, devices=1), run.path, resume=True, observer=again)
-    assert warnings == ["the run had 2 devices and goes on with 1: equal to rounding alone"]
+    assert warnings == [
+        "the run used 2 devices and continues with 1: the results differ by rounding only"
+    ]
     assert_close(run, unbroken)
     too_many = replace(config, batch=18, devices=9)
     with pytest.raises(OptionError, match="--devices is 9, but JAX has 8 here"):

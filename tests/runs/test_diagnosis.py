@@ -1,4 +1,4 @@
-"""What a diagnosis measures of a language model, on a batch with a reset and a padded end."""
+"""Diagnosis of a language model on a batch with a reset and a padded end."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ TIME, ROWS, RESET, END = 6, 2, 2, 5
 
 
 def batch(*, padded: bool) -> Batch:
-    """Six steps with a reset before the third; padded, one more that does not count."""
+    """Return six steps with a reset before the third; if padded, the last one is masked."""
     rng = np.random.default_rng(0)
     inputs, targets = rng.integers(5, size=(2, TIME, ROWS))
     resets = np.zeros((TIME, ROWS), bool)
@@ -32,8 +32,8 @@ def model() -> LanguageModel:
 
 
 @pytest.mark.parametrize("padded", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_it_is_of_the_loss_and_of_its_last_step(model, padded):
-    """The loss at the last step is not felt before the reset, that of all steps is."""
+def test_diagnosis_matches_gradient_of_loss(model, padded):
+    """The gradient of the last step's loss ends at the reset; that of all steps does not."""
     graphdef, params = nnx.split(model)
     given, end = batch(padded=padded), END if padded else TIME
     numbers, arrays = make_diagnose(graphdef, model.lstm.initial_carry(ROWS), given)(params)

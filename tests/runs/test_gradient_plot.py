@@ -1,4 +1,4 @@
-"""The picture of the gradients: what it draws, and that it draws what is not finite, too."""
+"""Picture of the gradients: colours, lines and degenerate input."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ TIME = 12
 
 
 def rows(layers=1, steps=(5, 10, 15), **changes):
-    """Gradients that shrink tenfold with each step back; the forget gate's is the largest."""
+    """Return gradients that shrink tenfold per step back; the forget gate has the largest."""
     back = 10.0 ** np.arange(-TIME + 1, 1)
     gates = back[:, None] * np.array([1.0, 8.0, 2.0, 4.0])
     found = []
@@ -27,7 +27,7 @@ def heat(figure, place=0):
     return figure.axes[place].images[0]
 
 
-def test_the_heat_map_is_the_logarithm_of_the_norms_the_latest_on_top():
+def test_heat_map_shows_log_norms():
     shown = heat(gradient_figure(rows()[::-1]))
     data = shown.get_array()
     assert data.shape == (3, TIME) and shown.origin == "lower"
@@ -42,7 +42,7 @@ def test_the_heat_map_is_the_logarithm_of_the_norms_the_latest_on_top():
     )
 
 
-def test_what_is_not_finite_is_red_and_what_is_nothing_is_grey():
+def test_colors_of_nonfinite_and_zero():
     h = [None, 0.0, *[1.0] * (TIME - 2)]
     shown = heat(gradient_figure(rows(h=[h])))
     colors = shown.cmap(shown.norm(shown.get_array()))[1, :3, :3]
@@ -51,12 +51,12 @@ def test_what_is_not_finite_is_red_and_what_is_nothing_is_grey():
     assert np.abs(colors[2] - colors[1]).max() > 0.1
 
 
-def test_a_gradient_far_below_the_others_does_not_flatten_them():
+def test_color_scale_is_limited():
     shown = heat(gradient_figure(rows(h=[[1e-30] + [1.0] * (TIME - 1)])))
     assert shown.norm.vmax - shown.norm.vmin <= 12.01
 
 
-def test_the_lines_are_the_norms_of_the_gates_and_their_saturation():
+def test_lines_show_gate_norms_and_saturation():
     figure = gradient_figure(rows(gates=[[[None] * 4] * TIME]))
     gates, saturated = figure.axes[2], figure.axes[3]
     names = [text.get_text() for text in gates.get_legend().get_texts()]
@@ -70,7 +70,7 @@ def test_the_lines_are_the_norms_of_the_gates_and_their_saturation():
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_a_row_of_panels_for_each_layer(layers):
+def test_one_row_of_panels_per_layer(layers):
     figure = gradient_figure(rows(layers), title="a run")
     assert figure.get_suptitle() == "a run"
     titles = [axes.get_title(loc="left") for axes in figure.axes]
@@ -89,6 +89,6 @@ def test_a_row_of_panels_for_each_layer(layers):
     ],
     ids=["none", "one lost", "nothing flows", "all lost", "one"],
 )
-def test_it_can_always_be_drawn(given, tmp_path):
+def test_draws_degenerate_rows(given, tmp_path):
     gradient_figure(given).savefig(tmp_path / "gradients.png")
     assert image.imread(tmp_path / "gradients.png").shape[1] == 1800

@@ -1,4 +1,4 @@
-"""What a run trained is loaded without its optimizer's name, here and in another process."""
+"""Load a trained model without its optimizer, here and in another process."""
 
 import json
 import re
@@ -26,7 +26,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "use_what_you_trained.md"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> RunFolder:
-    """Ten steps of an optimizer that keeps an average, with checkpoints after 5 and 10."""
+    """Return a run of ten steps with an averaging optimizer and checkpoints after 5 and 10."""
     folder = tmp_path_factory.mktemp("loading")
     (folder / "text.txt").write_text(TEXT)
     config = lo.TrainConfig(
@@ -45,18 +45,19 @@ def run(tmp_path_factory) -> RunFolder:
 
 
 def restored(run: RunFolder, prefer=None) -> tuple[int, lo.TrainState]:
-    """The state of a checkpoint, by the optimizer that the run had."""
+    """Return the step and state of a checkpoint, restored with the run's optimizer."""
     config, facts = run.read_config()
     model = make_model(config, len(facts["text"]["vocabulary"]))
-    like = make_state(config, model, make_optimizer(config, make_schedule(config)))
+    optimizer = make_optimizer(config, make_schedule(config))
+    like = make_state(model, optimizer, rows=config.batch, seed=config.seed)
     return lo.Checkpoints(run.checkpoints).restore(like, prefer=prefer)[:2]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["best", "latest"])
-def test_run_is_loaded_with_average(run, which):
+def test_load_run_returns_average(run, which):
     loaded = lo.load_run(run.path, checkpoint=which)
-    best = lo.best_record(run.read_records())
+    best = lo.best_record(run.records.read())
     assert best is not None
     step, state = restored(run, best["step"] if which == "best" else None)
     expected = lo.eval_params(state.opt_state, state.params)
@@ -68,12 +69,12 @@ def test_run_is_loaded_with_average(run, which):
     model = make_model(loaded.config, len(loaded.vocabulary))
     nnx.update(model, expected)
     tokens = jnp.asarray(loaded.vocabulary.encode("the cat"))[:, None]
-    logits, _ = loaded.model(tokens)  # nothing is dropped
+    logits, _ = loaded.model(tokens)  # without dropout
     chex.assert_trees_all_equal(logits, model(tokens, deterministic=True)[0])
 
 
 @pytest.mark.slow
-def test_newest_checkpoint_replaces_damaged_one(run, tmp_path):
+def test_load_run_skips_damaged_checkpoint(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "10.sha256").write_text("0  10/x\n")
     loaded = lo.load_run(tmp_path / "run", checkpoint="latest")
@@ -81,8 +82,8 @@ def test_newest_checkpoint_replaces_damaged_one(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_script_predicts_in_another_process(run, tmp_path):
-    """The one of the docs, from the folder alone."""
+def test_docs_script_predicts(run, tmp_path):
+    """The script in the docs needs only the run folder."""
     (script,) = (
         block
         for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
@@ -102,7 +103,7 @@ def test_script_predicts_in_another_process(run, tmp_path):
 
 
 def changed_config(folder: Path, **changes) -> None:
-    """Write the configuration again, with a digest that fits."""
+    """Write a changed configuration with a valid digest."""
     run = RunFolder(folder)
     config, facts = run.read_config()
     facts = {name: value for name, value in facts.items() if name not in changes.pop("drop", ())}
@@ -113,7 +114,7 @@ def changed_config(folder: Path, **changes) -> None:
 @pytest.mark.parametrize(
     "damage, error, message",
     [
-        (lambda folder: shutil.rmtree(folder), lo.runs.OptionError, "holds no run"),
+        (lambda folder: shutil.rmtree(folder), lo.runs.OptionError, "contains no run"),
         (
             lambda folder: (folder / "config.json").write_text("{"),
             lo.runs.OptionError,
@@ -142,7 +143,7 @@ def changed_config(folder: Path, **changes) -> None:
         ),
     ],
 )
-def test_folder_that_cannot_be_loaded_is_named(run, tmp_path, damage, error, message):
+def test_load_run_rejects_damaged_folder(run, tmp_path, damage, error, message):
     shutil.copytree(run.path, tmp_path / "run")
     damage(tmp_path / "run")
     with pytest.raises(error, match=message):
@@ -150,13 +151,13 @@ def test_folder_that_cannot_be_loaded_is_named(run, tmp_path, damage, error, mes
 
 
 @pytest.mark.slow
-def test_unknown_checkpoint_is_refused(run):
-    with pytest.raises(ValueError, match=r"checkpoint is 'newest'; expected one of \('best'"):
+def test_load_run_rejects_unknown_checkpoint(run):
+    with pytest.raises(ValueError, match=r"checkpoint is 'newest'; but must be one of \('best'"):
         lo.load_run(run.path, checkpoint="newest")
 
 
 @pytest.mark.slow
-def test_setting_of_newer_version_is_named(run, tmp_path):
+def test_load_run_rejects_newer_options(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     content = json.loads(path.read_text())
@@ -165,7 +166,7 @@ def test_setting_of_newer_version_is_named(run, tmp_path):
     from lstm_optax.runs.run_folder import _digest
 
     path.write_text(json.dumps(content | {"sha256": _digest(content)}))
-    with pytest.raises(lo.runs.OptionError, match=r"does not know its settings \['attention'\]"):
+    with pytest.raises(lo.runs.OptionError, match=r"does not know the options \['attention'\]"):
         lo.load_run(tmp_path / "run")
 
 
@@ -188,7 +189,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("name", plain_for(OPTIMIZERS, ["none", "guarded", "parted"]))
-def test_any_checkpoint_gives_its_parameters(name, tmp_path):
+def test_read_params_of_any_optimizer(name, tmp_path):
     optimizer = optax.with_extra_args_support(OPTIMIZERS[name])
     state = lo.init_state(PARAMS, optimizer, (), jax.random.key(0))
     params, opt_state = state.params, state.opt_state
@@ -210,7 +211,7 @@ def test_any_checkpoint_gives_its_parameters(name, tmp_path):
     )
 
 
-def test_double_precision_is_read_without_x64(tmp_path):
+def test_read_params_keeps_float64(tmp_path):
     with jax.enable_x64(True):
         params = {"w": jnp.asarray([1 + 1e-12])}
         state = lo.init_state(params, lo.ema_average(lo.sgd(0.1), 0.9), (), jax.random.key(0))
@@ -219,7 +220,7 @@ def test_double_precision_is_read_without_x64(tmp_path):
     assert read.dtype == np.float64 and read[0] == 1 + 1e-12
 
 
-def test_what_does_not_fit_is_named(tmp_path):
+def test_read_params_rejects_other_structure(tmp_path):
     with pytest.raises(lo.CheckpointError, match="there is no checkpoint"):
         lo.read_params(tmp_path / "none")
     lo.Checkpoints(tmp_path).save(1, {"params": PARAMS})

@@ -1,4 +1,4 @@
-"""The loss curve: what the figure draws, and what the PNG holds."""
+"""Picture of the loss curves: content of the figure and of the PNG file."""
 
 import math
 
@@ -11,11 +11,11 @@ from matplotlib.text import Text
 from lstm_optax.runs import loss_figure
 
 UNIT = "nats per character"
-FLOORS = {"uniform": 4.543, "1-gram": 3.236, "4-gram": 1.403, "5-gram": 1.319, "6-gram": 1.338}
+BASELINES = {"uniform": 4.543, "1-gram": 3.236, "4-gram": 1.403, "5-gram": 1.319, "6-gram": 1.338}
 
 
 def records(steps=300, every=10):
-    """A run that falls from 4 to about 1.2; it validates at every fifth record."""
+    """Return records of a loss from 4 to about 1.2, with a validation loss in every fifth."""
     rows = []
     for index, step in enumerate(range(every, steps + 1, every)):
         loss = 1.2 + 3 * math.exp(-step / 40)
@@ -25,7 +25,7 @@ def records(steps=300, every=10):
 
 
 def curves(figure):
-    """Label to data of the curves of a figure; a baseline has no label of its own."""
+    """Return the data of the curves by label; baselines have no label."""
     lines = figure.axes[0].get_lines()
     return {
         line.get_label().split(",")[0]: line.get_xydata()
@@ -34,7 +34,7 @@ def curves(figure):
     }
 
 
-def floors_drawn(figure):
+def drawn_baselines(figure):
     lines = figure.axes[0].get_lines()
     return sorted(line.get_ydata()[0] for line in lines if line.get_label().startswith("_"))
 
@@ -43,9 +43,9 @@ def notes(figure):
     return [note.get_text() for note in figure.axes[0].texts]
 
 
-def test_the_curves_carry_the_records():
+def test_curves_show_records():
     rows = records()
-    drawn = curves(loss_figure(rows, FLOORS))
+    drawn = curves(loss_figure(rows, BASELINES))
     assert list(drawn) == ["training", "validation"]
     np.testing.assert_allclose(
         drawn["training"], [(row["step"], row["train_loss"]) for row in rows]
@@ -56,9 +56,9 @@ def test_the_curves_carry_the_records():
     )
 
 
-def test_the_legend_gives_the_lowest_validation_loss():
+def test_legend_shows_lowest_validation_loss():
     rows = [{"step": s, "val_loss": loss} for s, loss in ((1, 2.0), (2, 1.25), (3, 1.5))]
-    legend = loss_figure(rows, FLOORS).axes[0].get_legend()
+    legend = loss_figure(rows, BASELINES).axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["validation, lowest 1.250"]
 
 
@@ -75,7 +75,7 @@ def test_missing_none_and_unsorted_records():
     np.testing.assert_array_equal(drawn["validation"], [(1, 2.0)])
 
 
-def test_a_loss_that_is_not_finite_is_a_gap():
+def test_nonfinite_loss_is_gap():
     losses = [2.0, math.inf, math.nan, 1.0]
     rows = [{"step": step, "train_loss": loss} for step, loss in enumerate(losses)]
     figure = loss_figure(rows, {})
@@ -83,7 +83,7 @@ def test_a_loss_that_is_not_finite_is_a_gap():
     assert np.isfinite(figure.axes[0].get_ylim()).all()
 
 
-def test_a_long_training_curve_is_drawn_by_means_of_neighbours():
+def test_long_curve_is_averaged():
     rows = [{"step": step, "train_loss": step % 2 + 1.0} for step in range(5000)]
     steps, losses = curves(loss_figure(rows, {}))["training"].T
     assert len(steps) == 500
@@ -91,22 +91,22 @@ def test_a_long_training_curve_is_drawn_by_means_of_neighbours():
     np.testing.assert_allclose(steps, np.arange(500) * 10 + 4.5)
 
 
-def test_floors_in_sight_are_drawn_and_named_and_those_above_are_not():
-    figure = loss_figure(records(), FLOORS)
-    assert floors_drawn(figure) == [1.319, 1.338, 1.403, 3.236]
+def test_visible_baselines_are_labelled():
+    figure = loss_figure(records(), BASELINES)
+    assert drawn_baselines(figure) == [1.319, 1.338, 1.403, 3.236]
     named = ["5-gram 1.319", "6-gram 1.338", "4-gram 1.403", "1-gram 3.236"]
     assert notes(figure) == named
 
 
-def test_the_lowest_floor_is_always_in_sight():
+def test_lowest_baseline_is_visible():
     for loss in (0.5, 4.0):
-        figure = loss_figure([{"step": 1, "val_loss": loss}], FLOORS)
+        figure = loss_figure([{"step": 1, "val_loss": loss}], BASELINES)
         low, high = figure.axes[0].get_ylim()
         assert low < 1.319 < high and low < loss < high
-        assert 1.319 in floors_drawn(figure)
+        assert 1.319 in drawn_baselines(figure)
 
 
-def test_names_of_close_floors_do_not_overlap():
+def test_baseline_labels_do_not_overlap():
     figure = loss_figure(records(), {f"model {i}": 1.3 + i / 1000 for i in range(6)})
     figure.draw_without_rendering()
     boxes = [Text.get_window_extent(note) for note in figure.axes[0].texts]
@@ -114,15 +114,15 @@ def test_names_of_close_floors_do_not_overlap():
     assert all(box.x1 <= 1000 for box in boxes), "a name leaves the picture"
 
 
-def test_a_few_high_losses_at_the_start_do_not_flatten_the_rest():
+def test_first_losses_do_not_set_scale():
     rows = [{"step": 1, "train_loss": 90.0}, *records(1000)[1:]]
-    figure = loss_figure(rows, FLOORS)
+    figure = loss_figure(rows, BASELINES)
     assert figure.axes[0].get_ylim()[1] < 5
     assert curves(figure)["training"][0].tolist() == [1, 90]
 
 
-def test_the_bits_axis_is_nats_over_log_two():
-    figure = loss_figure(records(), FLOORS, unit=UNIT)
+def test_bits_axis_is_nats_over_log2():
+    figure = loss_figure(records(), BASELINES, unit=UNIT)
     figure.draw_without_rendering()
     (bits,) = figure.axes[0].child_axes
     np.testing.assert_allclose(
@@ -131,33 +131,33 @@ def test_the_bits_axis_is_nats_over_log_two():
 
 
 @pytest.mark.parametrize("unit, label", [("", "loss"), ("MSE, m²/s²", "loss, MSE, m²/s²")])
-def test_units_are_those_given(unit, label):
+def test_axis_label_shows_unit(unit, label):
     axes = loss_figure(records(), {}, unit=unit).axes[0]
     assert axes.get_ylabel() == label and not axes.child_axes  # no axis in bits
 
 
 def test_axes_and_title_are_labelled():
-    figure = loss_figure(records(), FLOORS, title="a run", unit=UNIT)
+    figure = loss_figure(records(), BASELINES, title="a run", unit=UNIT)
     assert figure.get_suptitle() == "a run"
     assert figure.axes[0].get_xlabel() == "step"
     assert figure.axes[0].get_ylabel() == "loss, nats per character"
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 1}], [{"step": 1, "train_loss": math.nan}]])
-def test_nothing_to_draw_says_so(rows, tmp_path):
-    figure = loss_figure(rows, FLOORS)
+def test_empty_records_show_message(rows, tmp_path):
+    figure = loss_figure(rows, BASELINES)
     assert curves(figure) == {} and notes(figure) == ["no losses recorded"]
     figure.savefig(tmp_path / "loss.png")
     assert image.imread(tmp_path / "loss.png").shape[:2] == (600, 1000)
 
 
-def test_a_single_record_is_a_dot_to_be_seen(tmp_path):
+def test_single_record_is_visible(tmp_path):
     loss_figure([{"step": 0, "train_loss": 2.0}], {}).savefig(tmp_path / "loss.png")
     assert pixels_like(image.imread(tmp_path / "loss.png"), "#E69F00") > 20
 
 
-def test_the_picture_has_its_size_and_both_curves(tmp_path):
-    loss_figure(records(), FLOORS, title="a run").savefig(tmp_path / "loss.png")
+def test_picture_size_and_curves(tmp_path):
+    loss_figure(records(), BASELINES, title="a run").savefig(tmp_path / "loss.png")
     picture = image.imread(tmp_path / "loss.png")
     assert picture.shape[:2] == (600, 1000)
     assert pixels_like(picture, "#E69F00") > 300

@@ -1,4 +1,4 @@
-"""Optimizers that are trained with by the names of their sources."""
+"""Training with optimizers of the presets and of Optax."""
 
 import jax
 import jax.numpy as jnp
@@ -28,19 +28,21 @@ def optimizer_of(settings: TrainConfig) -> optax.GradientTransformation:
 
 
 @pytest.mark.parametrize("name", [*PRESETS, "optax.adam", "optax.lamb", "optax.contrib.prodigy"])
-def test_what_is_explained_is_trained(name):
-    """Or it is refused before anything is built."""
+def test_explainable_optimizers_build_state(name):
+    """Other names are rejected before anything is built."""
     try:
         find_factory(name)
     except OptionError as error:
-        assert "is no optimizer" in str(error) or "in addition to its learning rate" in str(error)
+        assert "is not an optimizer" in str(error) or "in addition to its learning rate" in str(
+            error
+        )
         return
     settings = config(optimizer=name)
     state = abstract_state(settings, 5, optimizer_of(settings))
     assert state.params and state.step.shape == ()
 
 
-def test_a_schedule_is_the_learning_rate():
+def test_preset_follows_schedule():
     settings = config(optimizer="presets.torch.SGD", learning_rate=0.5, schedule="linear", steps=2)
     optimizer, params = optimizer_of(settings), {"w": jnp.ones(3)}
     state = optimizer.init(params)
@@ -52,18 +54,18 @@ def test_a_schedule_is_the_learning_rate():
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("optax.lbfgs", "--optimizer: optax.lbfgs cannot be trained with here .TypeError: "),
-        ("optax.rprop", "--optimizer: optax.rprop cannot be trained with here .TypeError: "),
+        ("optax.lbfgs", "--optimizer: optax.lbfgs cannot be used here .TypeError: "),
+        ("optax.rprop", "--optimizer: optax.rprop cannot be used here .TypeError: "),
         ("presets.torch.NAdm", "the nearest is 'presets.torch.NAdam'"),
         ("presets.torch.nope", "there are presets.torch."),
         ("presets.nope.nope", "there are presets.SOURCE.NAME, optax.NAME and optax.contrib.NAME"),
         ("NADAM", "the nearest is 'nadam'"),
-        ("optax.trace", "is no optimizer: it takes no learning rate"),
+        ("optax.trace", "is not an optimizer: it takes no learning rate"),
         ("presets.tf1.MomentumOptimizer", "needs momentum in addition to its learning rate"),
         ("nope", "unknown optimizer 'nope'; there are sgd, "),
     ],
 )
-def test_optimizers_that_cannot_train_are_one_error(name, message):
+def test_untrainable_optimizer_is_option_error(name, message):
     settings = config(optimizer=name)
     with pytest.raises(OptionError, match=message) as error:
         settings.check()
@@ -75,7 +77,7 @@ def test_optimizers_that_cannot_train_are_one_error(name, message):
     "name, decays",
     [("presets.torch.AdamW", True), ("optax.lamb", True), ("optax.adam", False), ("sgd", False)],
 )
-def test_weight_decay_is_passed_or_refused(name, decays):
+def test_weight_decay_is_passed_or_rejected(name, decays):
     assert takes_decay(name) == decays
     settings = config(optimizer=name, weight_decay=0.1, learning_rate=0.5, schedule="constant")
     if decays:
@@ -84,13 +86,13 @@ def test_weight_decay_is_passed_or_refused(name, decays):
         one, other = (tx.update(params, tx.init(params), params)[0] for tx in (optimizer, plain))
         assert not np.allclose(one["w"], other["w"]) or name == "optax.lamb"
     else:
-        with pytest.raises(OptionError, match=f"--weight-decay: {name} has none"):
+        with pytest.raises(OptionError, match=f"--weight-decay: {name} has no weight decay"):
             settings.check()
             optimizer_of(settings)
 
 
 @pytest.mark.parametrize("name", ["optax.contrib.schedule_free_adamw", "presets.torch.ASGD"])
-def test_averages_refuse_windows_of_random_length(name):
+def test_vary_window_rejects_averages(name):
     try:
         find_factory(name)
     except OptionError:
@@ -100,7 +102,7 @@ def test_averages_refuse_windows_of_random_length(name):
         abstract_state(settings, 5, optimizer_of(settings))
 
 
-def test_every_name_of_the_table_is_found():
+def test_find_factory_knows_every_table_name():
     for name, factory in OPTIMIZERS.items():
         assert find_factory(name) is factory
     assert jax.tree.leaves(abstract_state(config(), 5, optimizer_of(config())))

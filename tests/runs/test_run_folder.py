@@ -1,4 +1,4 @@
-"""The folder of a run: what is written is read again, what is damaged is noticed."""
+"""Run folder: files are read as they were written, and damage is detected."""
 
 import json
 import math
@@ -12,6 +12,7 @@ import pytest
 
 from lstm_optax import TrainConfig
 from lstm_optax.runs import OptionError, run_folder
+from lstm_optax.runs.resume import check_resume
 from lstm_optax.runs.run_folder import RunFolder
 
 FACTS = {
@@ -27,15 +28,15 @@ GRADIENTS = [{"step": step, "h": [[0.5, 1e-30]], "gates": [[[1.0] * 4] * 2]} for
 
 @pytest.fixture
 def run(tmp_path) -> RunFolder:
-    """A folder with the files of a run, and two of somebody else."""
+    """Return a folder with the files of a run, and two other files."""
     run = RunFolder(tmp_path / "run")
     run.create(overwrite=False)
     run.write_config(TrainConfig(), FACTS)
-    run.write_records(RECORDS)
+    run.records.write(RECORDS)
     run.checkpoints.mkdir()
     (run.checkpoints / "4.sha256").write_text("")
     run.picture.write_bytes(b"png")
-    run.write_gradients(GRADIENTS)
+    run.gradients.write(GRADIENTS)
     run.gradient_picture.write_bytes(b"png")
     run.sample.write_text("text")
     (run.path / "notes.txt").write_text("mine")
@@ -53,13 +54,13 @@ def run(tmp_path) -> RunFolder:
     ],
     ids=["defaults", "others", "a name that is no UTF-8"],
 )
-def test_a_configuration_is_read_as_it_was_written(run, config):
+def test_config_round_trip(run, config):
     run.write_config(config, FACTS)
     assert run.read_config() == (config, FACTS)
 
 
-def test_every_flipped_bit_of_a_configuration_is_noticed(run):
-    """Or it changes nothing, as in a blank between two values."""
+def test_flipped_config_bits_are_detected(run):
+    """A flip that changes only whitespace is harmless."""
     whole, noticed = run.config.read_bytes(), 0
     for place in range(len(whole)):
         run.config.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
@@ -72,19 +73,19 @@ def test_every_flipped_bit_of_a_configuration_is_noticed(run):
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "5", "[]", "null", '"x"', "{}", '{"sha256": 1}'])
-def test_what_is_no_configuration_is_damaged(run, text):
+def test_read_config_rejects_invalid_json(run, text):
     run.config.write_text(text)
-    with pytest.raises(OptionError, match=r"config\.json is damaged \(.+\): put it back, or train"):
+    with pytest.raises(OptionError, match=r"config\.json is damaged \(.+\): restore it, or train"):
         run.read_config()
 
 
-def test_a_configuration_of_another_version_does_not_fit(run, monkeypatch):
+def test_read_config_rejects_unknown_options(run, monkeypatch):
     monkeypatch.setattr("lstm_optax.runs.run_folder.fields", lambda _: [])
-    with pytest.raises(OptionError, match=r"does not know its settings \['ar', 'batch', .+\]"):
+    with pytest.raises(OptionError, match=r"does not know the options \['ar', 'batch', .+\]"):
         run.read_config()
 
 
-def test_a_run_older_than_an_option_did_what_its_default_does(run):
+def test_older_run_gets_default_option(run):
     content = json.loads(run.config.read_text())
     del content["config"]["guard"], content["sha256"]
     digest = run_folder._digest(content)
@@ -92,7 +93,7 @@ def test_a_run_older_than_an_option_did_what_its_default_does(run):
     assert run.read_config() == (TrainConfig(), FACTS)
 
 
-def test_a_run_older_than_devices_had_one(run):
+def test_older_run_has_one_device(run):
     content = json.loads(run.config.read_text())
     del content["config"]["devices"], content["sha256"]
     digest = run_folder._digest(content)
@@ -100,12 +101,12 @@ def test_a_run_older_than_devices_had_one(run):
     assert run.read_config() == (TrainConfig(devices=1), FACTS)
 
 
-def test_without_configuration_there_is_no_run(tmp_path):
-    with pytest.raises(OptionError, match="holds no run: there is no config.json"):
+def test_read_config_needs_config_file(tmp_path):
+    with pytest.raises(OptionError, match="contains no run: there is no config.json"):
         RunFolder(tmp_path).read_config()
 
 
-def test_a_configuration_is_replaced_whole_or_not_at_all(run, monkeypatch):
+def test_failed_write_keeps_old_file(run, monkeypatch):
     def half(path, text, **_):
         path.write_bytes(text.encode()[:9])
         raise OSError(28, "No space left on device")
@@ -115,23 +116,23 @@ def test_a_configuration_is_replaced_whole_or_not_at_all(run, monkeypatch):
         with pytest.raises(OSError, match="No space left"):
             run.write_config(TrainConfig(hidden=3), FACTS)
         with pytest.raises(OSError, match="No space left"):
-            run.write_records([])
+            run.records.write([])
     assert run.read_config() == (TrainConfig(), FACTS)
-    assert run.read_records() == RECORDS
+    assert run.records.read() == RECORDS
 
 
-def test_records_are_read_as_they_were_written(run):
-    run.append_record(RECORDS[0] | {"step": 16, "val_loss": math.inf, "train_loss": math.nan})
-    lines = run.metrics.read_text().splitlines()
+def test_records_round_trip(run):
+    run.records.append(RECORDS[0] | {"step": 16, "val_loss": math.inf, "train_loss": math.nan})
+    lines = run.records.path.read_text().splitlines()
     assert json.loads(lines[-1]) == {
         "step": 16,
         "seconds": 2.0,
         "train_loss": None,
         "val_loss": None,
     }
-    assert run.read_records()[:3] == RECORDS and run.read_records()[3]["val_loss"] is None
-    assert run.read_records(8) == RECORDS[:2]
-    assert run.read_records(3) == []
+    assert run.records.read()[:3] == RECORDS and run.records.read()[3]["val_loss"] is None
+    assert run.records.read(8) == RECORDS[:2]
+    assert run.records.read(3) == []
 
 
 @pytest.mark.parametrize(
@@ -150,32 +151,32 @@ def test_records_are_read_as_they_were_written(run):
         b'{"step": 8, "seconds": 1.0, "val_loss": "2"}',
     ],
 )
-def test_a_line_that_is_no_record_costs_no_other(run, line):
-    lines = run.metrics.read_bytes().splitlines()
-    run.metrics.write_bytes(b"\n".join([lines[0], line, lines[2], line]))
-    assert run.read_records() == [RECORDS[0], RECORDS[2]]
-    assert run.read_records(8) == [RECORDS[0]]
+def test_damaged_record_lines_are_skipped(run, line):
+    lines = run.records.path.read_bytes().splitlines()
+    run.records.path.write_bytes(b"\n".join([lines[0], line, lines[2], line]))
+    assert run.records.read() == [RECORDS[0], RECORDS[2]]
+    assert run.records.read(8) == [RECORDS[0]]
 
 
-def test_gradients_are_read_as_they_were_written(run):
-    assert run.read_gradients() == GRADIENTS and run.read_gradients(4) == GRADIENTS[:1]
-    run.append_gradients({"step": 12, "h": [[math.inf, 2.0]], "gates": [[[math.nan] * 4] * 2]})
-    with run.gradients.open("ab") as file:
+def test_gradients_round_trip(run):
+    assert run.gradients.read() == GRADIENTS and run.gradients.read(4) == GRADIENTS[:1]
+    run.gradients.append({"step": 12, "h": [[math.inf, 2.0]], "gates": [[[math.nan] * 4] * 2]})
+    with run.gradients.path.open("ab") as file:
         file.write(b'{"step": 16, "h": [[1.0')
     expected = {"step": 12, "h": [[None, 2.0]], "gates": [[[None] * 4] * 2]}
-    assert run.read_gradients() == [*GRADIENTS, expected]
-    run.gradients.unlink()
-    assert run.read_gradients() == []
+    assert run.gradients.read() == [*GRADIENTS, expected]
+    run.gradients.path.unlink()
+    assert run.gradients.read() == []
 
 
-def test_no_records_before_the_first(tmp_path):
-    assert RunFolder(tmp_path).read_records() == []
+def test_missing_records_file_is_empty(tmp_path):
+    assert RunFolder(tmp_path).records.read() == []
 
 
-def test_a_run_is_replaced_by_the_users_word_alone(run):
-    with pytest.raises(OptionError, match="already holds a run: resume it with --resume"):
+def test_create_deletes_only_with_overwrite(run):
+    with pytest.raises(OptionError, match="already contains a run: resume it with --resume"):
         run.create(overwrite=False)
-    assert run.read_records() == RECORDS
+    assert run.records.read() == RECORDS
     run.create(overwrite=True)
     assert not run.holds_run() and run.files() == []
     left = {str(path.relative_to(run.path)) for path in run.path.rglob("*")}
@@ -184,13 +185,13 @@ def test_a_run_is_replaced_by_the_users_word_alone(run):
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "checkpoints"])
-def test_each_part_of_a_run_is_one(tmp_path, name):
+def test_check_free_detects_partial_run(tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(OptionError, match="already holds a run"):
+    with pytest.raises(OptionError, match="already contains a run"):
         RunFolder(tmp_path).check_free()
 
 
-def test_the_files_are_named(run):
+def test_files_lists_existing_files(run):
     names = ["metrics.jsonl", "loss.png", "gradients.jsonl", "gradients.png"]
     names += ["sample.txt", "config.json", "checkpoints"]
     assert run.files() == [run.path / name for name in names]
@@ -205,15 +206,15 @@ def test_deeply_nested_json_is_damage(tmp_path):
     run.config.write_text('{"config": ' + deep + "}")
     with pytest.raises(OptionError, match="config.json is damaged"):
         run.read_config()
-    run.write_records(RECORDS[:1])
-    with run.metrics.open("a") as file:
+    run.records.write(RECORDS[:1])
+    with run.records.path.open("a") as file:
         file.write(deep + "\n")
-    assert run.read_records() == RECORDS[:1]
+    assert run.records.read() == RECORDS[:1]
 
 
-def test_the_newest_run_is_the_one_begun_last(tmp_path, monkeypatch):
+def test_newest_run_by_config_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OptionError, match="there is no run in runs/: name its folder with --run"):
+    with pytest.raises(OptionError, match="there is no run in runs/: pass the folder of a run"):
         RunFolder.newest()
     for time, name in ((3, "a"), (5, "b"), (4, "c")):
         run = RunFolder(Path("runs") / name)
@@ -224,40 +225,42 @@ def test_the_newest_run_is_the_one_begun_last(tmp_path, monkeypatch):
     assert RunFolder.newest().path == Path("runs/b")
 
 
-def test_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+def test_same_second_gets_different_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_folder, "datetime", SimpleNamespace(now=lambda: datetime(2025, 1, 2)))
     runs = [RunFolder.new() for _ in range(3)]
     time = "2025-01-02_00-00-00"
     assert [run.path.name for run in runs] == [time, f"{time}-2", f"{time}-3"]
     for run in runs:
-        run.leave_if_empty()
+        run.remove_if_empty()
     assert not (tmp_path / "runs").exists()
     runs = [RunFolder.new() for _ in range(2)]
     (runs[0].path / "notes.txt").write_text("mine")
     for run in runs:
-        run.leave_if_empty()
+        run.remove_if_empty()
     assert [run.path.exists() for run in runs] == [True, False]
 
 
-def test_two_runs_cannot_begin_in_one_folder(tmp_path):
+def test_concurrent_runs_share_no_folder(tmp_path):
     one, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
     for run in (one, other):
-        run.create(overwrite=False)  # both find it free
+        run.create(overwrite=False)  # both find the folder free
     one.write_config(TrainConfig(), FACTS, new=True)
-    with pytest.raises(OptionError, match="already holds a run"):
+    with pytest.raises(OptionError, match="already contains a run"):
         other.write_config(TrainConfig(seed=1), FACTS, new=True)
     assert one.read_config()[0] == TrainConfig()
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x7fb", os.fsdecode(b"caf\xe9"), "a\0b"])
-def test_unprintable_folder_names_are_refused(tmp_path, name):
-    with pytest.raises(OptionError, match="has a character that is no UTF-8 or no printable one"):
+def test_check_free_rejects_unprintable_names(tmp_path, name):
+    with pytest.raises(
+        OptionError, match="has a character that is not valid UTF-8 or not printable"
+    ):
         RunFolder(tmp_path / name).check_free()
 
 
 @pytest.mark.parametrize("characters, validation", [(1_000_000, None), (2_000_000, 200_000)])
-def test_older_runs_validated_with_a_tenth(run, characters, validation):
+def test_older_run_validated_on_a_tenth(run, characters, validation):
     facts = FACTS | {"text": FACTS["text"] | {"characters": characters}}
     run.write_config(TrainConfig(), facts)
     content = json.loads(run.config.read_text())
@@ -267,9 +270,9 @@ def test_older_runs_validated_with_a_tenth(run, characters, validation):
     assert run.read_config()[0] == TrainConfig(validation=validation)
 
 
-def test_a_run_goes_on_as_it_was_configured(run):
-    run.check_resume(TrainConfig())
-    run.check_resume(TrainConfig(text=Path("moved.txt")))  # its content is compared
+def test_check_resume_accepts_same_config(run):
+    check_resume(run, TrainConfig())
+    check_resume(run, TrainConfig(text=Path("moved.txt")))  # its content is compared
 
 
 @pytest.mark.parametrize(
@@ -292,20 +295,22 @@ def test_a_run_goes_on_as_it_was_configured(run):
     ],
     ids=str,
 )
-def test_another_configuration_is_refused_with_the_runs_own(run, stored, given, flags):
+def test_check_resume_rejects_other_config(run, stored, given, flags):
     run.write_config(replace(TrainConfig(), **stored), FACTS)
     with pytest.raises(OptionError) as error:
-        run.check_resume(replace(TrainConfig(), **given))
-    assert f"the run in {run.path} has {flags}; leave such flags out" in str(error.value)
+        check_resume(run, replace(TrainConfig(), **given))
+    assert f"the run in {run.path} has {flags}; leave these flags out" in str(error.value)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
-def test_more_steps_need_a_constant_schedule(run, schedule):
+def test_more_steps_need_constant_schedule(run, schedule):
     for kind in ("constant", schedule):
         run.write_config(TrainConfig(schedule=kind), FACTS)
         longer = TrainConfig(schedule=kind, steps=500)
         if kind == "constant":
-            run.check_resume(longer)
+            check_resume(run, longer)
         else:
-            with pytest.raises(OptionError, match=f"for 400, and its {kind} schedule depends on"):
-                run.check_resume(longer)
+            with pytest.raises(
+                OptionError, match=f"with --steps 400, on which its {kind} schedule"
+            ):
+                check_resume(run, longer)

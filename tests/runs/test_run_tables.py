@@ -1,4 +1,4 @@
-"""The tables, read cell by cell and as the terminal shows them."""
+"""Tables, cell by cell and as printed."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from rich.console import Console
 from lstm_optax.runs import loss_table, plan_table
 
 UNIT = "nats per character"
-FLOORS = {"uniform": 4.6, "5-gram": 1.32, "6-gram": 1.34}
+BASELINES = {"uniform": 4.6, "5-gram": 1.32, "6-gram": 1.34}
 
 
 def cells(table, column):
@@ -32,38 +32,38 @@ def shown(table, width=80):
         (math.inf, ["LSTM", "uniform", "6-gram", "5-gram"]),
     ],
 )
-def test_rows_go_from_worst_to_best_and_the_model_is_bold(loss, order):
-    table = loss_table(loss, FLOORS)
+def test_loss_table_order_and_bold_row(loss, order):
+    table = loss_table(loss, BASELINES)
     assert cells(table, 0) == order
     bold = [row.style == "bold" for row in table.rows]
     assert bold == [name == "LSTM" for name in order]
 
 
-def test_bits_are_nats_over_log_two():
+def test_bits_are_nats_over_log2():
     table = loss_table(2 * math.log(2), {"uniform": math.log(64), "5-gram": 1.32}, unit=UNIT)
     assert cells(table, 1) == ["4.159", "1.386", "1.320"]
     assert cells(table, 2) == ["6.000", "2.000", "1.904"]
 
 
-def test_no_floors_leave_the_model_alone():
+def test_loss_table_without_baselines():
     assert cells(loss_table(1.25, {}, name="GRU"), 0) == ["GRU"]
 
 
 @pytest.mark.parametrize("unit, heads", [("", ["loss"]), ("(m³/s)²", ["(m³/s)²"])])
-def test_loss_table_has_the_units_it_is_given(unit, heads):
-    table = loss_table(1.2, FLOORS, unit=unit, caption="of 5 days")
+def test_loss_table_units_and_caption(unit, heads):
+    table = loss_table(1.2, BASELINES, unit=unit, caption="of 5 days")
     assert [column.header for column in table.columns] == ["model", *heads]
     assert "of 5 days" in shown(table)
 
 
-def test_the_loss_table_as_shown():
-    text = shown(loss_table(1.2, FLOORS, name="[b]LSTM[/b]", unit=UNIT))
+def test_loss_table_as_printed():
+    text = shown(loss_table(1.2, BASELINES, name="[b]LSTM[/b]", unit=UNIT))
     assert "nats per character" in text and "bits per character" in text
     assert "[b]LSTM[/b]" in text, "a name is text, not markup"
     assert "1.200" in text and "1.731" in text
 
 
-def test_the_plan_as_shown():
+def test_plan_table_as_printed():
     pairs = [("text", "[tmp]/a.txt"), ("characters", 465048), ("learning rate", 4e-3)]
     lines = [line.rstrip() for line in shown(plan_table(pairs)).splitlines()]
     assert lines == [
@@ -73,11 +73,11 @@ def test_the_plan_as_shown():
     ]
 
 
-def test_an_empty_plan_shows_nothing():
+def test_empty_plan_table():
     assert shown(plan_table([])).strip() == ""
 
 
-def test_a_long_value_is_folded_and_not_lost():
+def test_long_plan_value_is_folded():
     path = "/".join(["folder"] * 20)
     lines = shown(plan_table([("run", path)]), width=40).splitlines()
     assert "".join(line[5:].strip() for line in lines) == path

@@ -1,4 +1,4 @@
-"""A run in its folder: it goes on after any end, keeps what is good, and samples from the best."""
+"""Training run: records, exact resume, damaged files, divergence, and samples."""
 
 import json
 import math
@@ -27,12 +27,12 @@ from lstm_optax.runs import Diverged, Observer, OptionError, SampleConfig
 from lstm_optax.runs.run_folder import RunFolder
 
 TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
-NEVER = 10**9  # a step that does not come
+NEVER = 10**9  # a step that is never reached
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> TrainConfig:
-    """Twenty steps with a record every five; dispatches end at 5, 8, 10, 15, 16 and 20."""
+    """Return twenty steps, a record every five; dispatches end at 5, 8, 10, 15, 16 and 20."""
     text = tmp_path_factory.mktemp("text") / "text.txt"
     text.write_text(TEXT)
     model = dict(hidden=8, embedding=4, dropout=0.5)
@@ -42,7 +42,7 @@ def config(tmp_path_factory) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def watched(config, tmp_path_factory):
-    """A run that nothing disturbed, its result, and what its observer was told."""
+    """Return an uninterrupted run, its result and its observer."""
     folder = tmp_path_factory.mktemp("runs") / "unbroken"
     watch = Watch()
     result = train_language_model(config, folder, observer=watch.observer())
@@ -51,48 +51,48 @@ def watched(config, tmp_path_factory):
 
 @pytest.fixture
 def unbroken(watched) -> RunFolder:
-    """That run; to be looked at, or copied."""
+    """Return the uninterrupted run, which must not be changed."""
     return watched[0]
 
 
 @pytest.fixture
 def copy(unbroken, tmp_path) -> RunFolder:
-    """The same run, to be damaged."""
+    """Return a copy of the uninterrupted run, which may be damaged."""
     shutil.copytree(unbroken.path, tmp_path / "run")
     return RunFolder(tmp_path / "run")
 
 
 class Watch:
-    """An observer that remembers what it was told, and stops the run after a step."""
+    """Observer that stores its calls, and stops the run after a step."""
 
     def __init__(self, stop: int = NEVER):
-        self.told, self.step, self.stop = [], 0, stop
+        self.calls, self.step, self.stop = [], 0, stop
 
     def observer(self) -> Observer:
         def begin(step):
             self.step = step
-            self.told.append(("begin", step))
+            self.calls.append(("begin", step))
 
         def progress(step, loss):
             self.step = step
-            self.told.append(("progress", step))
+            self.calls.append(("progress", step))
 
         return Observer(
-            plan=lambda pairs: self.told.append(("plan", dict(pairs))),
-            count=lambda characters: self.told.append(("count", characters)),
-            warn=lambda message: self.told.append(("warn", message)),
+            plan=lambda pairs: self.calls.append(("plan", dict(pairs))),
+            count=lambda characters: self.calls.append(("count", characters)),
+            warn=lambda message: self.calls.append(("warn", message)),
             begin=begin,
             progress=progress,
-            record=lambda record: self.told.append(("record", record["step"])),
+            record=lambda record: self.calls.append(("record", record["step"])),
             should_stop=lambda: self.step >= self.stop,
         )
 
     def of(self, kind: str) -> list:
-        return [told[1] for told in self.told if told[0] == kind]
+        return [call[1] for call in self.calls if call[0] == kind]
 
 
 def arrays(run: RunFolder) -> dict[str, bytes]:
-    """Every array of the newest checkpoint, by its path, as bytes."""
+    """Return the bytes of every array in the newest checkpoint, by path."""
     checkpoints = Checkpoints(run.checkpoints)
     step = checkpoints.steps()[-1]
     assert checkpoints.is_whole(step)
@@ -114,11 +114,11 @@ def arrays(run: RunFolder) -> dict[str, bytes]:
 
 
 def timeless(run: RunFolder) -> list[dict]:
-    return [{k: v for k, v in r.items() if k != "seconds"} for r in run.read_records()]
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in run.records.read()]
 
 
 def assert_same(run: RunFolder, other: RunFolder) -> None:
-    """Every bit of the numbers, but for the time they took."""
+    """Assert that all numbers except the times are equal to the bit."""
     assert timeless(run) == timeless(other)
     assert arrays(run) == arrays(other)
 
@@ -132,9 +132,9 @@ def damage(run: RunFolder, step: int) -> None:
     largest.write_bytes(data)
 
 
-def test_a_record_for_every_interval(watched, config):
+def test_one_record_per_interval(watched, config):
     run, result, _ = watched
-    records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    records = [json.loads(line) for line in run.records.path.read_text().splitlines()]
     assert (result.reason, result.step) == ("steps", 20) and result.records == records
     assert result.best == min(records, key=lambda record: record["val_loss"])
     assert [record["step"] for record in records] == [5, 10, 15, 20]
@@ -145,13 +145,13 @@ def test_a_record_for_every_interval(watched, config):
     seconds = [record["seconds"] for record in records]
     assert seconds == sorted(seconds) and seconds[0] > 0
     rates = [record["learning_rate"] / config.learning_rate for record in records]
-    assert rates == pytest.approx([4 / 7, 1, 1, 1])  # of the last step taken, counted from 0
+    assert rates == pytest.approx([4 / 7, 1, 1, 1])  # of the last step, counted from 0
     assert records[-1]["val_loss"] < records[0]["val_loss"]
 
 
-def test_the_folder_says_what_was_trained(unbroken, config):
+def test_config_file_describes_run(unbroken, config):
     stored, facts = unbroken.read_config()
-    assert stored == replace(config, devices=1)  # fewer rows than are worth a second one
+    assert stored == replace(config, devices=1)  # too few rows for two devices
     assert facts["text"]["characters"] == len(TEXT)
     assert facts["text"]["vocabulary"] == "".join(sorted(set(TEXT)))
     assert facts["versions"].keys() >= {"lstm_optax", "jax", "jaxlib", "optax", "flax"}
@@ -159,10 +159,10 @@ def test_the_folder_says_what_was_trained(unbroken, config):
     assert Checkpoints(unbroken.checkpoints).steps() == [15, 20]
 
 
-def test_the_observer_is_told_in_order(watched):
+def test_observer_call_order(watched):
     _, _, watch = watched
-    assert [what for what, _ in watch.told[:2]] == ["plan", "count"]
-    assert watch.told[2:] == [
+    assert [what for what, _ in watch.calls[:2]] == ["plan", "count"]
+    assert watch.calls[2:] == [
         ("begin", 0),
         ("progress", 5),
         ("record", 5),
@@ -185,9 +185,7 @@ def test_the_observer_is_told_in_order(watched):
 
 
 @pytest.mark.parametrize("stops", plain_for([(0,), (8, 8, 15)], [(8, 8, 15)]), ids=str)
-def test_an_interrupted_run_goes_on_as_if_it_were_unbroken(
-    config, unbroken, tmp_path, monkeypatch, stops
-):
+def test_resumed_run_equals_uninterrupted(config, unbroken, tmp_path, monkeypatch, stops):
     saved, save = [], Checkpoints.save
 
     def counted(self, step, *args, **options):
@@ -207,109 +205,111 @@ def test_an_interrupted_run_goes_on_as_if_it_were_unbroken(
     assert (result.reason, result.step) == ("steps", 20)
     assert ("resumed" in watch.of("plan")[0]) == (stops[-1] > 0)
     assert_same(run, unbroken)
-    # A checkpoint that is there is not written again: a disk that is full by now would take it.
+    # An existing checkpoint is not written again: on a full disk that would destroy it.
     assert saved == sorted({*stops, 5, 10, 15, 20})
 
 
 @pytest.fixture(scope="module")
 def regularised(config) -> TrainConfig:
-    """All that regularises, and the clip of the gates, at once."""
+    """Return a configuration with all regularisation and the gate clip."""
     rates = dict(dropout=0.2, embedding_dropout=0.1, weight_dropout=0.3, ar=2.0, tar=1.0)
     options = dict(locked_dropout=True, vary_window=True, guard=2, clip_gates=10.0)
     return replace(config, **options, **rates)
 
 
 @pytest.mark.slow
-def test_a_regularised_run_goes_on_as_if_it_were_unbroken(regularised, tmp_path):
+def test_resumed_regularised_run_equals_uninterrupted(regularised, tmp_path):
     whole, broken = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
     watch = Watch()
     train_language_model(regularised, whole.path, observer=watch.observer())
     (plan,) = watch.of("plan")
     rates = "locked dropout 0.2, embedding dropout 0.1, weight dropout 0.3, AR 2, TAR 1"
     assert plan["model"].startswith(f"LSTM, 1 × 8 units, embedding 4, {rates}, ")
-    assert ", clip of the gates ±10, guard" in plan["optimizer"]
+    assert ", gate clip ±10, guard" in plan["optimizer"]
     assert plan["training"].startswith("20 steps of 2 × about 8 characters, ")
     for number, stop in enumerate((8, NEVER)):
         observer = Watch(stop).observer()
         train_language_model(regularised, broken.path, resume=number > 0, observer=observer)
     assert_same(broken, whole)
-    records = whole.read_records()
+    records = whole.records.read()
     assert records[-1]["val_loss"] < records[0]["val_loss"]
-    assert records[-1]["train_loss"] > records[-1]["val_loss"]  # the terms are in the one alone
+    assert records[-1]["train_loss"] > records[-1]["val_loss"]  # it has AR and TAR
 
 
-def test_a_finished_run_has_nothing_to_go_on_with(config, unbroken, copy):
+def test_resume_of_finished_run(config, unbroken, copy):
     watch = Watch()
     result = train_language_model(config, copy.path, resume=True, observer=watch.observer())
     assert (result.reason, result.step) == ("steps", 20)
-    assert result.records == unbroken.read_records()
+    assert result.records == unbroken.records.read()
     assert watch.of("progress") == [] and watch.of("record") == []
     assert watch.of("plan")[0]["resumed"] == "after step 20 of 20"
     assert_same(copy, unbroken)
 
 
 @pytest.mark.slow
-def test_a_constant_schedule_can_be_given_more_steps(config, unbroken, tmp_path):
+def test_constant_schedule_accepts_more_steps(config, unbroken, tmp_path):
     run = RunFolder(tmp_path / "run")
     train_language_model(replace(config, steps=10), run.path)
     train_language_model(config, run.path, resume=True)
     assert_same(run, unbroken)
     before = run.config.read_bytes()
-    with pytest.raises(OptionError, match="--resume with --steps 15: the run has done 20 already"):
+    with pytest.raises(
+        OptionError, match="--resume with --steps 15: the run has already taken 20 "
+    ):
         train_language_model(replace(config, steps=15), run.path, resume=True)
     assert run.config.read_bytes() == before
     assert_same(run, unbroken)
 
 
-def test_another_configuration_or_text_is_refused(config, copy, unbroken, tmp_path):
-    with pytest.raises(OptionError, match="has --hidden 8; leave such flags out"):
+def test_resume_rejects_other_config_or_text(config, copy, unbroken, tmp_path):
+    with pytest.raises(OptionError, match="has --hidden 8; leave these flags out"):
         train_language_model(replace(config, hidden=9), copy.path, resume=True)
     other = tmp_path / "other.txt"
     other.write_text(TEXT.replace("pig", "gip"))
-    with pytest.raises(OptionError, match="other.txt is not the one that the run began with"):
+    with pytest.raises(OptionError, match="other.txt differs from the text of the run"):
         train_language_model(replace(config, text=other), copy.path, resume=True)
     assert copy.read_config() == unbroken.read_config()
-    other.write_text(TEXT)  # moved, but the same
+    other.write_text(TEXT)  # another path, the same content
     train_language_model(replace(config, text=other), copy.path, resume=True)
     assert_same(copy, unbroken)
 
 
-def test_a_damaged_checkpoint_costs_an_interval(config, copy, unbroken):
+def test_resume_skips_damaged_checkpoint(config, copy, unbroken):
     damage(copy, 20)
     watch = Watch()
     result = train_language_model(config, copy.path, resume=True, observer=watch.observer())
-    assert watch.of("warn") == ["the checkpoint of step 20 is damaged; going on from step 15"]
+    assert watch.of("warn") == ["the checkpoint of step 20 is damaged; continuing from step 15"]
     assert watch.of("record") == [20] and result.reason == "steps"
     assert_same(copy, unbroken)
 
 
-def test_without_a_whole_checkpoint_nothing_is_touched(config, copy):
+def test_resume_needs_intact_checkpoint(config, copy):
     damage(copy, 15)
     damage(copy, 20)
-    before = copy.metrics.read_bytes(), copy.config.read_bytes()
+    before = copy.records.path.read_bytes(), copy.config.read_bytes()
     with pytest.raises(CheckpointError, match=r"is damaged \(steps 15, 20\)"):
         train_language_model(config, copy.path, resume=True)
     with pytest.raises(CheckpointError, match=r"is damaged \(steps 15, 20\)"):
         sample_text(copy.path, SampleConfig())
-    assert (copy.metrics.read_bytes(), copy.config.read_bytes()) == before
+    assert (copy.records.path.read_bytes(), copy.config.read_bytes()) == before
     shutil.rmtree(copy.checkpoints)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         train_language_model(config, copy.path, resume=True)
 
 
-def test_damaged_records_are_told_of(config, copy, unbroken):
-    lines = copy.metrics.read_bytes().splitlines()
-    copy.metrics.write_bytes(b"\n".join([lines[0], lines[1][:20], *lines[2:]]))
+def test_damaged_records_are_reported(config, copy, unbroken):
+    lines = copy.records.path.read_bytes().splitlines()
+    copy.records.path.write_bytes(b"\n".join([lines[0], lines[1][:20], *lines[2:]]))
     watch = Watch()
     train_language_model(config, copy.path, resume=True, observer=watch.observer())
-    assert watch.of("warn") == [f"{copy.metrics} is damaged; records lost: 1"]
+    assert watch.of("warn") == [f"{copy.records.path} is damaged; records lost: 1"]
     assert timeless(copy) == [timeless(unbroken)[i] for i in (0, 2, 3)]
-    copy.metrics.unlink()
+    copy.records.path.unlink()
     result = train_language_model(config, copy.path, resume=True)
     assert (result.records, result.best) == ([], None)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(config, unbroken, tmp_path, monkeypatch):
+def test_full_disk_keeps_last_checkpoint(config, unbroken, tmp_path, monkeypatch):
     write = "lstm_optax.training.checkpoint._write_atomically"
 
     def full(path, text):
@@ -336,22 +336,22 @@ DIAGNOSES = [
 
 @pytest.fixture(scope="module")
 def diagnosed(config, tmp_path_factory) -> RunFolder:
-    """The same run, with its gradients measured on the way."""
+    """Return the same run with --diagnose."""
     run = RunFolder(tmp_path_factory.mktemp("runs") / "diagnosed")
     train_language_model(replace(config, diagnose=True), run.path)
     return run
 
 
-def test_a_diagnosis_changes_nothing_of_the_run(diagnosed, unbroken):
+def test_diagnosis_leaves_run_unchanged(diagnosed, unbroken):
     plain = [{k: v for k, v in r.items() if k not in DIAGNOSES} for r in timeless(diagnosed)]
     assert plain == timeless(unbroken) and arrays(diagnosed) == arrays(unbroken)
-    assert not unbroken.gradients.exists()
+    assert not unbroken.gradients.path.exists()
 
 
-def test_a_diagnosis_tells_of_every_gate_and_step(diagnosed, config):
-    rows = diagnosed.read_gradients()
+def test_diagnosis_covers_gates_and_steps(diagnosed, config):
+    rows = diagnosed.gradients.read()
     assert [row["step"] for row in rows] == [5, 10, 15, 20]
-    for record, row in zip(diagnosed.read_records(), rows, strict=True):
+    for record, row in zip(diagnosed.records.read(), rows, strict=True):
         for name in ("h", "c", "reach"):
             assert np.shape(row[name]) == (1, config.window) and np.all(np.array(row[name]) > 0)
         for name in ("gates", "low", "high"):
@@ -366,34 +366,34 @@ def test_a_diagnosis_tells_of_every_gate_and_step(diagnosed, config):
 
 
 @pytest.mark.slow
-def test_an_interrupted_diagnosis_goes_on_as_if_it_were_unbroken(config, diagnosed, tmp_path):
+def test_resumed_diagnosis_equals_uninterrupted(config, diagnosed, tmp_path):
     run, settings = RunFolder(tmp_path / "run"), replace(config, diagnose=True)
     train_language_model(settings, run.path, observer=Watch(16).observer())
-    with run.gradients.open("a") as file:
-        file.write('{"step": 99, "h": []}\n{"step": 17')  # as of a run that was killed
+    with run.gradients.path.open("a") as file:
+        file.write('{"step": 99, "h": []}\n{"step": 17')  # as a killed run leaves it
     train_language_model(settings, run.path, resume=True)
     assert_same(run, diagnosed)
-    assert run.gradients.read_bytes() == diagnosed.gradients.read_bytes()
+    assert run.gradients.path.read_bytes() == diagnosed.gradients.path.read_bytes()
 
 
-def test_patience_ends_a_run_that_does_not_improve(config, tmp_path):
+def test_patience_stops_early(config, tmp_path):
     still = replace(config, optimizer="sgd", learning_rate=1e-30, patience=2)
     result = train_language_model(still, tmp_path / "run")
     assert (result.reason, result.step) == ("patience", 15)
     assert result.best == result.records[0]
-    # The best checkpoint outlives newer ones, of which there are two.
+    # The best checkpoint is kept in addition to the newest two.
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [5, 10, 15]
     again = train_language_model(still, tmp_path / "run", resume=True)
     assert (again.reason, again.step) == ("patience", 15)
 
 
 def diverging(config: TrainConfig, **values) -> TrainConfig:
-    """Steps that soon are so large that the logits overflow."""
+    """Return a configuration whose steps soon make the logits overflow."""
     settings = dict(optimizer="sgd", clip=0.0, learning_rate=3e38, dropout=0.0, warmup=19)
     return replace(config, seed=3, **(settings | values))  # diverges at step 4
 
 
-def test_divergence_is_told_with_step_rate_leaf_and_advice(config, tmp_path):
+def test_divergence_message(config, tmp_path):
     with pytest.raises(Diverged) as error:
         train_language_model(diverging(config), tmp_path / "run")
     message = str(error.value)
@@ -401,15 +401,15 @@ def test_divergence_is_told_with_step_rate_leaf_and_advice(config, tmp_path):
     assert message.startswith(f"step {step} is not finite: loss ") and step < 5
     assert "gradient norm " in message and "largest gradient " in message
     assert f" in output.bias; the learning rate was {3e38 * (step - 1) / 19:g}. " in message
-    assert message.endswith("Try --learning-rate 1e+38 or --clip 1; no checkpoint was made yet")
+    assert message.endswith("Try --learning-rate 1e+38 or --clip 1; no checkpoint was saved")
 
 
-def test_divergence_leaves_the_last_checkpoint_that_is_good(config, tmp_path):
-    """That is, one whose validation loss is finite; the state after it is worthless."""
+def test_divergence_keeps_last_finite_checkpoint(config, tmp_path):
+    """The kept checkpoint has a finite validation loss."""
     run = RunFolder(tmp_path / "run")
     with pytest.raises(Diverged, match="the checkpoint of step [12] is kept"):
         train_language_model(diverging(config, eval_every=1), run.path)
-    losses = [record["val_loss"] for record in run.read_records()]
+    losses = [record["val_loss"] for record in run.records.read()]
     good = [number for number, loss in enumerate(losses, 1) if loss is not None]
     assert 0 < len(good) < len(losses)
     assert Checkpoints(run.checkpoints).steps() == good
@@ -417,17 +417,17 @@ def test_divergence_leaves_the_last_checkpoint_that_is_good(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_divergence_in_the_last_step_is_told_too(config, tmp_path):
+def test_divergence_in_last_step(config, tmp_path):
     with pytest.raises(Diverged) as error:
         train_language_model(diverging(config, warmup=0, steps=1), tmp_path / "run")
     assert str(error.value) == (
         "the validation loss after step 1 is not finite; the learning rate was 3e+38. "
-        "Try --learning-rate 1e+38 or --warmup 1 or --clip 1; no checkpoint was made yet"
+        "Try --learning-rate 1e+38 or --warmup 1 or --clip 1; no checkpoint was saved"
     )
 
 
 @pytest.mark.slow
-def test_the_guard_gives_up_with_advice(config, tmp_path):
+def test_guard_stop_message(config, tmp_path):
     run = RunFolder(tmp_path / "run")
     with pytest.raises(Diverged) as error:
         train_language_model(diverging(config, guard=2, eval_every=1), run.path)
@@ -442,8 +442,8 @@ def test_the_guard_gives_up_with_advice(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_schedule_waits_while_steps_are_refused(config, tmp_path, monkeypatch):
-    """And the records tell the rate that was used."""
+def test_skipped_steps_do_not_advance_schedule(config, tmp_path, monkeypatch):
+    """The records contain the learning rate that was used."""
 
     def poisoned(self, position):
         batch = whole(self, position)
@@ -457,7 +457,7 @@ def test_a_schedule_waits_while_steps_are_refused(config, tmp_path, monkeypatch)
     assert record["learning_rate"] == pytest.approx(config.learning_rate * (1 - 4 / 10))
 
 
-def test_what_cannot_be_trained_touches_nothing(config, copy, unbroken, tmp_path):
+def test_invalid_options_leave_folder_unchanged(config, copy, unbroken, tmp_path):
     for bad, error in (
         (replace(config, hidden=0), OptionError),
         (replace(config, text=tmp_path / "missing"), TextError),
@@ -467,24 +467,24 @@ def test_what_cannot_be_trained_touches_nothing(config, copy, unbroken, tmp_path
             train_language_model(bad, copy.path, overwrite=True)
         with pytest.raises(error):
             train_language_model(bad, tmp_path / "new")
-    with pytest.raises(OptionError, match="already holds a run"):
+    with pytest.raises(OptionError, match="already contains a run"):
         train_language_model(config, copy.path)
     assert not (tmp_path / "new").exists()
     assert_same(copy, unbroken)
 
 
-def test_a_run_that_is_replaced_leaves_nothing_behind(config, copy, unbroken):
+def test_overwrite_removes_old_run(config, copy, unbroken):
     (copy.path / "notes.txt").write_text("mine")
     copy.sample.write_text("of the old run")
     train_language_model(replace(config, steps=10), copy.path, overwrite=True)
-    assert [record["step"] for record in copy.read_records()] == [5, 10]
+    assert [record["step"] for record in copy.records.read()] == [5, 10]
     assert Checkpoints(copy.checkpoints).steps() == [5, 10]
     assert not copy.sample.exists() and (copy.path / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.slow
-def test_awd_sgd_begins_to_average_and_goes_on_to_the_bit(config, tmp_path, monkeypatch):
-    """Its records say when; here by the size of the parameters as loss, which rises."""
+def test_awd_sgd_resumes_averaging_exactly(config, tmp_path, monkeypatch):
+    """The test uses the norm of the parameters, which rises, as validation loss."""
 
     def size_for_loss(measure, carry, batches, sharding):
         del measure, carry, batches, sharding
@@ -495,18 +495,18 @@ def test_awd_sgd_begins_to_average_and_goes_on_to_the_bit(config, tmp_path, monk
     config = replace(config, steps=24, eval_every=3)
     run, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "other")
     train_language_model(config, run.path)
-    losses = [record["val_loss"] for record in run.read_records()]
+    losses = [record["val_loss"] for record in run.records.read()]
     assert oracles.nonmonotone_trigger(losses[:7], 5) == [False] * 6 + [True]
-    averaging = [record["averaging"] for record in run.read_records()]
+    averaging = [record["averaging"] for record in run.records.read()]
     assert averaging == [False] * 7 + [True]
     first = train_language_model(config, other.path, observer=Watch(stop=21).observer())
-    assert (first.reason, first.step) == ("interrupted", 21)  # where the trigger fires
+    assert (first.reason, first.step) == ("interrupted", 21)  # where averaging starts
     train_language_model(config, other.path, resume=True)
     assert_same(other, run)
 
 
 @pytest.mark.slow
-def test_a_sample_is_of_the_average(config, tmp_path, monkeypatch):
+def test_sample_uses_average(config, tmp_path, monkeypatch):
     config = replace(config, optimizer="optax.contrib.schedule_free_adamw", steps=5, warmup=0)
     records = train_language_model(config, tmp_path / "run").records
     assert [record["averaging"] for record in records] == [True]
@@ -520,7 +520,7 @@ def test_a_sample_is_of_the_average(config, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_trains(config, tmp_path, name):
+def test_optimizer_reduces_loss(config, tmp_path, name):
     settings = replace(config, optimizer=name, learning_rate=0.01, dropout=0.0, steps=10)
     if name.endswith("sgd"):
         rate = {"sgd": 1.0, "awd_sgd": 4.0}.get(name, 0.1)
@@ -536,13 +536,13 @@ def test_every_optimizer_trains(config, tmp_path, name):
     [dict(dtype="bfloat16"), dict(embedding=8, tied=True), dict(layers=2, dropout=0.3)],
     ids=str,
 )
-def test_every_kind_of_model_trains(config, tmp_path, values):
+def test_model_variant_reduces_loss(config, tmp_path, values):
     settings = replace(config, **(dict(steps=10, dropout=0.0) | values))
     records = train_language_model(settings, tmp_path / "run").records
     assert records[-1]["val_loss"] < records[0]["val_loss"]
 
 
-def test_a_sample_is_the_prompt_and_what_follows(unbroken):
+def test_sample_starts_with_prompt(unbroken):
     def text(**values):
         return sample_text(unbroken.path, SampleConfig(**(dict(prompt="cat", length=60) | values)))
 
@@ -553,17 +553,17 @@ def test_a_sample_is_the_prompt_and_what_follows(unbroken):
     assert text(prompt=None).startswith(min(TEXT)) and len(text(prompt=None)) == 61
 
 
-def test_a_sample_is_of_the_best_model(unbroken, copy):
-    """Which by the records is that of step 20, until they are changed."""
+def test_sample_uses_best_checkpoint(unbroken, copy):
+    """It is the one of step 20 until the records are changed."""
     config = SampleConfig(prompt="cat", length=300, temperature=1.0)
     best = sample_text(copy.path, config)
     assert best == sample_text(unbroken.path, config)
-    records = copy.read_records()
+    records = copy.records.read()
     records[2]["val_loss"] = 0.1
-    copy.write_records(records)
+    copy.records.write(records)
     other = sample_text(copy.path, config)
     assert other != best
     warnings = []
     damage(copy, 15)
     assert sample_text(copy.path, config, warn=warnings.append) == best
-    assert warnings == ["the checkpoint of step 15 is damaged; sampling from that of step 20"]
+    assert warnings == ["the checkpoint of step 15 is damaged; using the checkpoint of step 20"]

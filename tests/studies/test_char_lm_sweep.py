@@ -168,10 +168,13 @@ def test_quick_study_runs_to_the_end(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--clip", "0"], "--clip is 0.0, but must be above 0 and finite"),
-        (["--hidden", "0"], "--hidden is 0, but must be at least 1"),
+        (["--clip", "0"], "--clip is 0.0, but must be a finite number above 0"),
+        (["--hidden", "0"], "--hidden is 0, but must be a whole number from 1 to 2,147,483,647"),
         (["--steps", "150"], "--steps is 150, but must be a multiple of --eval-every 100"),
-        (["--extensions", "-1"], "--extensions is -1, but must be 0 or more"),
+        (
+            ["--extensions", "-1"],
+            "--extensions is -1, but must be a whole number from 0 to 2,147,483,647",
+        ),
         (["--text", "there/is/none.txt"], "there/is/none.txt"),
     ],
 )

@@ -180,10 +180,13 @@ def test_quick_study_resumes_from_its_file(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--length", "9"], "--length is 9, but must be at least 10"),
-        (["--seeds", "0"], "--seeds is 0, but must be at least 1"),
+        (["--length", "9"], "--length is 9, but must be a whole number from 10 to 2,147,483,647"),
+        (["--seeds", "0"], "--seeds is 0, but must be a whole number from 1 to 2,147,483,647"),
         (["--steps", "150"], "--steps is 150, but must be a multiple of --check-every 100"),
-        (["--extensions", "-1"], "--extensions is -1, but must be 0 or more"),
+        (
+            ["--extensions", "-1"],
+            "--extensions is -1, but must be a whole number from 0 to 2,147,483,647",
+        ),
     ],
 )
 def test_invalid_option_is_one_line(flags, message, tmp_path, capsys):
