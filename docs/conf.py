@@ -58,6 +58,8 @@ def sign_as_written(app, what, name, obj, options, signature, returns):
 
 def format_docstring(app, what, name, obj, options, lines):
     """Show indented formulas of a docstring as blocks, and list the fields of a named tuple."""
+    if name == "lstm_optax.transforms":  # its docstring does not introduce the states
+        lines.clear()
     shown, section = [], False
     for before, line in zip(["", *lines], lines, strict=False):
         indent = len(line) - len(line.lstrip())
