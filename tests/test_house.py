@@ -17,7 +17,16 @@ import lstm_optax
 
 ROOT = Path(lstm_optax.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
-TOP = {"lstm_optax", "tests", "notebooks", "docs", "pyproject.toml", "README.md", "LICENSE"}
+TOP = {
+    "lstm_optax",
+    "tests",
+    "notebooks",
+    "docs",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "CITATION.cff",
+}
 
 ARROWS = {  # a room may import what stands behind its arrow, and what that may import
     "_version": set(),
@@ -144,6 +153,13 @@ def test_sdist_holds_what_its_tests_need():
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     included = set(settings["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
     assert included | {"pyproject.toml"} == TOP
+
+
+def test_citation_has_the_project_address():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
+    assert f'repository-code: "{project["urls"]["Repository"]}"\n' in citation
+    assert f"license: {project['license']}\n" in citation
 
 
 @pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="needs a git checkout")
