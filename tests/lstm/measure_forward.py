@@ -2,8 +2,8 @@
 
     python tests/lstm/measure_forward.py
 
-The product stands before the loop in a buffer that grows with time; else each step has its own.
-`fused._CACHED` says from which size of the buffer on it does not pay. Shown is the best of several.
+Hoisted, the product fills a buffer that grows with time; otherwise each step computes its own.
+`fused._CACHE_ENTRIES` is the largest buffer that pays. Each time is the best of several.
 """
 
 import time
@@ -31,7 +31,7 @@ SECONDS = 1.0
 
 
 def compiled(cached, shape):
-    fused._CACHED = cached
+    fused._CACHE_ENTRIES = cached
     *sizes, hidden = shape
     ((params,), x, _), *_ = jax.device_put(make_data(LayerRow(*sizes, (hidden,), "measured"), 0))
     program = jax.jit(lambda params, x: lo.lstm_sequence(params, x)).lower(params, x).compile()

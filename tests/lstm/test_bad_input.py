@@ -51,7 +51,7 @@ def backend(request, monkeypatch):
         (dict(resets=np.ones((B, T), bool)), r"resets has shape \(3, 5\); expected \(5, 3\)"),
         (dict(resets=[True] * T), r"resets has shape \(5,\); expected \(5, 3\)"),
         (dict(dtype=jnp.int32), "dtype is int32; expected floats, such as float32"),
-        (dict(gradient="fast"), "unknown gradient 'fast' of an LSTM; there are 'stored'"),
+        (dict(gradient="fast"), "unknown gradient 'fast' of an LSTM; expected 'stored'"),
     ],
 )
 def test_what_does_not_fit_is_named(change, message, backend):
@@ -74,7 +74,7 @@ def test_parameters_of_integers_are_named(name, backend):
 
 
 def test_an_unknown_backend_is_told_those_there_are():
-    message = "unknown LSTM backend 'cuda'; there are 'auto', 'fused', 'reference', 'cudnn'"
+    message = "unknown LSTM backend 'cuda'; expected 'auto', 'fused', 'reference', 'cudnn'"
     with pytest.raises(ValueError, match=message):
         lstm_sequence(*draw(), backend="cuda")
     with pytest.raises(ValueError, match=message):

@@ -72,15 +72,15 @@ def test_sequence_gradient_exports():
 @pytest.mark.parametrize("cached", [2**23, 4 * H * B * T - 1])
 def test_symbolic_size_is_compared_when_called(monkeypatch, cached):
     """The program without a gradient, below and above the size that a CPU's cache holds."""
-    monkeypatch.setattr(fused, "_CACHED", cached)
+    monkeypatch.setattr(fused, "_CACHE_ENTRIES", cached)
     run = lambda params, x: lo.lstm_sequence(params, x)  # noqa: E731
     same_bits(*exported(run, (None, "t, b, _"), params(), draw(T, B, F)))
 
 
 def test_sizes_beyond_int32_are_not_cached():
     for sizes in ((2**12, 2**11, 1), (2**31, 2**10, 2**10), (2**23 + 1, 1, 1)):
-        symbolic = fused._is_cached(*map(jnp.float32, sizes))
-        assert bool(symbolic) == fused._is_cached(*sizes) == (sizes[0] == 2**12)
+        symbolic = fused._fits_cache(*map(jnp.float32, sizes))
+        assert bool(symbolic) == fused._fits_cache(*sizes) == (sizes[0] == 2**12)
 
 
 @pytest.mark.slow

@@ -180,7 +180,7 @@ def test_without_a_gradient_the_product_of_the_inputs_may_stand_in_the_loop(
     cached, lengths, resets, reverse, monkeypatch, x64
 ):
     """Where its buffer is beyond the cache; the values are those of the reference either way."""
-    monkeypatch.setattr("lstm_optax.lstm.backends.fused._CACHED", cached)
+    monkeypatch.setattr("lstm_optax.lstm.backends.fused._CACHE_ENTRIES", cached)
     params, x, carry = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), draw((T, B, F, H)))
     options = options_of(lengths, resets, reverse, T, B)
     run = jax.jit(lambda *arguments: lstm_sequence(*arguments, **options))
@@ -192,7 +192,7 @@ def test_without_a_gradient_the_product_of_the_inputs_may_stand_in_the_loop(
 
 def test_an_unknown_gradient_is_named():
     params, x, _ = draw()
-    message = "unknown gradient 'custom' of an LSTM; there are 'stored', 'remat', 'autodiff'"
+    message = "unknown gradient 'custom' of an LSTM; expected 'stored', 'remat', 'autodiff'"
     with pytest.raises(ValueError, match=message):
         lstm_sequence(params, x, gradient="custom")
     with pytest.raises(ValueError, match=message):

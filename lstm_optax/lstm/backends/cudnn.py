@@ -33,9 +33,9 @@ def cudnn_sequence(
     """
     _check_served(params, x, steps, clip, gradient)
     time, batch, _ = x.shape
-    alive = steps.alive
-    ragged = alive is not None
-    lengths = jnp.sum(alive, 0, dtype=jnp.int32) if ragged else jnp.full(batch, time, jnp.int32)
+    valid = steps.valid
+    ragged = valid is not None
+    lengths = jnp.sum(valid, 0, dtype=jnp.int32) if ragged else jnp.full(batch, time, jnp.int32)
 
     def turned(x):
         return x if not reverse else _flipped(x, lengths) if ragged else x[::-1]
@@ -43,7 +43,7 @@ def cudnn_sequence(
     outputs, last = _call(params, turned(x), state, jnp.maximum(lengths, 1))
     outputs = turned(outputs)
     if ragged:
-        outputs = jnp.where(alive[:, :, None], outputs, 0)
+        outputs = jnp.where(valid[:, :, None], outputs, 0)
         some = (lengths > 0)[:, None]
         last = jax.tree.map(lambda new, old: jnp.where(some, new, old), last, state)
     return outputs, last
@@ -67,7 +67,7 @@ def missing() -> str | None:
 def _check_served(params: LSTMParams, x, steps: Steps, clip: Clip, gradient: str) -> None:
     dtype = params.kernel_ih.dtype
     reasons = {
-        "it cannot zero a carry within a sequence, so it takes no resets": steps.fresh is not None,
+        "it cannot zero a carry within a sequence, so it takes no resets": steps.reset is not None,
         "it shows no step of its backward pass, so it takes no cotangent_clip": clip is not None,
         "it shows no step of its backward pass, so it takes no detach": steps.detach is not None,
         "it shows no step of its backward pass, so it takes no probe": steps.probe is not None,
