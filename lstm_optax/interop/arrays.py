@@ -91,6 +91,8 @@ def sizes_of(params: Any, name: str = "params") -> tuple[int, int]:
 def check_stack(params: Any) -> None:
     """Raise ValueError unless this is a sequence of LSTMParams, each with shapes that fit."""
     if isinstance(params, LSTMParams):
-        raise ValueError("one LSTMParams came; expected a tuple, one for each layer and direction")
+        raise ValueError(
+            "got a single LSTMParams; expected a tuple, one for each layer and direction"
+        )
     for i, cell in enumerate(params):
         sizes_of(cell, f"params[{i}]")

@@ -88,7 +88,7 @@ def lstm_params_to_torch(
     check_stack(params)
     suffixes = ("", "_reverse") if bidirectional else ("",)
     if not params or len(params) % len(suffixes):
-        raise ValueError(f"{len(params)} LSTMParams came; expected {len(suffixes)} for each layer")
+        raise ValueError(f"got {len(params)} LSTMParams; expected {len(suffixes)} for each layer")
     weights, hidden = {}, params[0].kernel_hh.shape[0]
     for i, cell in enumerate(params):
         layer, direction = divmod(i, len(suffixes))

@@ -90,7 +90,7 @@ def lstm_sequence(
 
     Raises:
       ValueError: a wrong shape, dtype, length or bound, an unknown backend or gradient, or a
-        backend that cannot serve this call.
+        backend that cannot run this call.
 
     Reference: Arpit et al., 2019, arXiv:1810.03023, for h-detach.
     """

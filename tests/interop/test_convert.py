@@ -180,8 +180,8 @@ PARAMS = LSTM(F, H, rngs=nnx.Rngs(0)).params()
 @pytest.mark.parametrize(
     "params, options, message",
     [
-        ((), {}, "0 LSTMParams came"),
-        (PARAMS, dict(bidirectional=True), "1 LSTMParams came; expected 2 for each layer"),
+        ((), {}, "got 0 LSTMParams"),
+        (PARAMS, dict(bidirectional=True), "got 1 LSTMParams; expected 2 for each layer"),
         (PARAMS * 2, {}, r"kernel_ih of params\[1\] has shape \(2, 16\); expected \(4, 16\)"),
         (
             (LSTMParams(PARAMS[0].kernel_ih, PARAMS[0].kernel_hh, np.ones(4)),),
@@ -199,9 +199,9 @@ def test_params_that_are_no_stack_are_named(params, options, message):
 @pytest.mark.parametrize(
     "params, bidirectional, message",
     [
-        ((), False, "0 LSTMParams came"),
-        (PARAMS, True, "1 LSTMParams came; expected 2 for each layer"),
-        (PARAMS[0], False, "one LSTMParams came; expected a tuple"),
+        ((), False, "got 0 LSTMParams"),
+        (PARAMS, True, "got 1 LSTMParams; expected 2 for each layer"),
+        (PARAMS[0], False, "got a single LSTMParams; expected a tuple"),
         (PARAMS * 2, False, r"kernels of params\[1\] .*; expected 4 features and 4 hidden units"),
         ((LSTMParams(*PARAMS[0][:2], np.ones(4)),), False, r"bias has shape \(4,\)"),
     ],

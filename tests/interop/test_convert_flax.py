@@ -458,7 +458,7 @@ def test_parameters_that_do_not_fit_the_cell_are_named(params, message):
             lambda c: [c, nnx.clone(c)],
             r"kernel_ih of params\[1\] has shape \(2, 16\); expected \(4, 16\)",
         ),
-        (lambda c: [], "0 LSTMParams came"),
+        (lambda c: [], "got 0 LSTMParams"),
         (lambda c: nnx.Linear(F, H, rngs=nnx.Rngs(0)), "this is a Linear"),
     ],
 )

@@ -140,7 +140,7 @@ W, R, B = keras_weights()
         (lstm_params_from_keras, [W, R, B[:3]], r"weights\[2\] has shape \(3,\); expected \(16,\)"),
         (lstm_params_from_keras, [W, B, R], r"weights\[1\] has shape \(16,\); expected two axes"),
         (lstm_params_from_keras, [W[:, :12], R[:, :12]], r"weights\[0\] .*\(2, 12\); expected"),
-        (lstm_params_to_keras, PARAMS[0], "one LSTMParams came; expected a tuple"),
+        (lstm_params_to_keras, PARAMS[0], "got a single LSTMParams; expected a tuple"),
         (lstm_params_to_keras, [W, R, B], r"params\[0\] is a ndarray; expected an LSTMParams"),
         (lstm_params_from_haiku, {}, "w is missing; there are no names"),
         (lstm_params_from_haiku, {"linear": HAIKU}, r"w is missing; there are \['linear/b'"),

@@ -65,7 +65,7 @@ def measure(case: Case, backend: str, precision: str = "float32", seed: int = 0)
     The gradient is that of a random sum of the outputs and the last carry.
 
     Raises:
-      ValueError: the backend cannot serve here.
+      ValueError: the backend cannot run here.
     """
     with jax.default_matmul_precision(precision):
         found = _results(case, backend, seed, np.float32)

@@ -31,10 +31,10 @@ def test_float32_is_near_the_reference(backend, monkeypatch):
 
 @pytest.mark.slow
 def test_finds_gates_in_the_wrong_order(monkeypatch):
-    packed = cudnn._packed
+    packed = cudnn._pack_weights
     cudnn_stand_in.install(monkeypatch)
     swapped = lambda p: p._replace(bias=jnp.roll(p.bias, 4))  # noqa: E731
-    monkeypatch.setattr(cudnn, "_packed", lambda params: packed(swapped(params)))
+    monkeypatch.setattr(cudnn, "_pack_weights", lambda params: packed(swapped(params)))
     assert min(measure(SMALL, "cudnn")["errors"].values()) > 1e-2
 
 
@@ -68,7 +68,7 @@ def test_writes_records_and_a_table(monkeypatch, tmp_path, capsys):
 def test_says_why_it_cannot(monkeypatch, capsys):
     monkeypatch.setattr(cudnn, "missing", lambda: "there is no GPU")
     assert main([]) == 2
-    assert "backend='cudnn' cannot serve this call: there is no GPU" in capsys.readouterr().err
+    assert "backend='cudnn' cannot run this call: there is no GPU" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -144,7 +144,7 @@ def test_is_exact_unless_asked_for_tensorfloat32(asked, taken, calls):
 def test_what_cudnn_cannot_do_is_named_with_what_can(change, message, calls):
     params, x, carry = draw()
     arguments = dict(params=params, x=x, carry=carry, backend="cudnn") | change
-    with pytest.raises(ValueError, match=rf"cannot serve.*{message}.*Use backend='fused'"):
+    with pytest.raises(ValueError, match=rf"cannot run.*{message}.*Use backend='fused'"):
         lstm_sequence(**arguments)
     assert not calls
     lstm_sequence(**arguments | dict(backend="fused"))

@@ -232,7 +232,7 @@ def test_dtypes():
         (lambda: make(num_layers=2)(inputs(), make().initial_carry(B)), "a tuple of 2 LSTMState"),
         (
             lambda: LSTM.from_params(make().params(), forget_bias=3.0),
-            "forget_bias is 3.0, but is that of the parameters given",
+            "forget_bias is 3.0, but the parameters determine it",
         ),
         (lambda: LSTM.from_params(make().params(), param_dtype=jnp.bfloat16), "param_dtype is"),
         (lambda: gate_slice("memory", 4), "unknown gate 'memory'"),
