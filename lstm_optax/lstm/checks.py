@@ -27,7 +27,8 @@ def check_features(x: Any, axes: Sequence[str], features: int) -> None:
     check_axes("x", x.shape, axes)
     if x.shape[-1] != features:
         raise ValueError(
-            f"x has {x.shape[-1]} features, but the layer takes {features}: {_describe_layout('x', x, axes)}"
+            f"x has {x.shape[-1]} features, but the layer takes {features}: "
+            f"{_describe_layout('x', x, axes)}"
         )
 
 
@@ -150,7 +151,7 @@ def check_floats(name: str, dtype: Any) -> None:
 
 
 def checked_lengths(time: int, seq_lengths: Any) -> jax.Array | None:
-    """Return lengths as an array; ValueError unless they are integers, and in [0, time] if known."""
+    """Return lengths as an array; ValueError unless integers and, if known, in [0, time]."""
     if seq_lengths is None:
         return None
     lengths = jnp.asarray(seq_lengths)
@@ -177,8 +178,8 @@ def _check_states(carry: Any, count: int) -> tuple[LSTMState, ...]:
     states = isinstance(carry, tuple) and all(isinstance(s, LSTMState) for s in carry)
     if isinstance(carry, LSTMState) or not states or len(carry) != count:
         raise ValueError(
-            f"carry is a {_describe_type(carry)}; expected a tuple of {count} LSTMState, one for each "
-            f"layer and direction, as `initial_carry` makes"
+            f"carry is a {_describe_type(carry)}; expected a tuple of {count} LSTMState, one for "
+            f"each layer and direction, such as from `initial_carry`"
         )
     return carry
 

@@ -146,6 +146,6 @@ def _reverse_rows(
 
 
 def _precision() -> jax.lax.Precision:
-    """Return full precision, unless TensorFloat-32 is asked for; JAX's default here would be that."""
+    """Return full precision unless TensorFloat-32, JAX's default for this call, is asked for."""
     requested = getattr(jax.config, "jax_default_matmul_precision", None)
     return jax.lax.Precision.HIGH if requested in TF32 else jax.lax.Precision.HIGHEST
