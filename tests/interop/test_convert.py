@@ -160,7 +160,10 @@ def without(weights, *names):
         ({}, "weight_hh_l0 is missing; there are no names"),
         (torch_named() | {"weight_hr_l0": np.ones((1, H))}, r"weight_hr_l0 is a projection"),
         (torch_named() | {"head.weight": np.ones((1, H))}, "'head.weight' is no name"),
-        (torch_named(prefix="lstm."), "'lstm.weight_ih_l0' is no name .* give the LSTM's own"),
+        (
+            torch_named(prefix="lstm."),
+            "'lstm.weight_ih_l0' is no name .* pass only the LSTM's weights",
+        ),
         (torch_named() | {"weight_hh_l0": np.ones((3 * H, H))}, r"weight_hh_l0 .*\(12, 4\); exp"),
         (torch_named() | {"weight_hh_l0": np.ones(4)}, r"weight_hh_l0 has shape \(4,\)"),
         (torch_named() | {"weight_ih_l0": np.ones(4)}, r"weight_ih_l0 has shape \(4,\)"),

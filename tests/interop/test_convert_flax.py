@@ -351,15 +351,15 @@ FUSED["dense_h"] = {"kernel": np.ones((H, 16)), "bias": np.ones(16)}
         (lambda: Own(F, H, rngs=nnx.Rngs(0)), r"this is a Own; .* nnx.state\(cell, nnx.Para"),
         (
             lambda: nnx_cell(nnx.LSTMCell, gate_fn=nnx.hard_sigmoid),
-            "gate_fn of this LSTMCell is hard_sigmoid; this LSTM has the default alone, sigmoid",
+            "gate_fn of this LSTMCell is hard_sigmoid; this LSTM has only the default, sigmoid",
         ),
         (
             lambda: nnx_cell(nnx.LSTMCell, activation_fn=nnx.relu),
-            "activation_fn .* default alone, tanh",
+            "activation_fn .* only the default, tanh",
         ),
         (
             lambda: with_attribute(nnx.OptimizedLSTMCell, carry_init=nnx.initializers.ones_init()),
-            "carry_init of this OptimizedLSTMCell is ones; this LSTM has the default alone, None",
+            "carry_init of this OptimizedLSTMCell is ones; this LSTM has only the default, None",
         ),
         (
             lambda: nnx.RNN(with_attribute(nnx.LSTMCell, carry_init=nnx.initializers.normal())),
@@ -371,7 +371,7 @@ FUSED["dense_h"] = {"kernel": np.ones((H, 16)), "bias": np.ones(16)}
         ),
         (
             lambda: with_attribute(nnx.LSTMCell, "hf", precision=jax.lax.Precision.HIGHEST),
-            "precision of hf of this LSTMCell is HIGHEST; this LSTM has the default alone, None",
+            "precision of hf of this LSTMCell is HIGHEST; this LSTM has only the default, None",
         ),
         (
             lambda: with_attribute(nnx.OptimizedLSTMCell, "dense_i", dot_general=jnp.dot),
@@ -447,13 +447,16 @@ def test_parameters_that_do_not_fit_the_cell_are_named(params, message):
         (lambda c: [c, nnx_cell(nnx.LSTMCell, H, dtype=jnp.bfloat16)], "dtype of the layers is"),
         (lambda c: nnx.RNN(c, reverse=True), "forward direction has reverse=True"),
         (lambda c: [nnx.Bidirectional(*[nnx.RNN(c)] * 2), c], "1 of 2 layers are nnx.Bidirec"),
-        (lambda c: nnx.Bidirectional(*[nnx.RNN(c)] * 2, merge_fn=jnp.add), "merge_fn is another"),
+        (
+            lambda c: nnx.Bidirectional(*[nnx.RNN(c)] * 2, merge_fn=jnp.add),
+            "merge_fn is not the default",
+        ),
         (
             lambda c: OwnBidirectional(nnx.RNN(c), nnx.RNN(nnx.clone(c))),
-            "there is a OwnBidirectional; expected nnx.Bidirectional itself",
+            "got a OwnBidirectional; expected nnx.Bidirectional itself",
         ),
-        (lambda c: [c, c], "one cell comes twice, so that both share their parameters"),
-        (lambda c: nnx.Bidirectional(*[nnx.RNN(c)] * 2), "one cell comes twice"),
+        (lambda c: [c, c], "one cell occurs twice, so both layers share its parameters"),
+        (lambda c: nnx.Bidirectional(*[nnx.RNN(c)] * 2), "one cell occurs twice"),
         (
             lambda c: [c, nnx.clone(c)],
             r"kernel_ih of params\[1\] has shape \(2, 16\); expected \(4, 16\)",

@@ -295,8 +295,8 @@ def test_equinox(need, bias):
             lambda layers: layers.Bidirectional(layers.LSTM(H), merge_mode="sum"),
             "merge_mode of the Bidirectional .* is 'sum'",
         ),
-        (lambda layers: layers.Bidirectional(layers.GRU(H)), "Bidirectional is one of GRU"),
-        (lambda layers: layers.GRU(H), "a GRU came; expected keras.layers.LSTM"),
+        (lambda layers: layers.Bidirectional(layers.GRU(H)), "Bidirectional wraps GRU"),
+        (lambda layers: layers.GRU(H), "got a GRU; expected keras.layers.LSTM"),
     ],
 )
 def test_option_of_keras_layer_is_refused(need, make, message):

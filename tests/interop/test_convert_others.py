@@ -133,7 +133,7 @@ W, R, B = keras_weights()
 @pytest.mark.parametrize(
     "convert, given, message",
     [
-        (lstm_params_from_keras, [], "no weights came"),
+        (lstm_params_from_keras, [], "weights is empty"),
         (lstm_params_from_keras, [W], "recurrent_kernel is missing"),
         (lstm_params_from_keras, [W, R, B, W], "recurrent_kernel is missing"),
         (lstm_params_from_keras, [R, W, B], r"weights\[0\] has shape \(4, 16\); expected \(4, 8\)"),

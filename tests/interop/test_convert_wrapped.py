@@ -78,10 +78,13 @@ def test_backward_direction_of_wrapper_is_found():
 @pytest.mark.parametrize(
     "parts, message",
     [
-        ({"parametrizations.weight_hh_l0.original": V}, r"in the parts \['original'\], of which"),
+        (
+            {"parametrizations.weight_hh_l0.original": V},
+            r"in the parts \['original'\], and no rule",
+        ),
         (
             {"weight_hh_l0_orig": V, "weight_hh_l0_u": V[:, 0], "weight_hh_l0_v": V[0]},
-            r"rnn.weight_hh_l0 is kept in the parts \['orig', 'u', 'v'\].*remove_parametrizations",
+            r"rnn.weight_hh_l0 is stored in the parts \['orig', 'u', 'v'\].*remove_parametrization",
         ),
         ({"weight_hh_l0_g": G}, r"in the parts \['g'\]"),
         ({"weight_hh_l0_dropped": V}, "'rnn.weight_hh_l0_dropped' is no name"),

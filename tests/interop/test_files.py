@@ -71,7 +71,7 @@ def test_a_file_with_code_in_it_is_refused_and_does_not_run(torch, tmp_path, leg
     path, marker = tmp_path / "trap.pt", tmp_path / "marker"
     options = {"_use_new_zipfile_serialization": not legacy}
     torch.save({"model": {"w": torch.ones(2)}, "trap": Trap(marker)}, path, **options)
-    with pytest.raises(ValueError, match=r"trap.pt is refused: .*save the `state_dict\(\)`"):
+    with pytest.raises(ValueError, match=r"trap.pt is refused: .*save only the `state_dict\(\)`"):
         read_torch(path)
     assert not marker.exists()
     torch.load(path, weights_only=False)  # the trap is one

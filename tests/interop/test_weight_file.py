@@ -51,13 +51,13 @@ def test_similar_names_are_kept_apart(path):
 
 @pytest.mark.parametrize("name", ["", 1, None, "a\0b", "\udcff", "k" * 70_000, "__metadata__"])
 def test_names_that_are_not_read_back_are_refused(path, name):
-    with pytest.raises(ValueError, match="a name is .*, which files do not hold"):
+    with pytest.raises(ValueError, match="a name is .*, which files do not support"):
         lo.interop.save_weights(path, {name: np.ones(1)})
     assert not path.exists()
 
 
 def test_save_names_numbers_it_does_not_hold(path):
-    with pytest.raises(ValueError, match=f"'a' is of .*, which {path.suffix} files do not hold"):
+    with pytest.raises(ValueError, match=f"'a' is of .*, which {path.suffix} files do not support"):
         lo.interop.save_weights(path, {"a": np.ones(2, np.clongdouble)})
     if path.suffix == ".safetensors":
         with pytest.raises(ValueError, match="'a' is of complex128, which .safetensors files"):
@@ -71,7 +71,7 @@ def test_save_names_numbers_it_does_not_hold(path):
 def test_bfloat16_is_kept_or_refused(path):
     weights = {"w": jnp.asarray([1.0, 3.140625], jnp.bfloat16)}
     if path.suffix == ".npz":
-        with pytest.raises(ValueError, match="'w' is of bfloat16, which .npz files do not hold"):
+        with pytest.raises(ValueError, match="'w' is of bfloat16, which .npz files do not support"):
             lo.interop.save_weights(path, weights)
     else:
         lo.interop.save_weights(path, weights)
@@ -110,7 +110,7 @@ def test_npz_with_objects_is_refused(tmp_path):
     [
         ("a.pt", {}, "a.pt ends in '.pt'; expected one of .safetensors, .npz"),
         ("a", {}, "ends in ''"),
-        ("a.npz", {3: np.ones(1)}, "a name is 3, which files do not hold"),
+        ("a.npz", {3: np.ones(1)}, "a name is 3, which files do not support"),
         ("a.npz", {"x": np.array(["a"])}, "'x' is of <U1"),
         ("a.npz", {"x": object()}, "'x' is of object"),
     ],
