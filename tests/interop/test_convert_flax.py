@@ -104,7 +104,7 @@ def by_kind(*plain):
 
 
 @by_kind(NNX[0], LINEN[0])
-def test_outputs_and_gradients_are_flax_s(kind, x64):
+def test_outputs_and_gradients_equal_flax(kind, x64):
     """With lengths; by the parameters in Flax's own tree, the inputs and the carry."""
     tree, their_loss = case_of(kind)
     theirs, ours = (
@@ -116,7 +116,7 @@ def test_outputs_and_gradients_are_flax_s(kind, x64):
 
 
 @by_kind()
-def test_training_here_gives_the_next_weights_of_training_there(kind, x64):
+def test_training_step_equals_flax(kind, x64):
     """The parameters are trained in this library's shapes, and go back into Flax's."""
     tree, their_loss = case_of(kind)
     x, carry = inputs()
@@ -138,7 +138,7 @@ def test_training_here_gives_the_next_weights_of_training_there(kind, x64):
 
 
 @by_kind(*NNX, *LINEN)
-def test_there_and_back_is_the_same_to_the_bit(kind):
+def test_flax_round_trip_is_exact(kind):
     tree, _ = case_of(kind)
     params = lstm_params_from_flax(tree)
     assert jax.tree.map(jnp.shape, params) == LSTMParams((F, 4 * H), (H, 4 * H), (4 * H,))
@@ -151,7 +151,7 @@ def test_there_and_back_is_the_same_to_the_bit(kind):
 
 
 @pytest.mark.parametrize("kind", NNX)
-def test_modules_are_taken_as_they_are(kind):
+def test_module_equals_its_parameters(kind):
     """The cell, an RNN of it, its state and its plain dictionary; a new one comes back."""
     cell = nnx_cell(kind)
     rnn, state = nnx.RNN(cell), nnx.state(cell, nnx.Param)
@@ -170,7 +170,7 @@ def test_modules_are_taken_as_they_are(kind):
         chex.assert_trees_all_equal(lstm_params_from_flax(module), params)
 
 
-def test_a_cell_may_have_randomness_of_its_own():
+def test_cell_may_have_random_streams():
     """It stays in the new cell."""
     with pytest.warns(UserWarning, match="keep_rngs"):
         cell = nnx.OptimizedLSTMCell(F, H, keep_rngs=True, rngs=nnx.Rngs(0))
@@ -180,7 +180,7 @@ def test_a_cell_may_have_randomness_of_its_own():
     assert new.rngs.key[...] == cell.rngs.key[...]
 
 
-def test_linen_parameters_in_boxes_keep_them():
+def test_linen_boxes_are_kept():
     """Such as the names of the axes of a mesh."""
     init = linen.with_partitioning(linen.initializers.lecun_normal(), (None, "model"))
     cell = linen.OptimizedLSTMCell(H, kernel_init=init)
@@ -205,7 +205,7 @@ def stack():
 
 
 @pytest.mark.slow
-def test_a_bidirectional_stack_is_flax_s(stack, x64):
+def test_bidirectional_stack_equals_flax(stack, x64):
     """Values, final states and the gradients in Flax's modules, with lengths."""
     x, _ = inputs()
     zero = (jnp.zeros((B, H)),) * 2
@@ -232,7 +232,7 @@ def test_a_bidirectional_stack_is_flax_s(stack, x64):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(found[0]))
 
 
-def test_the_layer_is_called_as_the_rnn_was(stack, x64):
+def test_layer_has_time_axis_of_rnn(stack, x64):
     """Batch-major, if it was; in the dtype of the cells; options are given as usual."""
     cell = nnx_cell(nnx.OptimizedLSTMCell, dtype=jnp.bfloat16)
     lstm = lstm_from_flax(nnx.RNN(cell))
@@ -251,7 +251,7 @@ def test_the_layer_is_called_as_the_rnn_was(stack, x64):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_the_layer_goes_to_flax_and_back(bidirectional):
+def test_layer_round_trip_through_flax(bidirectional):
     lstm = LSTM(F, H, num_layers=2, bidirectional=bidirectional, rngs=nnx.Rngs(0))
     cells = lstm_to_flax(lstm)
     assert {type(cell) for cell in cells} == {nnx.OptimizedLSTMCell}
@@ -415,7 +415,7 @@ FUSED["dense_h"] = {"kernel": np.ones((H, 16)), "bias": np.ones(16)}
         ),
     ],
 )
-def test_what_is_no_lstm_cell_of_flax_is_named(cell, message):
+def test_rejects_other_flax_cell(cell, message):
     params = LSTM(F, H, rngs=nnx.Rngs(0)).params()[0]
     given = cell()
     for convert in (lstm_params_from_flax, lambda cell: lstm_params_to_flax(params, cell)):
@@ -435,7 +435,7 @@ def test_what_is_no_lstm_cell_of_flax_is_named(cell, message):
         (LSTMParams(np.ones((F, 16)), np.ones((H, 16)), np.ones(4)), r"bias .* expected \(16,\)"),
     ],
 )
-def test_parameters_that_do_not_fit_the_cell_are_named(params, message):
+def test_to_flax_rejects_wrong_sizes(params, message):
     with pytest.raises(ValueError, match=message):
         lstm_params_to_flax(params, FUSED)
 
@@ -465,7 +465,7 @@ def test_parameters_that_do_not_fit_the_cell_are_named(params, message):
         (lambda c: nnx.Linear(F, H, rngs=nnx.Rngs(0)), "this is a Linear"),
     ],
 )
-def test_modules_that_are_no_stack_are_named(make, message):
+def test_rejects_modules_without_stack(make, message):
     with pytest.raises(ValueError, match=message):
         lstm_from_flax(make(nnx_cell(nnx.LSTMCell)))
 

@@ -88,7 +88,7 @@ def same_with_gradients(theirs, ours, *args):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_layer_of_keras(keras, masked):
+def test_keras_layer_equals_ours(keras, masked):
     """By weights, inputs and states; with a mask, whose outputs are zero in the padding."""
     layer = lstm_of(keras, return_state=True, zero_output_for_mask=True)
     layer.build((B, T, F))
@@ -134,7 +134,7 @@ def test_left_mask_of_keras_is_reset(keras):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_bidirectional_stack_of_keras(keras, bias):
+def test_keras_bidirectional_stack_equals_ours(keras, bias):
     """Two layers, with a mask."""
     layers = [
         lstm_of(keras, bidirectional=True, use_bias=bias, zero_output_for_mask=True)
@@ -175,7 +175,7 @@ def squared(lstm):
     return jnp.mean(jnp.square(lstm(X)[0] - Y))
 
 
-def test_training_in_keras_gives_the_next_weights_of_training_here(keras):
+def test_training_step_equals_keras(keras):
     lstm = LSTM(F, H, num_layers=2, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     model = keras.Sequential([keras.Input((T, F)), *(lstm_of(keras) for _ in range(2))])
 
@@ -191,7 +191,7 @@ def test_training_in_keras_gives_the_next_weights_of_training_here(keras):
 
 
 @pytest.mark.parametrize("layers, bidirectional", [(1, False), (2, True)])
-def test_training_in_torch_gives_the_next_weights_of_training_here(need, layers, bidirectional):
+def test_training_step_equals_torch(need, layers, bidirectional):
     """With the second bias of PyTorch held at zero, as it is one too many."""
     torch = need("torch")
     sizes = dict(num_layers=layers, bidirectional=bidirectional)
@@ -218,7 +218,7 @@ def test_training_in_torch_gives_the_next_weights_of_training_here(need, layers,
     chex.assert_trees_all_close(lstm_params_from_torch(theirs.state_dict()), params, **CLOSE)
 
 
-def test_haiku(need):
+def test_haiku_equals_ours(need):
     """Its forget gate's 1 is in the bias here, so that the gradients are the same."""
     haiku = need("haiku")
 
@@ -248,7 +248,7 @@ def test_haiku(need):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_equinox(need, bias):
+def test_equinox_equals_ours(need, bias):
     equinox = need("equinox")
     cell = equinox.nn.LSTMCell(F, H, use_bias=bias, dtype=jnp.float64, key=jax.random.key(0))
 
@@ -299,14 +299,14 @@ def test_equinox(need, bias):
         (lambda layers: layers.GRU(H), "got a GRU; expected keras.layers.LSTM"),
     ],
 )
-def test_option_of_keras_layer_is_refused(need, make, message):
+def test_rejects_keras_layer_option(need, make, message):
     layer = make(need("keras").layers)
     layer.build((B, T, F))
     with pytest.raises(ValueError, match=message):
         lstm_params_from_keras(layer)
 
 
-def test_layer_of_keras_is_its_weights(need):
+def test_keras_layer_equals_its_weights(need):
     layers = need("keras").layers
     first = layers.Bidirectional(layers.LSTM(H, return_sequences=True, use_bias=False))
     first.build((B, T, F))

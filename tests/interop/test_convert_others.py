@@ -72,12 +72,12 @@ def by_gates(tree, **options) -> LSTMParams:
     ],
     ids=["keras", "haiku", "equinox"],
 )
-def test_each_gate_comes_from_where_it_lies(found, expected):
+def test_gates_are_in_order(found, expected):
     chex.assert_trees_all_equal(found(), expected())
 
 
 @pytest.mark.parametrize("layers, directions", [(1, 1), (2, 1), (1, 2), (2, 2)])
-def test_keras_there_and_back_is_the_same_to_the_bit(layers, directions):
+def test_keras_round_trip_is_exact(layers, directions):
     """NumPy arrays stay such; the layer is that of the weights."""
     weights = keras_weights(layers, directions)
     params = lstm_params_from_keras(weights)
@@ -96,7 +96,7 @@ def test_keras_without_biases():
     chex.assert_trees_all_equal([a for i, a in enumerate(back) if i % 3 < 2], weights)
 
 
-def test_haiku_and_equinox_there_and_back():
+def test_haiku_and_equinox_round_trip():
     params = lstm_params_from_haiku(HAIKU)
     back = lstm_params_to_haiku(params)
     chex.assert_trees_all_equal(back["w"], HAIKU["w"])
@@ -108,7 +108,7 @@ def test_haiku_and_equinox_there_and_back():
     chex.assert_trees_all_close(lstm_params_from_equinox(no_bias), expected)
 
 
-def test_all_may_be_compiled_and_differentiated():
+def test_conversions_under_jit_and_grad():
     def total(weights, linear, cell):
         params = *lstm_params_from_keras(weights), lstm_params_from_haiku(linear)
         back = lstm_params_to_keras(params), lstm_params_to_haiku(params[1])
@@ -157,7 +157,7 @@ W, R, B = keras_weights()
         (lstm_params_from_equinox, lambda x: x, "this is a function; expected arrays"),
     ],
 )
-def test_what_does_not_fit_is_named(convert, given, message):
+def test_rejects_invalid_weights(convert, given, message):
     with pytest.raises(ValueError, match=message):
         convert(given)
 
@@ -169,13 +169,13 @@ def test_what_does_not_fit_is_named(convert, given, message):
         (EQUINOX | {"weight_ih": draw(4 * H, 3)}, r"weight_ih has shape \(16, 3\); expected"),
     ],
 )
-def test_an_equinox_cell_that_cannot_hold_the_parameters_is_named(cell, message):
+def test_to_equinox_rejects_other_cell(cell, message):
     with pytest.raises(ValueError, match=message):
         lstm_params_to_equinox(PARAMS[0], cell)
 
 
 @pytest.mark.parametrize("kind", [int, complex, object, bool])
-def test_arrays_without_floats_are_named(kind):
+def test_rejects_arrays_without_floats(kind):
     ih, hh, bias = (np.ones(shape, kind) for shape in CELL)
     stacked = np.concatenate([ih, hh])
     torch = {"weight_ih_l0": ih.T, "weight_hh_l0": hh.T, "bias_ih_l0": bias, "bias_hh_l0": bias}
@@ -192,7 +192,7 @@ def test_arrays_without_floats_are_named(kind):
             convert(weights)
 
 
-def test_weights_without_arrays_are_named():
+def test_rejects_weights_without_arrays():
     ih, hh, bias = (np.ones(shape, np.float32) for shape in CELL)
     torch = {"weight_ih_l0": ih.T, "weight_hh_l0": hh.T, "bias_ih_l0": bias, "bias_hh_l0": bias}
     for value in ("abc", None, [1.0]):

@@ -78,7 +78,7 @@ def save(torch, content, path, zipped=True):
 
 @both_formats
 @pytest.mark.parametrize("name", HARMLESS)
-def test_harmless_object_comes_with_weights(torch, tmp_path, name, zipped):
+def test_harmless_object_is_read(torch, tmp_path, name, zipped):
     thing, expected = HARMLESS[name]
     saved = {"w": torch.arange(3.0), "extra": {"it": [thing]}}
     read = read_torch(save(torch, saved, tmp_path / "a.pt", zipped))
@@ -104,14 +104,14 @@ def test_objects_of_torch_become_plain(torch, tmp_path):
 
 @pytest.mark.parametrize("protocol, named", [(0, "0 or 1"), (1, "0 or 1"), (4, "4"), (5, "5")])
 @both_formats
-def test_protocol_is_named_that_torch_does_not_read(torch, tmp_path, protocol, named, zipped):
+def test_rejects_pickle_protocol_torch_cannot_read(torch, tmp_path, protocol, named, zipped):
     options = dict(pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     torch.save({"w": torch.ones(2)}, tmp_path / "file.pt", **options)
     with pytest.raises(ValueError, match=f"a pickle of protocol {named}, .* reads 2 and 3: save"):
         read_torch(tmp_path / "file.pt")
 
 
-def test_object_of_class_method_is_named_with_key(torch, tmp_path):
+def test_error_names_class_method_and_key(torch, tmp_path):
     torch.save({"zone": zoneinfo.ZoneInfo("UTC")}, tmp_path / "file.pt")
     with pytest.raises(ValueError, match=r"file.pt\['zone'\] is an object of builtins.getattr"):
         read_torch(tmp_path / "file.pt")
@@ -139,7 +139,7 @@ REFUSED = {
 
 @both_formats
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_object_is_named_with_key(torch, tmp_path, name, zipped):
+def test_error_names_object_and_key(torch, tmp_path, name, zipped):
     make, message = REFUSED[name]
     content = {"w": torch.ones(2), "a": {3: ["x", make(torch)]}}
     with warnings.catch_warnings():
@@ -187,7 +187,7 @@ def test_code_in_file_does_not_run(torch, tmp_path, name, zipped):
     assert not marker.exists()
 
 
-def test_allow_list_is_as_before(torch, tmp_path):
+def test_allow_list_of_torch_is_restored(torch, tmp_path):
     before = set(torch.serialization.get_safe_globals())
     read_torch(save(torch, {"p": pathlib.Path("a")}, tmp_path / "a.pt"))
     assert set(torch.serialization.get_safe_globals()) == before
@@ -195,7 +195,7 @@ def test_allow_list_is_as_before(torch, tmp_path):
 
 @both_formats
 @pytest.mark.parametrize("shape", [(300_000_000,), (1000, 1000, 1000)])
-def test_expanded_view_is_refused_with_figures(torch, tmp_path, shape, zipped):
+def test_rejects_expanded_view(torch, tmp_path, shape, zipped):
     path = save(torch, {"w": [torch.zeros(1).expand(shape)]}, tmp_path / "a.pt", zipped)
     assert path.stat().st_size < 2000
     figures = f"{4 * np.prod(shape):,} bytes when it is copied and 4 in the file"
@@ -203,7 +203,7 @@ def test_expanded_view_is_refused_with_figures(torch, tmp_path, shape, zipped):
         read_torch(path)
 
 
-def test_many_overlapping_views_are_refused(torch, tmp_path):
+def test_rejects_many_overlapping_views(torch, tmp_path):
     base = torch.arange(50_000.0)
     views = [base[i:] for i in range(1000)]
     with pytest.raises(ValueError, match=r"a.pt\[\d+\] is a tensor of .* a view"):
@@ -244,14 +244,14 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_bomb_is_one_error(torch, tmp_path, name):
+def test_rejects_bomb(torch, tmp_path, name):
     data, message = BOMBS[name]
     path = rewritten(save(torch, [], tmp_path / "a.pt"), data)
     with pytest.raises(ValueError, match=f"a.pt is refused: .*{message}"):
         read_torch(path)
 
 
-def test_list_held_many_times_is_read_once(torch, tmp_path):
+def test_shared_list_is_read_once(torch, tmp_path):
     """Doubled forty times, it would have a million million entries."""
     shared = [1]
     for _ in range(40):
@@ -260,7 +260,7 @@ def test_list_held_many_times_is_read_once(torch, tmp_path):
     assert read[0] is read[1]
 
 
-def test_compressed_archive_is_bounded(torch, tmp_path):
+def test_rejects_highly_compressed_archive(torch, tmp_path):
     path = save(torch, {"w": torch.zeros(2_000_000)}, tmp_path / "a.pt")
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -273,7 +273,7 @@ def test_compressed_archive_is_bounded(torch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_every_damage_is_read_or_one_error(torch, tmp_path):
+def test_random_damage_raises_only_value_error(torch, tmp_path):
     """Bytes changed, files cut, and pickles whose sums are right; nothing else is ever raised."""
     content = {"w": torch.arange(50.0), "it": [thing for thing, _ in HARMLESS.values()]}
     draw, path, whole, outcomes = random.Random(5), tmp_path / "a.pt", [], collections.Counter()

@@ -62,7 +62,7 @@ def convert(name: str = "Adam", state_dict: dict | None = None, params=PARAMS, *
     )
 
 
-def test_the_recording_is_of_these_batches():
+def test_recording_has_these_batches():
     with np.load(RECORDED) as file:
         for name, value in zip("xy", batches(), strict=True):
             np.testing.assert_array_equal(file[name], value)
@@ -70,7 +70,7 @@ def test_the_recording_is_of_these_batches():
 
 
 @pytest.mark.parametrize("move", plain_for(RECORDED_MOVES, RECORDED_MOVES[:2]), ids=str)
-def test_the_next_steps_are_the_recorded_ones(move, x64):
+def test_next_steps_equal_recording(move, x64):
     middle, state_dict, end = load_move(move)
     error = distance(go_on(move, middle, state_dict), end, middle)
     print(f"{move}: {error:.1e}")
@@ -79,7 +79,7 @@ def test_the_next_steps_are_the_recorded_ones(move, x64):
 
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_the_state_is_the_one_that_init_makes(name, dtype):
+def test_state_has_structure_of_init(name, dtype):
     """Its tree, shapes, dtypes and weak types, so that a compiled step serves both."""
     params = {key: jnp.asarray(p, dtype) for key, p in PARAMS.items()}
     rate = optax.constant_schedule(0.1)
@@ -103,14 +103,14 @@ def find(state, kind):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_schedule_goes_on(name):
+def test_schedule_continues_from_step(name):
     rates = []
     tx, state = convert(name, lr=lambda count: rates.append(count) or 0.1, step=STEP[name])
     tx.update(PARAMS, state, PARAMS)
     assert {int(count) for count in rates} == {0, 7}  # at init, and at the next step
 
 
-def test_each_moment_has_its_place():
+def test_moments_are_not_swapped():
     state_dict = saved("Adam", amsgrad=True)
     for entry in state_dict["state"].values():
         entry["max_exp_avg_sq"] = 3 * entry["exp_avg"]
@@ -132,7 +132,7 @@ def test_each_moment_has_its_place():
     assert (velocity.mu["w"] == 4).all()
 
 
-def test_the_names_give_the_order():
+def test_names_give_parameter_order():
     """JAX sorts the keys of a dict, so that its order is not to be trusted."""
     state_dict = saved("RMSprop")
     passed = jax.tree.map(jnp.asarray, PARAMS)
@@ -168,7 +168,7 @@ def test_param_groups_keep_their_options(lr):
 
 
 @pytest.mark.parametrize("name", ["SGD", "RMSprop"])
-def test_a_parameter_without_a_state_starts_at_zero(name):
+def test_parameter_without_state_starts_at_zero(name):
     state_dict = saved(name)
     full = convert(name, state_dict, step=STEP[name])[1]
     del state_dict["state"][1]
@@ -180,12 +180,12 @@ def test_a_parameter_without_a_state_starts_at_zero(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_before_the_first_step_the_state_is_the_initial_one(name):
+def test_unstarted_state_is_initial(name):
     tx, state = convert(name, saved(name) | {"state": {}})
     chex.assert_trees_all_equal(state, tx.init(PARAMS))
 
 
-def test_the_first_gradient_enters_whole_where_there_is_no_velocity_yet():
+def test_first_gradient_is_not_dampened():
     """A momentum that is set in the middle of a training, with dampening."""
     options = saved("SGD", dampening=0.5) | {"state": {}}
     tx, state = convert("SGD", options, step=7, lr=optax.constant_schedule(1.0))
@@ -193,7 +193,7 @@ def test_the_first_gradient_enters_whole_where_there_is_no_velocity_yet():
     chex.assert_trees_all_equal(updates, jax.tree.map(lambda p: -p, PARAMS))
 
 
-def test_a_fixed_parameter_may_be_left_out():
+def test_fixed_parameter_may_be_omitted():
     state_dict = saved("Adam")
     del state_dict["state"][1]
     with pytest.raises(ValueError, match=r"different step counts.*'w': 7, 'b': 0.*leave out"):
@@ -252,18 +252,18 @@ def changed(name, index=None, drop=None, **new):
         ("Adam", None, dict(lr=-1.0), "^lr is -1"),
     ],
 )
-def test_what_does_not_fit_is_named(name, state_dict, arguments, match):
+def test_rejects_invalid_state_dict(name, state_dict, arguments, match):
     with pytest.raises(ValueError, match=match):
         convert(name, state_dict, **arguments)
 
 
-def test_older_state_dicts_have_no_maximize():
+def test_reads_state_dict_without_maximize():
     state_dict = saved("Adam")
     del state_dict["param_groups"][0]["maximize"]
     chex.assert_trees_all_equal(convert("Adam", state_dict)[1], convert("Adam")[1])
 
 
-def test_the_loss_has_a_gradient_for_each_bias(x64):
+def test_loss_has_gradient_of_each_bias(x64):
     """And the two are equal, so that their sum moves twice as fast as one bias would."""
     weights = {k: jnp.asarray(v) for k, v in load_move(RECORDED_MOVES[0])[0].items()}
     x, y = batches()
@@ -274,7 +274,7 @@ def test_the_loss_has_a_gradient_for_each_bias(x64):
             chex.assert_trees_all_equal(grads[name], grads[name.replace("ih", "hh")])
 
 
-def test_the_state_is_that_of_a_plain_dict():
+def test_state_is_of_plain_dict():
     """`model.state_dict()` is an OrderedDict, which JAX tells from a dict."""
     ordered = OrderedDict(PARAMS)
     for groups in (1, 2):

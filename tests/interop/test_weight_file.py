@@ -31,7 +31,7 @@ def path(request, tmp_path, need):
     return tmp_path / f"weights{request.param}"
 
 
-def test_arrays_come_back_by_name(path):
+def test_arrays_round_trip(path):
     lo.interop.save_weights(path, ARRAYS)
     read = lo.interop.load_weights(path)
     assert sorted(read) == sorted(ARRAYS)
@@ -41,7 +41,7 @@ def test_arrays_come_back_by_name(path):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_similar_names_are_kept_apart(path):
+def test_similar_names_round_trip(path):
     weights = {"a": np.zeros(2), "a.npy": np.ones(2), "a.npy.npy": np.full(2, 2.0)}
     lo.interop.save_weights(path, weights)
     assert {n: x[0] for n, x in lo.interop.load_weights(path).items()} == {
@@ -50,13 +50,13 @@ def test_similar_names_are_kept_apart(path):
 
 
 @pytest.mark.parametrize("name", ["", 1, None, "a\0b", "\udcff", "k" * 70_000, "__metadata__"])
-def test_names_that_are_not_read_back_are_refused(path, name):
+def test_save_rejects_invalid_name(path, name):
     with pytest.raises(ValueError, match="a name is .*, which files do not support"):
         lo.interop.save_weights(path, {name: np.ones(1)})
     assert not path.exists()
 
 
-def test_save_names_numbers_it_does_not_hold(path):
+def test_save_rejects_unsupported_dtype(path):
     with pytest.raises(ValueError, match=f"'a' is of .*, which {path.suffix} files do not support"):
         lo.interop.save_weights(path, {"a": np.ones(2, np.clongdouble)})
     if path.suffix == ".safetensors":
@@ -68,7 +68,7 @@ def test_save_names_numbers_it_does_not_hold(path):
         lo.interop.save_weights(path.parent / "missing" / path.name, ARRAYS)
 
 
-def test_bfloat16_is_kept_or_refused(path):
+def test_bfloat16_round_trips_or_is_rejected(path):
     weights = {"w": jnp.asarray([1.0, 3.140625], jnp.bfloat16)}
     if path.suffix == ".npz":
         with pytest.raises(ValueError, match="'w' is of bfloat16, which .npz files do not support"):
@@ -80,7 +80,7 @@ def test_bfloat16_is_kept_or_refused(path):
         np.testing.assert_array_equal(read, weights["w"])
 
 
-def test_every_damage_is_one_error(path):
+def test_damaged_file_raises_value_error(path):
     """A file that is cut, with a changed header or number, and none at all."""
     lo.interop.save_weights(path, {"w": np.arange(50.0)})
     whole = path.read_bytes()
@@ -96,7 +96,7 @@ def test_every_damage_is_one_error(path):
         lo.interop.load_weights(path)
 
 
-def test_npz_with_objects_is_refused(tmp_path):
+def test_load_rejects_npz_with_objects(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.array([1, "a"], object))
     with pytest.raises(ValueError, match="a.npz is refused: .*arrays of numbers"):
         lo.interop.load_weights(tmp_path / "a.npz")
@@ -115,7 +115,7 @@ def test_npz_with_objects_is_refused(tmp_path):
         ("a.npz", {"x": object()}, "'x' is of object"),
     ],
 )
-def test_what_cannot_be_saved_is_named(tmp_path, name, weights, message):
+def test_save_rejects_invalid_argument(tmp_path, name, weights, message):
     with pytest.raises(ValueError, match=message):
         lo.interop.save_weights(tmp_path / name, weights)
     assert not list(tmp_path.iterdir())
@@ -146,7 +146,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_weights_go_there_and_back(name):
+def test_module_weights_round_trip(name):
     model = MODELS[name]()
     weights = lo.interop.module_to_torch(model)
     other = nnx.clone(model)
@@ -158,7 +158,7 @@ def test_weights_go_there_and_back(name):
     chex.assert_trees_all_equal(nnx.state(other, nnx.Param), expected)  # as it was
 
 
-def test_names_are_those_of_pytorch():
+def test_module_names_match_pytorch():
     assert sorted(lo.interop.module_to_torch(model_of())) == sorted(
         ["embedding.weight", "output.weight", "output.bias"]
         + [
@@ -187,12 +187,12 @@ WEIGHTS = lo.interop.module_to_torch(model_of())
         (WEIGHTS | {"lstm.weight_hr_l0": jnp.ones((2, 4))}, "is a projection"),
     ],
 )
-def test_weights_of_another_model_are_named(weights, message):
+def test_rejects_weights_of_other_model(weights, message):
     with pytest.raises(ValueError, match=message):
         lo.interop.module_from_torch(model_of(), weights)
 
 
-def test_module_without_counterpart_is_named():
+def test_rejects_module_without_counterpart():
     with pytest.raises(ValueError, match=r"the parameter 'norm/(bias|scale)' belongs to no LSTM"):
         lo.interop.module_to_torch(nnx.Dict(norm=nnx.LayerNorm(3, rngs=nnx.Rngs(0))))
 
@@ -200,7 +200,7 @@ def test_module_without_counterpart_is_named():
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_pytorch_computes_the_same_logits(need, tmp_path, suffix, tied):
+def test_logits_equal_pytorch(need, tmp_path, suffix, tied):
     """Through a file that PyTorch's own tools read, and the weights that it writes back."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

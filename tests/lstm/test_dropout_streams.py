@@ -57,7 +57,7 @@ def test_call_draws_from_kept_stream(kind, rate):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_given_rngs_win_over_stream(kind):
+def test_passed_rngs_override_stream(kind):
     model, x = make(kind, dropout=0.5), inputs(kind)
     before = jax.tree.leaves(nnx.state(model, nnx.RngCount))
     given = [model(x, rngs=nnx.Rngs(dropout=seed))[0] for seed in (1, 1, 2)]
@@ -81,7 +81,7 @@ def test_no_state_without_rate_or_stream(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parameter_seed_decides_parameters(kind):
+def test_parameters_depend_only_on_parameter_seed(kind):
     chex.assert_trees_all_equal(
         nnx.state(make(kind), nnx.Param),
         nnx.state(make(kind, nnx.Rngs(params=0), dropout=0.5), nnx.Param),
@@ -154,7 +154,7 @@ def test_fit_trains_parameters_without_stream():
     assert np.isfinite(result.history[-1]["train_loss"])
 
 
-def test_init_state_refuses_streams():
+def test_init_state_rejects_streams():
     _, everything = nnx.split(make("layer", dropout=0.5))
     message = (
         r"params has a random key at dropout\.rngs\.key.*nnx.split\(model, nnx.Param, \.\.\.\)"

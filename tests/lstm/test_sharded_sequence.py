@@ -64,7 +64,7 @@ def check(function, arguments, expected, once=True):
         pytest.param("autodiff", False, False, marks=pytest.mark.slow),  # JAX adds step by step
     ],
 )
-def test_under_jit(mesh, arguments, gradient, reverse, once):
+def test_sharded_equals_single_under_jit(mesh, arguments, gradient, reverse, once):
     f = partial(loss, gradient=gradient, reverse=reverse)
     f = jax.value_and_grad(f, (0, 1, 2))
     placed = jax.device_put(arguments, jax.tree.map(partial(NamedSharding, mesh), SPECS))
@@ -79,7 +79,7 @@ def test_under_jit(mesh, arguments, gradient, reverse, once):
         pytest.param("autodiff", True, marks=pytest.mark.slow),
     ],
 )
-def test_on_a_mesh_of_explicit_axes(arguments, gradient, zero):
+def test_sharded_equals_single_explicit_axes(arguments, gradient, zero):
     """`jax.make_mesh`'s default: the outputs' types say where they lie, the loop is XLA's."""
     f = partial(loss, gradient=gradient, zero=zero)
     f = jax.value_and_grad(f, (0, 1) if zero else (0, 1, 2))
@@ -97,7 +97,7 @@ def test_on_a_mesh_of_explicit_axes(arguments, gradient, zero):
     + [("autodiff", False, True), ("autodiff", True, False)],
 )
 @pytest.mark.slow
-def test_under_shard_map(mesh, arguments, gradient, zero, inside):
+def test_sharded_equals_single_under_shard_map(mesh, arguments, gradient, zero, inside):
     """With the gradient taken in it or around it, and with a carry that is zero on all devices."""
     f = partial(loss, gradient=gradient, zero=zero)
     by = (0, 1) if zero else (0, 1, 2)

@@ -64,7 +64,7 @@ def some_resets():
 
 
 @pytest.mark.parametrize("make", [no_resets, some_resets])
-def test_value_and_gradient_equal_the_twin(make, x64):
+def test_value_and_gradient_equal_oracle(make, x64):
     """The gradient is that of the Jacobians alone: states and adjoints are held in the twin."""
     params, x, carry, pull = draw()
     resets = make()
@@ -90,14 +90,14 @@ def test_value_and_gradient_equal_the_twin(make, x64):
         assert getattr(grads, name)[place] == pytest.approx(slope, rel=1e-5, abs=1e-9)
 
 
-def test_nothing_else_is_pulled():
+def test_gradient_reaches_params_only():
     params, x, carry, pull = jax.tree.map(jnp.float32, draw())
     penalty = lambda x, carry, w: vanishing_penalty(params, x, carry, lambda o: jnp.sum(w * o))  # noqa: E731
     for leaf in jax.tree.leaves(jax.grad(penalty, argnums=(0, 1, 2))(x, carry, pull)):
         np.testing.assert_array_equal(leaf, 0)
 
 
-def test_a_memory_that_keeps_its_gradient_costs_nothing():
+def test_constant_gradient_has_no_penalty():
     """The forget gate open, the others shut: λ goes back through c as it is."""
     bias = jnp.concatenate([jnp.full(H, v) for v in (-50.0, 50.0, 0.0, -50.0)])
     params = LSTMParams(jnp.zeros((F, 4 * H)), jnp.zeros((H, 4 * H)), bias)
@@ -111,7 +111,7 @@ def test_a_memory_that_keeps_its_gradient_costs_nothing():
     assert value == 0 and all(np.all(leaf == 0) for leaf in grads)
 
 
-def test_descent_on_it_keeps_the_gradient_alive():
+def test_descent_prevents_vanishing():
     """A small LSTM whose gradient vanishes: the penalty, and nothing else, brings it back."""
     params, x, _, _ = jax.tree.map(jnp.float32, draw())
     params = jax.tree.map(lambda p: 0.3 * p, params)
