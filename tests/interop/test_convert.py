@@ -1,4 +1,4 @@
-"""The weights of `torch.nn.LSTM` here: the oracle's outputs, PyTorch's outputs and gradients."""
+"""Weights of `torch.nn.LSTM` give the outputs of the oracle, and PyTorch's with gradients."""
 
 import warnings
 
@@ -22,7 +22,7 @@ T, B, F, H = 5, 3, 2, 4
 
 
 def torch_named(layers=1, bidirectional=False, bias=True, prefix="", seed=0) -> dict:
-    """Random weights by PyTorch's names, in its order."""
+    """Return random weights with PyTorch's names, in its order."""
     rng = np.random.default_rng(seed)
     suffixes = ("", "_reverse") if bidirectional else ("",)
     weights = {}
@@ -106,7 +106,7 @@ def test_prefix_ignores_other_weights():
 
 @pytest.mark.slow
 def test_layer_from_torch_takes_options():
-    """With its options; trained as any other module, in one bias."""
+    """The layer has the options, and one bias with a gradient."""
     weights = torch_named(2, True)
     lstm = lstm_from_torch(weights, dropout=0.5, time_major=False, dtype=jnp.bfloat16)
     same = LSTM(F, H, num_layers=2, bidirectional=True, dropout=0.5, rngs=nnx.Rngs(params=0))
@@ -128,7 +128,7 @@ def test_from_params_round_trip():
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_torch_round_trip_is_exact(bidirectional):
-    """In PyTorch's order, with all of the bias in the first of the two."""
+    """In PyTorch's order; the first bias is the sum, the second is zero."""
     lstm = LSTM(F, H, num_layers=2, bidirectional=bidirectional, rngs=nnx.Rngs(0))
     weights = lstm_to_torch(lstm, prefix="lstm.")
     assert list(weights) == list(torch_named(2, bidirectional, prefix="lstm."))

@@ -1,4 +1,4 @@
-"""The cells of Flax here, and the layer in Flax: the same outputs, gradients and next weights."""
+"""Flax's cells here, and the layer in Flax: same outputs, gradients and training steps."""
 
 import chex
 import jax
@@ -38,7 +38,7 @@ def inputs():
 
 
 def drawn(tree, seed=0):
-    """The tree with every entry drawn anew, biases too."""
+    """Return the tree with random entries, also for the biases."""
     leaves, structure = jax.tree.flatten(tree)
     new = [
         draw(*leaf.shape, seed=100 * seed + i).astype(leaf.dtype) for i, leaf in enumerate(leaves)
@@ -52,7 +52,7 @@ def nnx_cell(kind, features=F, seed=0, **options):
 
 
 def loss_of(outputs, ends):
-    outputs = jnp.where(ALIVE, outputs, 0)  # Flax runs on in the padding
+    outputs = jnp.where(ALIVE, outputs, 0)  # Flax continues in the padding
     return jnp.sum(jnp.sin(outputs)) + sum(jnp.sum(jnp.cos(end)) for end in ends)
 
 
@@ -92,7 +92,7 @@ def case_of(kind):
 
 
 def by_kind(*plain):
-    """All kinds of cells, those but the plain ones in the slow tests."""
+    """Parametrize over all kinds of cells; most are slow tests."""
     return pytest.mark.parametrize(
         "kind",
         [
@@ -105,7 +105,7 @@ def by_kind(*plain):
 
 @by_kind(NNX[0], LINEN[0])
 def test_outputs_and_gradients_equal_flax(kind, x64):
-    """With lengths; by the parameters in Flax's own tree, the inputs and the carry."""
+    """With lengths; gradients of Flax's own parameters, the inputs and the carry."""
     tree, their_loss = case_of(kind)
     theirs, ours = (
         jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(tree, *inputs())
@@ -117,7 +117,7 @@ def test_outputs_and_gradients_equal_flax(kind, x64):
 
 @by_kind()
 def test_training_step_equals_flax(kind, x64):
-    """The parameters are trained in this library's shapes, and go back into Flax's."""
+    """The parameters are trained in this library's shapes and converted back to Flax."""
     tree, their_loss = case_of(kind)
     x, carry = inputs()
     tx = optax.adam(0.1)
@@ -152,7 +152,7 @@ def test_flax_round_trip_is_exact(kind):
 
 @pytest.mark.parametrize("kind", NNX)
 def test_module_equals_its_parameters(kind):
-    """The cell, an RNN of it, its state and its plain dictionary; a new one comes back."""
+    """For a cell, an RNN, its state and its plain dictionary; the result is a new module."""
     cell = nnx_cell(kind)
     rnn, state = nnx.RNN(cell), nnx.state(cell, nnx.Param)
     params = lstm_params_from_flax(cell)
@@ -171,7 +171,7 @@ def test_module_equals_its_parameters(kind):
 
 
 def test_cell_may_have_random_streams():
-    """It stays in the new cell."""
+    """The streams stay in the new cell."""
     with pytest.warns(UserWarning, match="keep_rngs"):
         cell = nnx.OptimizedLSTMCell(F, H, keep_rngs=True, rngs=nnx.Rngs(0))
     params = jax.tree.map(lambda p: 2 * p, lstm_params_from_flax(cell))
@@ -181,7 +181,7 @@ def test_cell_may_have_random_streams():
 
 
 def test_linen_boxes_are_kept():
-    """Such as the names of the axes of a mesh."""
+    """Boxes hold metadata such as the axis names of a mesh."""
     init = linen.with_partitioning(linen.initializers.lecun_normal(), (None, "model"))
     cell = linen.OptimizedLSTMCell(H, kernel_init=init)
     tree = cell.init(jax.random.key(0), (jnp.zeros((B, H)),) * 2, jnp.zeros((B, F)))["params"]
@@ -195,7 +195,7 @@ def test_linen_boxes_are_kept():
 
 @pytest.fixture(scope="module")
 def stack():
-    """Two bidirectional layers of Flax."""
+    """Two bidirectional Flax layers."""
     with jax.enable_x64(True):
         cells = [
             [nnx_cell(kind, features, seed) for seed in (2 * i, 2 * i + 1)]
@@ -206,7 +206,7 @@ def stack():
 
 @pytest.mark.slow
 def test_bidirectional_stack_equals_flax(stack, x64):
-    """Values, final states and the gradients in Flax's modules, with lengths."""
+    """Values, final states and gradients of Flax's modules, with lengths."""
     x, _ = inputs()
     zero = (jnp.zeros((B, H)),) * 2
 
@@ -233,7 +233,7 @@ def test_bidirectional_stack_equals_flax(stack, x64):
 
 
 def test_layer_has_time_axis_of_rnn(stack, x64):
-    """Batch-major, if it was; in the dtype of the cells; options are given as usual."""
+    """Time axis and dtype are those of the RNN and its cells, unless given as options."""
     cell = nnx_cell(nnx.OptimizedLSTMCell, dtype=jnp.bfloat16)
     lstm = lstm_from_flax(nnx.RNN(cell))
     assert not lstm.time_major and lstm.dtype == jnp.bfloat16
@@ -269,15 +269,15 @@ def test_layer_round_trip_through_flax(bidirectional):
 
 
 class OwnRNN(nnx.RNN):
-    """A loop that may do anything."""
+    """A subclass, which may compute anything."""
 
 
 class OwnBidirectional(nnx.Bidirectional):
-    """Both directions, which it may merge in any way."""
+    """A subclass, which may merge the directions in any way."""
 
 
 def with_attribute(kind, part=None, **attributes):
-    """A cell with attributes that are not the default, of itself or of one of its parts."""
+    """Return a cell with non-default attributes, of the cell or of one of its parts."""
     cell = nnx_cell(kind)
     for name, value in attributes.items():
         setattr(getattr(cell, part) if part else cell, name, value)
@@ -295,7 +295,7 @@ def test_zero_carry_init_is_accepted():
 
 
 class LinenReader(linen.Module):
-    """Reads the parameters of a cell of Linen inside `apply`."""
+    """A module that reads the parameters of a Linen cell inside `apply`."""
 
     cell: linen.Module
 
@@ -307,7 +307,7 @@ class LinenReader(linen.Module):
 
 @pytest.mark.parametrize("kind", LINEN)
 def test_bound_linen_cell_is_accepted(kind):
-    """Its parameters, if its attributes are the defaults."""
+    """The parameters are read if the attributes are the defaults."""
     x = jnp.zeros((B, F))
     reader = LinenReader(kind(H, kernel_init=linen.initializers.ones))
     variables = reader.init(jax.random.key(0), x)
@@ -324,7 +324,7 @@ def test_bound_linen_cell_is_accepted(kind):
 
 
 class Own(nnx.OptimizedLSTMCell):
-    """A class that may compute anything."""
+    """A subclass, which may compute anything."""
 
 
 def without(tree, *names):
@@ -474,7 +474,7 @@ def test_rejects_modules_without_stack(make, message):
     "options", [{}, dict(reverse=True), dict(keep_order=True), dict(reverse=True, keep_order=True)]
 )
 def test_backward_rnn_needs_keep_order(options):
-    """Outputs at their own times, as this LSTM has them; another order is refused."""
+    """This LSTM keeps outputs at their own times; another order is rejected."""
     cells = [nnx_cell(nnx.LSTMCell, seed=seed) for seed in (0, 1)]
     runs = [nnx.RNN(cells[0]), nnx.RNN(cells[1], **options)]
     if len(options) < 2:

@@ -1,4 +1,4 @@
-"""Keras, Haiku, Equinox without them: arrays of their shapes, read a second way by `find_gates`."""
+"""Conversions without the libraries: arrays of their shapes, also read by `find_gates`."""
 
 import chex
 import jax
@@ -48,7 +48,7 @@ EQUINOX = drawn({"weight_ih": (4 * H, F), "weight_hh": (4 * H, H), "bias": (4 * 
 
 
 def by_gates(tree, **options) -> LSTMParams:
-    """The parameters put together from the blocks that `find_gates` finds."""
+    """Return the parameters assembled from the blocks of `find_gates`."""
     leaves = dict(jax.tree_util.tree_flatten_with_path(tree)[0])
     blocks = {
         (block.kind, block.gate): block.take(leaves[block.path])
@@ -78,7 +78,7 @@ def test_gates_are_in_order(found, expected):
 
 @pytest.mark.parametrize("layers, directions", [(1, 1), (2, 1), (1, 2), (2, 2)])
 def test_keras_round_trip_is_exact(layers, directions):
-    """NumPy arrays stay such; the layer is that of the weights."""
+    """NumPy arrays stay NumPy arrays; the layer has the weights."""
     weights = keras_weights(layers, directions)
     params = lstm_params_from_keras(weights)
     assert all(type(array) is np.ndarray for array in jax.tree.leaves(params))
@@ -118,8 +118,8 @@ def test_conversions_under_jit_and_grad():
     args = keras_weights(), HAIKU, EQUINOX
     grads = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(*args)
     forget = HAIKU["b"][2 * H : 3 * H]
-    twice = 4 * HAIKU["b"] + np.zeros(4 * H)  # once in each way it goes
-    twice[2 * H : 3 * H] = 4 * forget + 2  # as b + 1, and as b
+    twice = 4 * HAIKU["b"] + np.zeros(4 * H)  # one term for each direction
+    twice[2 * H : 3 * H] = 4 * forget + 2  # one term with b + 1, one with b
     doubled = jax.tree.map(lambda x: 2 * x, args)
     chex.assert_trees_all_close(grads[0], doubled[0], rtol=1e-6)
     chex.assert_trees_all_close(grads[1], {"w": 4 * HAIKU["w"], "b": twice}, rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Names and layouts that wrappers and older libraries give an LSTM's weights."""
+"""Names and layouts of LSTM weights in wrappers and older libraries."""
 
 import warnings
 
@@ -129,7 +129,7 @@ def test_wrapped_weight_equals_pytorch(need, kind, x64):
 
 
 def test_cudnn_layer_of_keras_is_read(x64):
-    """Its blocks hold the entries of matrices [hidden, inputs], its bias two biases."""
+    """Its gate blocks are flattened [hidden, inputs] matrices, and it has two biases."""
     ih = [draw(H, F, seed=i) for i in range(4)]
     hh = [draw(H, H, seed=4 + i) for i in range(4)]
     first, second = draw(4 * H, seed=8), draw(4 * H, seed=9)
@@ -149,7 +149,7 @@ KERNEL, BIAS = draw(F + H, 4 * H, seed=1), draw(4 * H, seed=2)
 
 
 def basic_lstm_cell(x, forget_bias):
-    """The outputs of `BasicLSTMCell`, as its documentation defines it."""
+    """Return the outputs of `BasicLSTMCell` by its documentation."""
     sigmoid = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
     h, c, outputs = np.zeros((B, H)), np.zeros((B, H)), []
     for step in x:

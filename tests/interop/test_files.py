@@ -1,4 +1,4 @@
-"""Files of PyTorch are read as data; code in them does not run."""
+"""Files of PyTorch are read as data; code in them is not run."""
 
 import os
 import sys
@@ -15,14 +15,14 @@ from lstm_optax.interop.files import as_numpy
 
 @pytest.fixture
 def torch():
-    """PyTorch, where it is installed."""
+    """PyTorch; skip without it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip("torch")
 
 
 class Trap:
-    """An object whose unpickling makes a file."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, marker):
         self.marker = str(marker)
@@ -56,7 +56,9 @@ def test_rejects_damaged_file(torch, tmp_path):
     contents = [whole[:n] for n in range(0, len(whole), len(whole) // 25)]
     contents += [b"hello", b"epoch,loss\n1,2\n", b"\x80\x02.", b"PK\x03\x04" * 9]
     at = whole.index(np.float32([3, 4, 5]).tobytes())
-    contents.append(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])  # a bit of a weight
+    contents.append(
+        whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+    )  # one flipped bit of a weight
     for content in contents:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"damaged.pt is refused: it is damaged"):
@@ -74,7 +76,7 @@ def test_rejects_file_with_code(torch, tmp_path, legacy):
     with pytest.raises(ValueError, match=r"trap.pt is refused: .*save only the `state_dict\(\)`"):
         read_torch(path)
     assert not marker.exists()
-    torch.load(path, weights_only=False)  # the trap is one
+    torch.load(path, weights_only=False)  # shows that the trap works
     assert marker.exists()
 
 

@@ -1,4 +1,4 @@
-"""A training is moved out of PyTorch by files, and its next steps agree with PyTorch's."""
+"""A training continued from PyTorch's files takes the same next steps as PyTorch."""
 
 import copy
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 
 def moved(move: Move, path, dtype):
-    """The weights after `AFTER` more steps, here and in PyTorch, and those before."""
+    """Return the weights after `AFTER` more steps, here and in PyTorch, and those before."""
     need("torch")
     with torch_in(dtype) as torch:
         model = torch_model(dtype)
@@ -72,7 +72,7 @@ def test_torch_scheduler_as_schedule(name, x64):
 
 
 def test_groups_and_names_of_pytorch(x64):
-    """No decay of the biases: two groups, whose state dict knows the names; nothing is a file."""
+    """Two groups, without decay of the biases; the state dict has names and tensors."""
     need("torch")
     move = Move("AdamW", (("lr", 0.01),))
     with torch_in(np.float64):
@@ -90,7 +90,7 @@ def test_groups_and_names_of_pytorch(x64):
 
 
 def test_momentum_set_during_training(x64):
-    """PyTorch makes its buffer at the next step, from a gradient that dampening leaves whole."""
+    """PyTorch creates its buffer at the next step, from the undampened gradient."""
     need("torch")
     move = Move("SGD", (("lr", 0.05),))
     with torch_in(np.float64):

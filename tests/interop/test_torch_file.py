@@ -1,4 +1,4 @@
-"""What files of PyTorch may hold next to weights, what is refused by name, what is bounded."""
+"""Objects other than weights in files of PyTorch: read, rejected by name, or bounded."""
 
 import argparse
 import collections
@@ -24,7 +24,7 @@ both_formats = pytest.mark.parametrize("zipped", [True, False])
 
 @pytest.fixture
 def torch():
-    """PyTorch, where it is installed."""
+    """PyTorch; skip without it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip("torch")
@@ -143,7 +143,7 @@ def test_error_names_object_and_key(torch, tmp_path, name, zipped):
     make, message = REFUSED[name]
     content = {"w": torch.ones(2), "a": {3: ["x", make(torch)]}}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch.save, about the source of a module
+        warnings.simplefilter("ignore")  # torch.save warns about the source of a module
         path = save(torch, content, tmp_path / "a.pt", zipped)
     with pytest.raises(
         ValueError, match=rf"a.pt is refused: a.pt\['a'\]\[3\]\[1\] (is|cannot be) {message}"
@@ -221,7 +221,7 @@ def test_small_views_and_tied_weights_are_read(torch, tmp_path):
 
 
 def rewritten(path, data):
-    """The archive with another data.pkl, and right sums."""
+    """Replace data.pkl in the archive, with correct checksums."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
@@ -252,7 +252,7 @@ def test_rejects_bomb(torch, tmp_path, name):
 
 
 def test_shared_list_is_read_once(torch, tmp_path):
-    """Doubled forty times, it would have a million million entries."""
+    """Expanded, forty doublings would have 10¹² entries."""
     shared = [1]
     for _ in range(40):
         shared = [shared, shared]
@@ -274,7 +274,7 @@ def test_rejects_highly_compressed_archive(torch, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_random_damage_raises_only_value_error(torch, tmp_path):
-    """Bytes changed, files cut, and pickles whose sums are right; nothing else is ever raised."""
+    """Changed bytes, cut files, and changed pickles with correct checksums."""
     content = {"w": torch.arange(50.0), "it": [thing for thing, _ in HARMLESS.values()]}
     draw, path, whole, outcomes = random.Random(5), tmp_path / "a.pt", [], collections.Counter()
     for zipped in (True, False):

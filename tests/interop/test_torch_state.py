@@ -1,4 +1,4 @@
-"""Optimizers moved out of PyTorch: recordings of it, and what is refused; needs no PyTorch."""
+"""Optimizers continued from recordings of PyTorch, and rejected state dicts, without PyTorch."""
 
 from collections import OrderedDict
 
@@ -37,12 +37,12 @@ MOMENTS = {
     "NAdam": ["exp_avg", "exp_avg_sq"],
 }
 MOMENTS["AdamW"] = MOMENTS["Adam"]
-STEP = dict.fromkeys(OPTIONS) | {"SGD": 7}  # whose state does not tell it
+STEP = dict.fromkeys(OPTIONS) | {"SGD": 7}  # its state has no step count
 PARAMS = {"w": np.ones((3, 2), np.float32), "b": np.ones(3, np.float32)}
 
 
 def saved(name: str, step: int = 7, dtype=np.float32, **options) -> dict:
-    """A state dict of that optimizer for PARAMS, whose moments are 1, 2, …, as PyTorch lays it."""
+    """Return a state dict of an optimizer for PARAMS in PyTorch's layout, with moments 1, 2, …"""
     state = {}
     for index, p in enumerate(PARAMS.values()):
         keys = MOMENTS[name]
@@ -80,7 +80,7 @@ def test_next_steps_equal_recording(move, x64):
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_state_has_structure_of_init(name, dtype):
-    """Its tree, shapes, dtypes and weak types, so that a compiled step serves both."""
+    """Tree, shapes, dtypes and weak types match, so a compiled step accepts both."""
     params = {key: jnp.asarray(p, dtype) for key, p in PARAMS.items()}
     rate = optax.constant_schedule(0.1)
     tx, state = convert(name, saved(name, dtype=jnp.bfloat16), params, lr=rate, step=STEP[name])
@@ -125,7 +125,7 @@ def test_moments_are_not_swapped():
     for entry in state_dict["state"].values():
         entry["momentum_buffer"] = 4 * entry["square_avg"]
         entry["grad_avg"] = np.full_like(entry["square_avg"], 0.5)
-    state_dict["state"][1]["grad_avg"][0] = 1.5  # rounding may do so a little
+    state_dict["state"][1]["grad_avg"][0] = 1.5  # below 0 by rounding
     _, state = convert("RMSprop", state_dict)
     (centred,), (velocity,) = find(state, CenteredMeanSquareState), find(state, MomentumState)
     assert (centred.mu["b"][1], centred.nu["b"][1], centred.nu["b"][0]) == (0.5, 0.75, 0)
@@ -133,7 +133,7 @@ def test_moments_are_not_swapped():
 
 
 def test_names_give_parameter_order():
-    """JAX sorts the keys of a dict, so that its order is not to be trusted."""
+    """JAX sorts the keys of a dict, so its order cannot be used."""
     state_dict = saved("RMSprop")
     passed = jax.tree.map(jnp.asarray, PARAMS)
     assert list(passed) == ["b", "w"]
@@ -148,7 +148,7 @@ def test_names_give_parameter_order():
 
 @pytest.mark.parametrize("lr", [None, [0.5, optax.constant_schedule(0.25)]])
 def test_param_groups_keep_their_options(lr):
-    """Several do what an optimizer for each of them does."""
+    """Several groups equal one optimizer for each group."""
     state_dict = saved("Adam")
     group = state_dict["param_groups"][0]
     first = group | {"params": [0], "weight_decay": 0.1}
@@ -186,7 +186,7 @@ def test_unstarted_state_is_initial(name):
 
 
 def test_first_gradient_is_not_dampened():
-    """A momentum that is set in the middle of a training, with dampening."""
+    """Momentum with dampening, set during training."""
     options = saved("SGD", dampening=0.5) | {"state": {}}
     tx, state = convert("SGD", options, step=7, lr=optax.constant_schedule(1.0))
     updates, _ = tx.update(PARAMS, state, PARAMS)
@@ -208,7 +208,7 @@ def test_fixed_parameter_may_be_omitted():
 
 
 def changed(name, index=None, drop=None, **new):
-    """A state dict with entries of a parameter, or options, changed or dropped."""
+    """Return a state dict with entries of a parameter, or options, changed or dropped."""
     state_dict = saved(name)
     at = state_dict["param_groups"][0] if index is None else state_dict["state"][index]
     at |= new
@@ -264,7 +264,7 @@ def test_reads_state_dict_without_maximize():
 
 
 def test_loss_has_gradient_of_each_bias(x64):
-    """And the two are equal, so that their sum moves twice as fast as one bias would."""
+    """The two gradients are equal, so the sum moves twice as fast as a single bias."""
     weights = {k: jnp.asarray(v) for k, v in load_move(RECORDED_MOVES[0])[0].items()}
     x, y = batches()
     grads = jax.jit(jax.grad(loss))(weights, x[0], y[0])
@@ -275,7 +275,7 @@ def test_loss_has_gradient_of_each_bias(x64):
 
 
 def test_state_is_of_plain_dict():
-    """`model.state_dict()` is an OrderedDict, which JAX tells from a dict."""
+    """`model.state_dict()` is an OrderedDict, which is another tree than a dict."""
     ordered = OrderedDict(PARAMS)
     for groups in (1, 2):
         state_dict = saved("Adam")

@@ -1,4 +1,4 @@
-"""Weights in files of safetensors and NPZ, and as PyTorch names them."""
+"""Weights in safetensors and NPZ files, and with PyTorch's names."""
 
 import warnings
 
@@ -81,7 +81,7 @@ def test_bfloat16_round_trips_or_is_rejected(path):
 
 
 def test_damaged_file_raises_value_error(path):
-    """A file that is cut, with a changed header or number, and none at all."""
+    """Cut files, a changed header or number, and a missing file."""
     lo.interop.save_weights(path, {"w": np.arange(50.0)})
     whole = path.read_bytes()
     at = 8 if path.suffix == ".safetensors" else whole.index(np.float64(7).tobytes()) + 7
@@ -127,7 +127,7 @@ def model_of(**options):
 
 
 class Encoder(nnx.Module):
-    """Layers in a list, in a dictionary, in both directions."""
+    """Layers in a list and in a dictionary, and both directions."""
 
     def __init__(self, rngs):
         self.encoder = lo.LSTM(3, 4, num_layers=2, bidirectional=True, rngs=rngs)
@@ -155,7 +155,7 @@ def test_module_weights_round_trip(name):
     chex.assert_trees_all_equal(nnx.state(again, nnx.Param), nnx.state(model, nnx.Param))
     assert type(again) is type(model)
     expected = jax.tree.map(lambda x: x + 1, nnx.state(model, nnx.Param))
-    chex.assert_trees_all_equal(nnx.state(other, nnx.Param), expected)  # as it was
+    chex.assert_trees_all_equal(nnx.state(other, nnx.Param), expected)  # unchanged
 
 
 def test_module_names_match_pytorch():
@@ -201,7 +201,7 @@ def test_rejects_module_without_counterpart():
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_logits_equal_pytorch(need, tmp_path, suffix, tied):
-    """Through a file that PyTorch's own tools read, and the weights that it writes back."""
+    """Through a file that PyTorch's tools read, and through one that they write."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch = need("torch")

@@ -33,13 +33,13 @@ def make_options(lengths, resets, reverse, time=T, batch=B, seed=0):
 
 
 def draw_output_weights(outputs, carry):
-    """Return random weights, to make a scalar loss of all results."""
+    """Return random weights for a scalar loss of all results."""
     rng = np.random.default_rng(9)
     return jax.tree.map(lambda x: rng.normal(size=x.shape), (outputs, carry))
 
 
 def weighted_gradients(backend, params, x, carry, weights, options):
-    """Return the gradients of the weighted results for params, x and carry."""
+    """Return the gradients of the weighted sum of the results for params, x and carry."""
 
     def loss(params, x, carry):
         results = lstm_sequence(params, x, carry, backend=backend, **options)

@@ -1,4 +1,4 @@
-"""Whether a forward pass that nothing differentiates gains by one product of all inputs, on a CPU.
+"""Time of a forward pass without gradient, with and without one hoisted input product, on a CPU.
 
     python tests/lstm/measure_forward.py
 
@@ -39,7 +39,7 @@ def compiled(cached, shape):
 
 
 def milliseconds(calls):
-    """The best time of each, in turn."""
+    """Return the best time of each call; the calls take turns."""
     best, began = dict.fromkeys(calls, np.inf), time.perf_counter()
     while time.perf_counter() - began < SECONDS:
         for name, call in calls.items():

@@ -1,4 +1,4 @@
-"""Bad input of `lstm_sequence` and `LSTM`: an error that says what to do, or a defined result."""
+"""Bad input of `lstm_sequence` and `LSTM` raises a clear error or has a defined result."""
 
 import chex
 import cudnn_stand_in
@@ -90,7 +90,7 @@ def test_layer_rejects_resets_of_wrong_shape(time_major, backend):
 
 
 def test_traced_lengths_are_clipped(backend):
-    """Less than 0 is 0, more than there are is all."""
+    """Lengths below 0 count as 0, lengths above time as time."""
     params, x, carry = draw()
     run = jax.jit(lambda n: lstm_sequence(params, x, carry, seq_lengths=n, backend=backend))
     chex.assert_trees_all_equal(run(np.array([-3, 2, T + 4])), run(np.array([0, 2, T])))

@@ -1,4 +1,4 @@
-"""Clipping inside back-propagation through time: exact, overflow-safe, off by default."""
+"""Clipping inside back-propagation through time is exact, overflow-safe and off by default."""
 
 import chex
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import oracle
 import pytest
-from cudnn_stand_in import ANYWHERE
+from cudnn_stand_in import CPU_BACKENDS
 from flax import linen, nnx
 
 from lstm_optax import (
@@ -25,7 +25,7 @@ from lstm_optax import (
 )
 from lstm_optax.lstm.cell import product
 
-pytestmark = pytest.mark.slow  # compiles much
+pytestmark = pytest.mark.slow  # compile many programs
 
 T, B, F, H = 6, 3, 2, 4
 WHOLE = dict(rtol=1e-10, atol=1e-13)
@@ -41,7 +41,7 @@ def draw(seed=0):
 
 
 def weights(seed=9):
-    """What the outputs and the last state are multiplied with, to a loss."""
+    """Return the weights of the outputs and of the last state in the loss."""
     rng = np.random.default_rng(seed)
     last = LSTMState(rng.normal(size=(B, H)), rng.normal(size=(B, H)))
     return rng.normal(size=(T, B, H)), last
@@ -103,7 +103,7 @@ ONE = [CotangentClip(h=0.3), CotangentClip(c=(-0.2, 0.4)), CotangentNormClip(c=0
 @pytest.mark.parametrize(
     "clip, backend, mixed",
     [
-        *((clip, backend, mixed) for clip in ALL for backend in ANYWHERE for mixed in (0, 1)),
+        *((clip, backend, mixed) for clip in ALL for backend in CPU_BACKENDS for mixed in (0, 1)),
         *((clip, "fused", 0) for clip in ONE),
     ],
     ids=str,
@@ -119,7 +119,7 @@ def test_clipped_gradient_equals_oracle(clip, backend, mixed, x64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [CotangentClip, CotangentNormClip])
-@pytest.mark.parametrize("backend", ANYWHERE)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_unreached_bound_changes_no_bit(backend, kind):
     inputs = jax.tree.map(jnp.float32, draw())
     options = dict(backend=backend, **options_of(True))
@@ -134,7 +134,7 @@ def test_unreached_bound_changes_no_bit(backend, kind):
 
 
 def silence_then_signal(time=300, hidden=8):
-    """Recurrent weights so large that the gradient grows fivefold at each step of the silence."""
+    """Recurrent weights so large that the gradient grows fivefold at each step without input."""
     rng = np.random.default_rng(0)
     kernel_hh = np.tile(20 * np.linalg.qr(rng.normal(size=(hidden, hidden)))[0], 4)
     kernel_ih = rng.normal(size=(1, 4 * hidden))
@@ -171,7 +171,7 @@ def test_clip_per_step_prevents_overflow(clip):
 
 
 def test_no_clip_leaves_program_unchanged():
-    """The scan of the plain cell, written here by hand, to the last equation."""
+    """The program without a clip equals a scan of the plain cell written here by hand."""
     params, x, carry = jax.tree.map(jnp.float32, draw())
 
     def by_hand(params, x, carry):
@@ -199,7 +199,7 @@ def test_no_clip_leaves_program_unchanged():
 
 
 def test_bounds_may_be_traced():
-    """So a sweep over them is one compilation."""
+    """A sweep over bounds is one compilation."""
     inputs = jax.tree.map(jnp.float32, draw())
     bounds = jnp.array([0.05, 0.3, 99.0])
     swept = jax.vmap(lambda b: gradients(*inputs, cotangent_clip=CotangentClip(gates=b)))(bounds)
@@ -210,7 +210,7 @@ def test_bounds_may_be_traced():
 
 
 def pulled(f, x, g):
-    """What goes back through f where g arrives."""
+    """Return the cotangent of f's input for the cotangent g of its output."""
     return jax.vjp(f, x)[1](g)[0]
 
 
@@ -289,7 +289,7 @@ def test_clips_real_leaves_only(key):
 
 
 def test_layer_clip_equals_sequence_clip():
-    """In each layer and direction: a bound so small that it decides every bias's gradient."""
+    """A tiny bound determines the gradient of every bias, in each layer and direction."""
     clip = CotangentClip(gates=1e-4)
     lstm = LSTM(F, H, num_layers=2, bidirectional=True, cotangent_clip=clip, rngs=nnx.Rngs(0))
     x = jnp.float32(draw()[1])
@@ -319,7 +319,7 @@ def test_clips_h_in_custom_scan():
 
 
 class ClipOutput(nnx.Module):
-    """A module whose output's gradient is clipped, as a user writes it."""
+    """A user's module that clips the gradient of its output."""
 
     def __init__(self, inner, bound):
         self.inner, self.bound = inner, bound
@@ -329,7 +329,7 @@ class ClipOutput(nnx.Module):
 
 
 def ours_and_free(params, x, clip):
-    """The gradient by the two kernels with the clip, which must be another than without."""
+    """Return the clipped gradient of the two kernels, which must differ from the unclipped one."""
     by = lambda clip: lambda p: jnp.sum(lstm_sequence(p, x, cotangent_clip=clip)[0])  # noqa: E731
     ours, free = (jax.grad(by(c))(params)[:2] for c in (clip, None))
     assert not np.allclose(free[1], ours[1], rtol=1e-2)
@@ -350,7 +350,7 @@ def test_clips_gates_in_nnx_rnn():
 
 
 class ClippedCell(linen.RNNCellBase):
-    """A Linen cell with the gradient by h clipped, as a user writes it."""
+    """A user's Linen cell that clips the gradient of h."""
 
     features: int
     bound: float
@@ -372,7 +372,7 @@ class ClippedCell(linen.RNNCellBase):
 
 
 def of_linen(tree):
-    """The parameters of a Linen cell, gate by gate, as ours."""
+    """Return the parameters of a Linen cell, stored gate by gate, as LSTMParams."""
     join = lambda part, leaf: jnp.concatenate([tree[part + g][leaf] for g in "ifgo"], -1)  # noqa: E731
     return LSTMParams(join("i", "kernel"), join("h", "kernel"), join("h", "bias"))
 

@@ -1,4 +1,4 @@
-"""The check of a backend against the float64 reference, and with a GPU, that of cuDNN."""
+"""The check of a backend against the float64 reference; with a GPU, also of cuDNN."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_detects_wrong_gate_order(monkeypatch):
 
 
 def test_each_name_has_its_own_array():
-    """So that an error in one is not read off another."""
+    """An error in one array is not reported for another."""
     results = cudnn_check._results(SMALL, "fused", 0, np.float32)
     arrays = [results[name] for name in (*cudnn_check.VALUES, *cudnn_check.GRADIENTS)]
     for i, one in enumerate(arrays):
@@ -73,7 +73,7 @@ def test_reports_missing_gpu(monkeypatch, capsys):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_cudnn_is_close_to_reference(case):
-    """Values and all gradients, for T up to 500, ragged lengths, both directions."""
+    """Values and all gradients, for T up to 500, ragged lengths and both directions."""
     if reason := cudnn.missing():
         pytest.skip(reason)
     assert worst(measure(case, "cudnn")) < 1e-4

@@ -1,4 +1,4 @@
-"""The cuDNN backend with a stand-in for cuDNN: all that is ours equals the reference."""
+"""The cuDNN backend, with a stand-in for cuDNN, equals the reference."""
 
 import chex
 import jax
@@ -22,7 +22,7 @@ def calls(monkeypatch):
     return install(monkeypatch)
 
 
-def check_against_the_reference(shape_of, lengths, reverse, seed):
+def check_equals_reference(shape_of, lengths, reverse, seed):
     arguments = jax.tree.map(jnp.float32, draw(shape_of, seed))
     options = make_options(lengths, False, reverse, *shape_of[:2], seed)
     results = [lstm_sequence(*arguments, backend=b, **options) for b in ("cudnn", "reference")]
@@ -35,8 +35,8 @@ def check_against_the_reference(shape_of, lengths, reverse, seed):
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("reverse", plain_for([False, True], [True]))
 def test_equals_reference(lengths, reverse, calls):
-    check_against_the_reference((T, B, F, H), lengths, reverse, seed=1)
-    assert len(calls) == 2  # the results, and for the gradients once more
+    check_equals_reference((T, B, F, H), lengths, reverse, seed=1)
+    assert len(calls) == 2  # one for the results, one for the gradients
 
 
 @pytest.mark.slow
@@ -48,13 +48,13 @@ def test_equals_reference(lengths, reverse, calls):
     seed=st.integers(0, 99),
 )
 def test_equals_reference_random_shapes(shape_of, lengths, reverse, seed, calls):
-    check_against_the_reference(shape_of, lengths, reverse, seed)
+    check_equals_reference(shape_of, lengths, reverse, seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
 def test_empty_rows_have_zero_gradient(reverse, calls):
-    """Neither they nor NaN in the padding reach a parameter; their carry passes unchanged."""
+    """Empty rows and NaN in the padding reach no parameter; the carry passes unchanged."""
     params, x, carry = jax.tree.map(jnp.float32, draw())
     lengths = jnp.array([0, 2, 0])
     x = jnp.where((jnp.arange(T)[:, None] < lengths[None, :])[:, :, None], x, jnp.nan)
@@ -122,7 +122,7 @@ def test_precision_is_exact_by_default(asked, taken, calls):
     with jax.default_matmul_precision(asked):
         jax.eval_shape(lambda: lstm_sequence(*draw(), dtype=jnp.float32, backend="cudnn"))
     assert calls[0]["precision"] == jax.lax.Precision[taken]
-    with jax.default_matmul_precision(asked):  # as JAX itself reads it
+    with jax.default_matmul_precision(asked):  # JAX's own function
         assert rnn._lstm_cudnn_allow_tf32(calls[0]["precision"]) is (taken == "HIGH")
 
 
@@ -170,7 +170,7 @@ def no_gpu(platform=None):
 
 @pytest.mark.parametrize("gpu, plugin", [(False, False), (True, False), (True, True)])
 def test_error_names_missing_gpu_or_plugin(gpu, plugin, monkeypatch):
-    """A GPU and the plugin are asked for in this order; `auto` asks for neither."""
+    """A GPU is checked first, then the plugin; `auto` needs neither."""
     monkeypatch.setattr(jax, "devices", (lambda platform=None: [platform]) if gpu else no_gpu)
     rest = type("plugin", (), {"compute_rnn_workspace_reserve_space_sizes": 0} if plugin else {})
     monkeypatch.setattr(rnn, "gpu_rnn", rest)
@@ -191,7 +191,7 @@ def test_auto_is_not_cudnn():
 
 @pytest.fixture
 def traced_alone(monkeypatch):
-    """cuDNN's own primitives, which can be traced once the size of their workspace is known."""
+    """Make cuDNN's primitives traceable without a GPU: set the size of their workspace."""
     sizes = lambda *shape: (8, 16)  # noqa: E731
     name = "compute_rnn_workspace_reserve_space_sizes"
     monkeypatch.setattr(rnn.gpu_rnn, name, sizes, raising=False)

@@ -1,4 +1,4 @@
-"""Streams of randomness that a layer or a model keeps for its dropout, as Flax's modules do."""
+"""Random streams that a layer or a model stores for its dropout, like Flax's modules."""
 
 import chex
 import jax
@@ -71,7 +71,7 @@ def test_passed_rngs_override_stream(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_state_without_rate_or_stream(kind):
-    """The trees of models that drop nothing, and of those made for a key in the loss."""
+    """Models without dropout, and models for a key in the loss, have no random state."""
     for model in (make(kind), make(kind, nnx.Rngs(params=0), dropout=0.5, weight_dropout=0.5)):
         assert not jax.tree.leaves(nnx.state(model, nnx.RngState))
         _, params = nnx.split(model)
@@ -139,7 +139,7 @@ def test_from_params_keeps_stream():
 
 @pytest.mark.slow
 def test_fit_trains_parameters_without_stream():
-    """`fit` and `make_step` take the parameters alone; the rest stays outside."""
+    """`fit` and `make_step` take the parameters only; the random state stays outside."""
     model = make("layer", dropout=0.5)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 

@@ -1,4 +1,4 @@
-"""Weights dropped from the recurrent kernels, and dropout that is the same at all steps."""
+"""Weight dropout of the recurrent kernels, and locked dropout over time."""
 
 import chex
 import jax
@@ -27,7 +27,7 @@ def rngs(seed=3) -> nnx.Rngs:
 
 @pytest.fixture
 def calls(monkeypatch) -> list:
-    """The parameters, inputs and outputs of each call of `lstm_sequence` by the layer."""
+    """Return parameters, inputs and outputs of each `lstm_sequence` call by the layer."""
     seen = []
 
     def spy(params, x, *args, **options):
@@ -40,7 +40,7 @@ def calls(monkeypatch) -> list:
 
 
 def test_dropped_zero_others_scaled(calls):
-    """Whole, own masks for each layer and direction; biases and input kernels as they were."""
+    """Each layer and direction has its own mask; biases and input kernels are unchanged."""
     lstm = make(num_layers=2, bidirectional=True, weight_dropout=0.2)
     lstm(inputs(), rngs=rngs())
     kept = []
@@ -66,7 +66,9 @@ def test_mean_of_dropped_kernels_is_kernel(calls):
     own = np.asarray(lstm.params()[0].kernel_hh)
     mean = kernels.mean(0)
     error = np.abs(mean - own) / np.maximum(np.abs(own), 1e-6)
-    assert error.mean() == pytest.approx(np.sqrt(2 / np.pi / 50), rel=0.1)  # as 50 coins have it
+    assert error.mean() == pytest.approx(
+        np.sqrt(2 / np.pi / 50), rel=0.1
+    )  # standard error of 50 draws
     assert np.sum(mean * own) / np.sum(own * own) == pytest.approx(1, abs=0.02)
 
 
@@ -125,7 +127,7 @@ def test_locked_dropout_is_constant_over_time(calls, locked, time_major):
     np.testing.assert_allclose(after, np.where(mask, before / 0.75, 0), rtol=1e-6)
     assert mask.mean() == pytest.approx(0.75, abs=0.1)
     assert (mask == mask[:1]).all() == locked
-    assert not (mask == mask[:, :1]).all()  # each row has its own
+    assert not (mask == mask[:, :1]).all()  # each row has its own mask
 
 
 def test_zero_rate_draws_nothing():

@@ -1,4 +1,4 @@
-"""The fused backend: equal to the reference, each feature on and off; what it compiles to."""
+"""The fused backend equals the reference with each feature; facts of its compiled program."""
 
 import re
 from itertools import product
@@ -32,7 +32,7 @@ FEATURES = dict(
 
 
 def values_and_gradients(params, x, carry, dtype=jnp.float64, **options):
-    """The results, and the gradients of a random sum of them by all that can be differentiated."""
+    """Return the results, and the gradients of a random weighted sum of them."""
     params, x, carry = jax.tree.map(lambda a: jnp.asarray(a, dtype), (params, x, carry))
 
     def loss(params, x, carry):
@@ -45,7 +45,7 @@ def values_and_gradients(params, x, carry, dtype=jnp.float64, **options):
     return results, grads
 
 
-def check_against_the_reference(shape_of, gradient, lengths, resets, reverse, detached, clip, seed):
+def check_equals_reference(shape_of, gradient, lengths, resets, reverse, detached, clip, seed):
     options = make_options(lengths, resets, reverse, *shape_of[:2], seed)
     options["cotangent_clip"] = CLIPS[clip]
     if detached:
@@ -63,7 +63,7 @@ PLAIN = [("stored", "norm", True), ("remat", "value", False)]
 @pytest.mark.parametrize("combination", plain_for(COMBINATIONS, PLAIN), ids=str)
 def test_all_features_equal_reference(combination, x64):
     gradient, clip, reverse = combination
-    check_against_the_reference((T, B, F, H), gradient, True, True, reverse, True, clip, 0)
+    check_equals_reference((T, B, F, H), gradient, True, True, reverse, True, clip, 0)
 
 
 @pytest.mark.slow
@@ -76,12 +76,12 @@ def test_all_features_equal_reference(combination, x64):
 )
 def test_random_features_equal_reference(gradient, shape_of, seed, features):
     with jax.enable_x64(True):
-        check_against_the_reference(shape_of, gradient, **features, seed=seed)
+        check_equals_reference(shape_of, gradient, **features, seed=seed)
 
 
 @pytest.mark.parametrize("gradient", ["stored", "remat"])
 def test_float32_error_is_bounded(gradient):
-    """Of the float64 reference, 2e-6 of the largest entry of each array, over 50 steps."""
+    """Within 2e-6 of the largest entry of each float64 array, over 50 steps."""
     arguments = draw((50, 8, 16, 32))
     results = values_and_gradients(*arguments, dtype=jnp.float32, gradient=gradient)
     with jax.enable_x64(True):
@@ -104,7 +104,7 @@ def test_bfloat16_gradient_is_close_to_float32():
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["stored", "remat"])
 def test_vmap_over_parameters(gradient):
-    """An ensemble, or a sweep: vmap over the parameters alone."""
+    """An ensemble or a sweep: vmap over the parameters only."""
     _, x, carry = draw()
     several = [draw(seed=seed)[0] for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
@@ -119,7 +119,7 @@ def test_vmap_over_parameters(gradient):
 
 @pytest.mark.slow
 def test_bidirectional_stack_equals_reference():
-    """With lengths, and all that is dropped the same."""
+    """With lengths, and the same dropout masks."""
     options = dict(num_layers=2, bidirectional=True, dropout=0.3, weight_dropout=0.3)
     x = jax.random.normal(jax.random.key(1), (T, B, F))
 
@@ -162,7 +162,7 @@ def test_second_derivatives_equal_reference(x64):
 
 
 def test_number_of_stored_residuals():
-    """For each hidden unit, row and step: 7 numbers, or 2."""
+    """7 numbers for each hidden unit, row and step, or 2 with "remat"."""
     params, x, carry = jax.tree.map(jnp.float32, draw())
 
     def kept(gradient):
@@ -177,7 +177,7 @@ def test_number_of_stored_residuals():
 @pytest.mark.parametrize("lengths, resets, reverse", [(False, False, False), (True, True, True)])
 @pytest.mark.parametrize("cached", [0, T * B * 4 * H])
 def test_large_buffer_is_not_hoisted(cached, lengths, resets, reverse, monkeypatch, x64):
-    """Where its buffer is beyond the cache; the values are those of the reference either way."""
+    """A buffer beyond the cache limit is not built; the values equal the reference."""
     monkeypatch.setattr("lstm_optax.lstm.backends.fused._CACHE_ENTRIES", cached)
     params, x, carry = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), draw((T, B, F, H)))
     options = make_options(lengths, resets, reverse, T, B)
@@ -197,12 +197,12 @@ def test_rejects_unknown_gradient():
         LSTM(2, 3, gradient="custom", rngs=nnx.Rngs(0))
 
 
-# What the program is compiled to, on CPU; sizes that no two axes share.
+# The compiled program on CPU; all axes have different sizes.
 TIME, BATCH, FEATURES, HIDDEN = 24, 6, 10, 32
 
 
 def loops_of(gradient="stored", **options):
-    """The instructions inside each loop of the compiled gradient: (opcode, shape), fusions open."""
+    """Return (opcode, shape) of the instructions in each loop, and shapes of all products."""
     params, x, carry = jax.tree.map(jnp.float32, draw((TIME, BATCH, FEATURES, HIDDEN)))
 
     def loss(params, x, carry):
@@ -245,6 +245,6 @@ def test_loops_have_one_product_no_copy(gradient):
 
 
 def test_autodiff_loop_has_weight_gradient():
-    """Else the two tests above could not fail: JAX accumulates the weight gradient in the loop."""
+    """The test above can fail: JAX accumulates the weight gradient inside the loop."""
     _, backward = loops_of("autodiff")
     assert f"f32[{HIDDEN},{4 * HIDDEN}]" in [s.split("{")[0] for s in backward[1]]

@@ -1,4 +1,4 @@
-"""Initial values through the gate map: in every layout, what the LSTM computes with."""
+"""Initial values through the gate map, in every layout."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ every_layout = pytest.mark.parametrize("name", LAYOUTS)
 
 
 def cells_before_and_after(name, init):
-    """The cells of a layout as this library's parameters, before and after."""
+    """Return the cells of a layout as LSTMParams, before and after."""
     layout = LAYOUTS[name]
     find, params = partial(find_gates, **layout.arguments), layout.params()
     found = find(params)
@@ -34,7 +34,7 @@ def biases_of(cell):
 
 @every_layout
 def test_forget_bias_sets_total_bias(name):
-    """The sum of all biases, Haiku's own 1 among them; nothing else moves."""
+    """The sum of all biases, with Haiku's own 1; other arrays are unchanged."""
     for before, after in cells_before_and_after(name, partial(init_forget_bias, value=2.5)):
         np.testing.assert_allclose(biases_of(after)["forget"], 2.5, rtol=1e-6)
         for gate in ("input", "cell", "output"):
@@ -54,11 +54,11 @@ def test_chrono_in_every_layout(name, key):
         for gate in ("cell", "output"):
             np.testing.assert_array_equal(biases[gate], unmoved[gate])
         np.testing.assert_array_equal(after.kernel_hh, before.kernel_hh)
-    assert len({tuple(draw) for draw in draws}) == len(draws)  # each cell its own
+    assert len({tuple(draw) for draw in draws}) == len(draws)  # each cell has its own draw
 
 
 def test_chrono_is_log_uniform(key):
-    """u = exp(b_f) has mean T/2 and variance (T − 2)²/12, and its ends are reached."""
+    """u = exp(b_f) has mean T/2 and variance (T − 2)²/12, and covers its range."""
     units, time = 4096, 100
     params = lo.LSTMParams(None, None, jnp.zeros(4 * units))
     bias = init_chrono(params, key, max_time=time).bias

@@ -1,4 +1,4 @@
-"""The NNX layer: its stack, its options, its own initialisation."""
+"""The NNX layer: stack, options and initialisation."""
 
 import chex
 import cudnn_stand_in
@@ -89,7 +89,7 @@ def test_single_steps_equal_sequence(time_major):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("time_major", [True, False])
 def test_steps_with_resets_equal_sequence(backend, time_major, monkeypatch):
-    """cuDNN too, which takes no resets in a sequence."""
+    """cuDNN as well, which takes no resets in a sequence."""
     cudnn_stand_in.install(monkeypatch)
     options = dict(num_layers=2, time_major=time_major)
     lstm, x = make(**options, backend=backend), inputs()
@@ -99,7 +99,7 @@ def test_steps_with_resets_equal_sequence(backend, time_major, monkeypatch):
     whole, last = make(**options)(turned(x), carry, resets=turned(done))
     outputs = []
     for t in range(T):
-        resets = done[t] if t % 2 else done[t].astype(np.float32)  # numbers serve as bools
+        resets = done[t] if t % 2 else done[t].astype(np.float32)  # numbers are accepted as bools
         out, carry = lstm.step(x[t], carry, resets=resets)
         outputs.append(out)
     chex.assert_trees_all_close(turned(np.stack(outputs)), whole, rtol=1e-5, atol=1e-6)

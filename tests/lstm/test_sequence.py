@@ -1,4 +1,4 @@
-"""`lstm_sequence` equals the NumPy oracle: values and all gradients, each option on and off."""
+"""`lstm_sequence` equals the NumPy oracle in values and gradients, with each option."""
 
 from itertools import product
 
@@ -16,7 +16,7 @@ from cases import (
     make_options,
     weighted_gradients,
 )
-from cudnn_stand_in import ANYWHERE
+from cudnn_stand_in import CPU_BACKENDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import plain_for
@@ -26,7 +26,7 @@ from lstm_optax import LSTMParams, LSTMState, lstm_cell, lstm_sequence
 OPTIONS = list(product((0, 1), repeat=3))  # lengths, resets, reverse
 
 
-@pytest.mark.parametrize("backend", ANYWHERE)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("switches", plain_for(OPTIONS, [(0, 0, 0), (1, 1, 1)]), ids=str)
 def test_equals_oracle(backend, switches, x64):
     params, x, carry = draw()
@@ -59,9 +59,9 @@ def test_equals_oracle_random_shapes(shape_of, flags, seed):
     chex.assert_trees_all_close((outputs, last), (expected, LSTMState(h, c)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ANYWHERE)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_no_gradient_to_future_inputs(backend):
-    """Output t knows nothing of inputs after t; nor of those before a reset, nor of the padding."""
+    """Output t does not depend on inputs after t, before a reset or in the padding."""
     params, x, carry = draw()
 
     def outputs(x, **options):
@@ -80,7 +80,7 @@ def test_no_gradient_to_future_inputs(backend):
 
 
 def test_resets_may_be_numbers():
-    """As `done` often is in reinforcement learning."""
+    """Reinforcement learning often stores `done` as numbers."""
     params, x, carry = draw()
     options = make_options(1, 1, 1)
     as_numbers = options | {"resets": options["resets"].astype(np.float32)}
@@ -118,7 +118,7 @@ def test_cell_equals_one_step():
     chex.assert_trees_all_close(one, lstm_sequence(params, x[:1], carry)[1], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("backend", ANYWHERE)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_bfloat16_products_have_float32_state(backend):
     params, x, carry = jax.tree.map(jnp.float32, draw())
     outputs, last = lstm_sequence(params, x, carry, dtype=jnp.bfloat16, backend=backend)
@@ -133,7 +133,7 @@ def test_bfloat16_products_have_float32_state(backend):
 
 
 def test_input_product_is_outside_loop():
-    """One matrix product in the loop, one for all time steps before it."""
+    """The loop has one matrix product; another, for all time steps, is before it."""
     params, x, _ = jax.tree.map(jnp.float32, draw())
     for backend, inside in (("fused", 1), ("reference", 2)):
 
