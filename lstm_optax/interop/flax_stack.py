@@ -67,7 +67,7 @@ def _check_direction(rnn: Any, *, backward: bool) -> None:
         raise ValueError(
             f"the nnx.RNN of a backward direction has reverse={rnn.reverse} and "
             f"keep_order={rnn.keep_order}; this LSTM keeps the outputs of both directions at their "
-            f"own times: set reverse=True and keep_order=True, or pass the cell alone"
+            f"own times: set reverse=True and keep_order=True, or pass only the cell"
         )
 
 

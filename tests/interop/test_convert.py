@@ -1,4 +1,4 @@
-"""Weights of `torch.nn.LSTM` give the outputs of the oracle, and PyTorch's with gradients."""
+"""Weights of `torch.nn.LSTM`: outputs equal the oracle, outputs and gradients PyTorch's."""
 
 import warnings
 

@@ -233,8 +233,11 @@ def rewritten(path, data):
 BOMBS = {
     "deep list": (b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".", "more than 100 levels"),
     "deep tuple as a key": (b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.", "more than 100 levels"),
-    "holds itself": (b"\x80\x02]q\x00h\x00a.", r"a.pt\[0\] is an object that contains itself"),
-    "holds itself below": (b"\x80\x02]q\x00}X\x01\x00\x00\x00kh\x00sa.", r"\[0\]\['k'\] .* itself"),
+    "contains itself": (b"\x80\x02]q\x00h\x00a.", r"a.pt\[0\] is an object that contains itself"),
+    "contains itself deeper": (
+        b"\x80\x02]q\x00}X\x01\x00\x00\x00kh\x00sa.",
+        r"\[0\]\['k'\] .* itself",
+    ),
     "set of a range": (
         b"\x80\x02c__builtin__\nfrozenset\nc__builtin__\nxrange\nJ\xff\xff\xff\x7f\x85R\x85R.",
         "cannot be made: its items are a range",

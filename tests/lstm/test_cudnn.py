@@ -233,7 +233,7 @@ def test_rejects_vmap(traced_alone):
 
 def test_lowers_for_cuda():
     if cudnn.missing():
-        pytest.skip(f"JAX lowers cuDNN's LSTM with its CUDA plugin alone: {cudnn.missing()}")
+        pytest.skip(f"JAX lowers cuDNN's LSTM only with its CUDA plugin: {cudnn.missing()}")
     params, x, carry = jax.tree.map(jnp.float32, draw())
     run = jax.jit(lambda x: lstm_sequence(params, x, carry, backend="cudnn"))
     text = run.trace(x).lower(lowering_platforms=("cuda",)).as_text()

@@ -1,4 +1,4 @@
-"""Gradient records and h-detach equal the oracle, and cost nothing if not used."""
+"""Gradient records and h-detach equal the oracle, and add no code if not used."""
 
 import chex
 import jax

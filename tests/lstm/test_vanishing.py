@@ -34,20 +34,20 @@ def constants(params, x, carry, d_outputs, resets):
     *_, tape = oracle._run(*params, x, *carry, None, resets, False)
     states = [(step.h_start, step.c_start) for step in tape]
     d_h, d_c = np.zeros((2, B, H))
-    adjoints = [None] * T
+    d_states = [None] * T
     for t in reversed(range(T)):
-        adjoints[t] = (d_h + d_outputs[t], d_c)
-        d_h, d_c = jacobian(params, x[t], *states[t], *adjoints[t])
+        d_states[t] = (d_h + d_outputs[t], d_c)
+        d_h, d_c = jacobian(params, x[t], *states[t], *d_states[t])
         keep = ~resets[t][:, None]
         d_h, d_c = d_h * keep, d_c * keep
-    return states, adjoints
+    return states, d_states
 
 
-def twin(params, x, states, adjoints, resets):
+def oracle_penalty(params, x, states, d_states, resets):
     total = 0.0
     for t in range(T):
-        after = np.concatenate(jacobian(params, x[t], *states[t], *adjoints[t]), 1)
-        size = np.linalg.norm(np.concatenate(adjoints[t], 1), axis=1)
+        after = np.concatenate(jacobian(params, x[t], *states[t], *d_states[t]), 1)
+        size = np.linalg.norm(np.concatenate(d_states[t], 1), axis=1)
         ratio = np.linalg.norm(after, axis=1) / size
         total += np.where(resets[t], 0, (ratio - 1) ** 2).mean()
     return total
@@ -65,10 +65,10 @@ def some_resets():
 
 @pytest.mark.parametrize("make", [no_resets, some_resets])
 def test_value_and_gradient_equal_oracle(make, x64):
-    """Only the Jacobians are differentiated: the oracle keeps states and adjoints fixed."""
+    """Only the Jacobians are differentiated: the oracle keeps states and d_states fixed."""
     params, x, carry, d_outputs = draw()
     resets = make()
-    states, adjoints = constants(params, x, carry, d_outputs, resets)
+    states, d_states = constants(params, x, carry, d_outputs, resets)
 
     def ours(params):
         return vanishing_penalty(
@@ -76,7 +76,7 @@ def test_value_and_gradient_equal_oracle(make, x64):
         )
 
     value, grads = jax.jit(jax.value_and_grad(ours))(params)
-    assert value == pytest.approx(twin(params, x, states, adjoints, resets), rel=1e-10)
+    assert value == pytest.approx(oracle_penalty(params, x, states, d_states, resets), rel=1e-10)
     for name, place in [
         ("kernel_ih", (1, 4)),
         ("kernel_hh", (0, 7)),
@@ -87,7 +87,9 @@ def test_value_and_gradient_equal_oracle(make, x64):
         for step in (1e-6, -1e-6):
             leaf = getattr(params, name).copy()
             leaf[place] += step
-            ends.append(twin(params._replace(**{name: leaf}), x, states, adjoints, resets))
+            ends.append(
+                oracle_penalty(params._replace(**{name: leaf}), x, states, d_states, resets)
+            )
         slope = (ends[0] - ends[1]) / 2e-6
         assert getattr(grads, name)[place] == pytest.approx(slope, rel=1e-5, abs=1e-9)
 
@@ -114,7 +116,7 @@ def test_constant_gradient_has_no_penalty():
 
 
 def test_descent_prevents_vanishing():
-    """A small LSTM whose gradient vanishes, trained on the penalty alone."""
+    """A small LSTM whose gradient vanishes, trained only on the penalty."""
     params, x, _, _ = jax.tree.map(jnp.float32, draw())
     params = jax.tree.map(lambda p: 0.3 * p, params)
     last = lambda out: jnp.sum(out[-1])  # noqa: E731

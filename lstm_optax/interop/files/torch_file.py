@@ -87,7 +87,7 @@ def _read_legacy(file: BinaryIO) -> list[Any]:
 
 
 class _AcceptedObjects:
-    """Decides which objects of a file may be made."""
+    """Rules for the objects of a file that may be made."""
 
     def __init__(self, torch: Any):
         self._dtypes = {str(x) for x in vars(torch).values() if isinstance(x, torch.dtype)}

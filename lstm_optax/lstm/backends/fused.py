@@ -47,7 +47,7 @@ from lstm_optax.lstm.cell import LSTMParams, LSTMState, product
 from lstm_optax.lstm.steps import Clip, Gradient, Steps, after_step, before_step
 
 _CACHE_ENTRIES = 2**23
-"""On a CPU, entries of x·W_ih up to which hoisting it pays; see `tests/lstm/measure_forward.py`."""
+"""Largest x·W_ih, in entries, to hoist on a CPU; measured by `tests/lstm/measure_forward.py`."""
 
 
 class Residuals(NamedTuple):
@@ -95,7 +95,7 @@ def _fused_sequence(
     steps: Steps,
     clip: Clip,
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState]:
-    """Run the sequence where no gradient is taken: nothing is saved."""
+    """Run the sequence without a gradient, so nothing is saved."""
     del gradient, clip
 
     def run(hoist):
