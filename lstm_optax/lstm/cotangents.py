@@ -8,6 +8,8 @@ clip acts. Each replaces d_v before anything further is computed from it:
     dz_t  ← clip_gates(d_c_t ⊙ ∂c_t/∂z_t + d_h_t ⊙ ∂h_t/∂z_t)
     d_h_{t−1} = dz_t·W_hhᵀ;  d_c_{t−1} = d_c_t ⊙ f
 
+(∂h_t/∂z_t at fixed c_t: only the output gate has one.) `backends/fused.py` has each gate.
+
 A clip is an identity function with its own derivative (`jax.custom_vjp`): `mark` puts it on h_t,
 c_t and z_t in the forward pass, and JAX then applies it to their cotangents in the backward pass.
 Only the bounds are stored for it.

@@ -11,7 +11,9 @@ and the gradient of this by back-propagation through time, with d_v = ∂L/∂v 
 
     d_h_t += d_output_t;  d_c_t += d_h_t ⊙ ∂h_t/∂c_t;  dz_t = d_c_t ⊙ ∂c_t/∂z + d_h_t ⊙ ∂h_t/∂z
     d_h = dz_t·W_hhᵀ, 0 where detach_t;  d_c = d_c_t ⊙ f;  both 0 where reset_t
-    where not valid_t: d_h, d_c = d_h_t, d_c_t, and dz_t = 0
+    where not valid_t: d_h and d_c of the step after pass unchanged, and dz_t = 0
+
+(∂h_t/∂z at fixed c_t: only the output gate has one.)
 
 `backends/fused.py` writes out each gate. Here arguments are checked and turned into the masks
 `reset`, `valid` and `detach` of `Steps`, in the order of time.

@@ -146,8 +146,8 @@ def _forward_loop(
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState, Saved | LSTMState | None]:
     """Return outputs, last state, and the arrays that `gradient` saves (None: nothing).
 
-    The loop works in place on one array over time. Rows of steps to come hold x_t·W_ih, or x_t with
-    hoist=False; with "stored", rows of steps already run hold `LocalDerivatives.by_z`.
+    The loop works in place on one array over time. Its entries of steps to come are x_t·W_ih, or x_t
+    with hoist=False; with "stored", those of steps already run are `LocalDerivatives.by_z`.
     """
     params = halve_sigmoid_gates(params)
     hidden, dtype = state.h.shape[-1], state.c.dtype
@@ -191,10 +191,10 @@ def _fused_sequence_backward(
 ) -> tuple[LSTMParams, Float[Array, "time batch features"], LSTMState, None, None]:
     """Return the gradients of params, x and the first state; steps and clip have none.
 
-    The loop works in place on `Saved.by_z`. Rows of steps to come hold the local derivatives; rows
-    of steps already run hold dz_t.
+    The loop works in place on `Saved.by_z`. Its entries of steps to come are the local derivatives;
+    those of steps already run are dz_t.
     """
-    del gradient  # the type of `saved` says it
+    del gradient  # "remat" shows in the type of `saved`
     params, x, saved, steps, clip = residuals
     d_outputs, d_last = cotangents  # [time, batch, hidden], and h, c [batch, hidden]
     if isinstance(saved, LSTMState):
@@ -206,8 +206,8 @@ def _fused_sequence_backward(
 
     def body(carry, inputs):
         (d_state, in_place), (t, d_output, h_by_c, c_by_c, now) = carry, inputs
-        row = jax.lax.dynamic_index_in_dim(in_place, t, keepdims=False)  # [batch, 4·hidden]
-        c_by_i, c_by_f, c_by_g, h_by_o = jnp.split(row, 4, axis=-1)  # [batch, hidden] each
+        by_z = jax.lax.dynamic_index_in_dim(in_place, t, keepdims=False)  # [batch, 4·hidden]
+        c_by_i, c_by_f, c_by_g, h_by_o = jnp.split(by_z, 4, axis=-1)  # [batch, hidden] each
         d_state, d_frozen = _split_by_valid(d_state, now.valid)  # h, c [batch, hidden] each
         # A clip replaces the whole derivative, before anything is computed from it.
         d_h = _clip_cotangent(clip, "h", d_state.h + d_output)  # [batch, hidden]
