@@ -146,8 +146,8 @@ def _forward_loop(
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState, Saved | LSTMState | None]:
     """Return outputs, last state, and the arrays that `gradient` saves (None: nothing).
 
-    The loop works in place on one array over time. Its entries of steps to come are x_t·W_ih, or x_t
-    with hoist=False; with "stored", those of steps already run are `LocalDerivatives.by_z`.
+    The loop works in place on one array over time. Its entries of steps to come are x_t·W_ih, or
+    x_t with hoist=False; with "stored", those of steps already run are `LocalDerivatives.by_z`.
     """
     params = halve_sigmoid_gates(params)
     hidden, dtype = state.h.shape[-1], state.c.dtype
