@@ -1,4 +1,4 @@
-"""Weights, optimizer states and files of other libraries, read and written as data."""
+"""Conversion of weights, optimizer states and files from and to other libraries."""
 
 from lstm_optax.interop.equinox import lstm_params_from_equinox, lstm_params_to_equinox
 from lstm_optax.interop.files import load_weights, read_torch, save_weights

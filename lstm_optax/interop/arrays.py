@@ -1,4 +1,4 @@
-"""What all conversions share: arrays by their names, and the checks of their names and shapes."""
+"""Helpers of all conversions: arrays by name, and checks of names and shapes."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,12 +10,12 @@ from lstm_optax.lstm.cell import LSTMParams
 
 
 def named_arrays(tree: Any) -> dict[str, Any]:
-    """Return the arrays of a tree by their names, such as "dense_i/kernel".
+    """Return the arrays of a tree by name, such as "dense_i/kernel".
 
     Raises:
-      ValueError: a leaf is no array.
+      ValueError: a leaf is not an array.
     """
-    found = {_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(tree)}
+    found = {_path_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(tree)}
     for name, value in found.items():
         if not hasattr(value, "shape"):
             raise ValueError(f"{name or 'this'} is a {type(value).__name__}; expected arrays")
@@ -23,24 +23,24 @@ def named_arrays(tree: Any) -> dict[str, Any]:
 
 
 def with_arrays(tree: Any, values: Mapping[str, Any]) -> Any:
-    """Return a tree like this one, with the values in the place of its arrays of these names."""
-    return jax.tree_util.tree_map_with_path(lambda path, x: values.get(_name(path), x), tree)
+    """Return a copy of the tree in which the named arrays are replaced by `values`."""
+    return jax.tree_util.tree_map_with_path(lambda path, x: values.get(_path_name(path), x), tree)
 
 
-def _name(path: tuple) -> str:
+def _path_name(path: tuple) -> str:
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    return name.removesuffix("/value")  # of a variable of Flax, or of the box around its array
+    return name.removesuffix("/value")  # from a Flax variable, or the box around its array
 
 
 def get(found: Mapping[str, Any], name: str, prefix: str = "") -> Any:
-    """Return the array of that name; ValueError says which there are."""
+    """Return the array of that name, or raise ValueError with the available names."""
     if name not in found:
         raise ValueError(f"{prefix}{name} is missing; there are {sorted(found) or 'no names'}")
     return found[name]
 
 
 def size(found: Mapping[str, Any], name: str, axis: int) -> int:
-    """Return the size of an axis of a kernel; ValueError where it is missing or no matrix."""
+    """Return the size of an axis of a kernel; ValueError if it is missing or not a matrix."""
     shape = np.shape(get(found, name))
     if len(shape) != 2:
         raise ValueError(f"{name} has shape {shape}; expected two axes")
@@ -49,7 +49,7 @@ def size(found: Mapping[str, Any], name: str, axis: int) -> int:
 
 
 def check_floats(name: str, value: Any) -> None:
-    """Raise ValueError unless this is an array of floats, of any library."""
+    """Raise ValueError unless this is an array of floats, from any library."""
     if not hasattr(value, "dtype"):
         raise ValueError(f"{name} is a {type(value).__name__}; expected an array of floats")
     if "float" not in str(value.dtype):
@@ -59,7 +59,7 @@ def check_floats(name: str, value: Any) -> None:
 def check_shapes(
     found: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], prefix: str = ""
 ) -> None:
-    """Raise ValueError unless these names are there, as arrays of floats of these shapes."""
+    """Raise ValueError unless all names exist, as float arrays of these shapes."""
     for name, expected in shapes.items():
         shape = np.shape(get(found, name, prefix))
         if shape != expected:
@@ -67,17 +67,17 @@ def check_shapes(
         check_floats(prefix + name, found[name])
 
 
-def check_names(found: Mapping[str, Any], names: Iterable[str], what: str) -> None:
-    """Raise ValueError where there are other names than these."""
+def check_names(found: Mapping[str, Any], names: Iterable[str], owner: str) -> None:
+    """Raise ValueError for names other than these; the message calls the object `owner`."""
     if others := sorted(set(found) - set(names)):
-        raise ValueError(f"{what} has no {', '.join(map(repr, others))}; it has {sorted(names)}")
+        raise ValueError(f"{owner} has no {', '.join(map(repr, others))}; it has {sorted(names)}")
 
 
 def sizes_of(params: Any, name: str = "params") -> tuple[int, int]:
-    """Return the features and the hidden units of parameters.
+    """Return the numbers of features and hidden units.
 
     Raises:
-      ValueError: it is no LSTMParams, or its shapes do not fit.
+      ValueError: `params` is not an LSTMParams, or its shapes do not match.
     """
     if not isinstance(params, LSTMParams):
         raise ValueError(f"{name} is a {type(params).__name__}; expected an LSTMParams")
@@ -89,8 +89,10 @@ def sizes_of(params: Any, name: str = "params") -> tuple[int, int]:
 
 
 def check_stack(params: Any) -> None:
-    """Raise ValueError unless this is a sequence of LSTMParams, each with shapes that fit."""
+    """Raise ValueError unless this is a sequence of LSTMParams with matching shapes."""
     if isinstance(params, LSTMParams):
-        raise ValueError("one LSTMParams came; expected a tuple, one for each layer and direction")
+        raise ValueError(
+            "got a single LSTMParams; expected a tuple, one for each layer and direction"
+        )
     for i, cell in enumerate(params):
         sizes_of(cell, f"params[{i}]")

@@ -1,4 +1,4 @@
-"""The cells of Flax, of NNX and of Linen, as parameters, and back."""
+"""LSTM cells of Flax NNX and Linen to parameters, and back."""
 
 import inspect
 from collections.abc import Mapping
@@ -25,76 +25,77 @@ IRRELEVANT = frozenset(
     "dtype param_dtype use_bias kernel_init recurrent_kernel_init bias_init rngs keep_rngs "
     "kernel_metadata recurrent_kernel_metadata bias_metadata parent name".split()
 )
-"""Attributes of cells that are read elsewhere, or that do not change what existing weights give."""
+"""Attributes that are read elsewhere, or that do not change the outputs for given weights."""
 
 
 def lstm_params_from_flax(cell: Any) -> LSTMParams:
     """Return the parameters of an LSTM cell of Flax.
 
-        kernel_ih = [ii if ig io],  kernel_hh = [hi hf hg ho],  bias = that of [hi hf hg ho]
+        kernel_ih = [ii if ig io],  kernel_hh = [hi hf hg ho],  bias = the biases of [hi hf hg ho]
 
-    A pure function that may be compiled and differentiated.
+    A pure function; it works under `jit` and `grad`.
 
     Args:
-      cell: of NNX, an `LSTMCell` or `OptimizedLSTMCell`, an `RNN` of one, or its parameters, such
-        as `nnx.state(cell, nnx.Param)`; of Linen, an `LSTMCell` or `OptimizedLSTMCell` inside the
-        `apply` of its module, or the dictionary with its parameters,
-        `variables["params"]["cell"]` under a `linen.RNN`. What a dictionary does not tell, such as
-        `carry_init` and `gate_fn`, is taken for the default.
+      cell: NNX: an `LSTMCell` or `OptimizedLSTMCell`, an `RNN` of one, or the parameters, such as
+        `nnx.state(cell, nnx.Param)`. Linen: an `LSTMCell` or `OptimizedLSTMCell` inside the
+        `apply` of its module, or the dictionary of its parameters, `variables["params"]["cell"]`
+        for a `linen.RNN`. A dictionary does not show attributes such as `carry_init` and
+        `gate_fn`; they are assumed to be the defaults.
 
     Raises:
-      ValueError: another cell, or an attribute of it that this LSTM does not have and that is not
-        the default: `carry_init`, `gate_fn`, `activation_fn`, `promote_dtype`, or `precision` and
-        `dot_general` of its `nnx.Linear`; a name is missing or none of an LSTM cell's, or a shape
-        does not fit.
+      ValueError: another kind of cell, an attribute that changes the outputs and is not the
+        default (`carry_init`, `gate_fn`, `activation_fn`, `promote_dtype`, or `precision` and
+        `dot_general` of an `nnx.Linear`), a missing or unknown name, or a wrong shape.
 
     Reference: `flax.nnx.OptimizedLSTMCell` and `flax.linen.OptimizedLSTMCell`, Flax 0.12.
     """
-    found = _arrays(inner_cell(cell))
+    found = _cell_arrays(inner_cell(cell))
     if _is_fused(found):
         hidden, features = size(found, "dense_h/kernel", 0), size(found, "dense_i/kernel", 0)
-        _check(found, features, hidden)
+        _check_flax_cell(found, features, hidden)
         names = "dense_i/kernel", "dense_h/kernel", "dense_h/bias"
         return LSTMParams(*(jnp.asarray(found[name]) for name in names))
     hidden, features = size(found, "hi/kernel", 0), size(found, "ii/kernel", 0)
-    _check(found, features, hidden)
+    _check_flax_cell(found, features, hidden)
 
-    def side_by_side(kind: str, own: str) -> jax.Array:
+    def concatenate_gates(kind: str, own: str) -> jax.Array:
         return jnp.concatenate([found[f"{kind}{gate}/{own}"] for gate in "ifgo"], axis=-1)
 
     return LSTMParams(
-        side_by_side("i", "kernel"), side_by_side("h", "kernel"), side_by_side("h", "bias")
+        concatenate_gates("i", "kernel"),
+        concatenate_gates("h", "kernel"),
+        concatenate_gates("h", "bias"),
     )
 
 
 def lstm_params_to_flax(params: LSTMParams, cell: Any) -> Any:
-    """Return a cell like the given one, or a tree like that of its parameters, with these.
+    """Return a copy of the cell, or of the tree of its parameters, with these parameters.
 
-    The inverse of `lstm_params_from_flax`, to the bit. A pure function: the given cell stays as it
-    is, only its names and shapes are read, and the parameters keep their own dtype.
+    The exact inverse of `lstm_params_from_flax`. A pure function: only the names and shapes of the
+    given cell are read, and the parameters keep their own dtype.
 
     Args:
-      params: of one layer in one direction.
-      cell: what `lstm_params_from_flax` takes; a tree may have `ShapeDtypeStruct` for arrays.
+      params: parameters of one layer in one direction.
+      cell: as in `lstm_params_from_flax`; a tree may have `ShapeDtypeStruct` leaves.
 
     Raises:
-      ValueError: as `lstm_params_from_flax`, or the parameters have other sizes than the cell.
+      ValueError: as `lstm_params_from_flax`, or parameters and cell have different sizes.
     """
     inner = inner_cell(cell)
     if isinstance(cell, nnx.RNN):
         rnn = nnx.clone(cell)
         rnn.cell = lstm_params_to_flax(params, inner)
         return rnn
-    found = _arrays(inner)
-    _check(found, *sizes_of(params))
-    return with_arrays(inner, _fused(params) if _is_fused(found) else _apart(params))
+    found = _cell_arrays(inner)
+    _check_flax_cell(found, *sizes_of(params))
+    return with_arrays(inner, _side_by_side(params) if _is_fused(found) else _by_gate(params))
 
 
 def inner_cell(cell: Any) -> Any:
-    """Return the cell of an `nnx.RNN`, the parameters of a cell of Linen, other things as they are.
+    """Return the cell of an `nnx.RNN`, the parameters of a Linen cell, or else the argument.
 
     Raises:
-      ValueError: a module that computes something else than this library's LSTM does.
+      ValueError: a module that does not compute the same as this library's LSTM.
     """
     if isinstance(cell, nnx.RNN):
         if type(cell) is not nnx.RNN:
@@ -120,8 +121,8 @@ def _check_kind(cell: Any, kinds: tuple[type, ...]) -> None:
     name = type(cell).__name__
     if type(cell) not in kinds:
         raise ValueError(
-            f"this is a {name}; expected an LSTMCell or OptimizedLSTMCell of Flax (where a class "
-            f"of your own computes the same, give its parameters, such as "
+            f"this is a {name}; expected an LSTMCell or OptimizedLSTMCell of Flax (if your "
+            f"own class computes the same, pass its parameters, such as "
             f"nnx.state(cell, nnx.Param))"
         )
     _check_attributes(f"this {name}", cell)
@@ -134,7 +135,7 @@ def _check_linear(name: str, linear: nnx.Module) -> None:
 
 
 def _check_attributes(name: str, module: Any) -> None:
-    """Raise ValueError for an attribute that is not the default, unless it changes no number."""
+    """Raise ValueError for an attribute that changes the outputs and is not the default."""
     for attribute, parameter in inspect.signature(type(module).__init__).parameters.items():
         default = parameter.default
         if attribute in IRRELEVANT or default is parameter.empty:
@@ -143,12 +144,12 @@ def _check_attributes(name: str, module: Any) -> None:
         if value is not default and value not in (default, nnx.initializers.zeros_init()):
             raise ValueError(
                 f"{attribute} of {name} is {getattr(value, '__name__', value)}; this LSTM has "
-                f"the default alone, {getattr(default, '__name__', default)}"
+                f"only the default, {getattr(default, '__name__', default)}"
             )
 
 
 def make_flax_cell(params: LSTMParams, dtype: Any) -> nnx.OptimizedLSTMCell:
-    """Return a new cell with these parameters, which computes in `dtype`."""
+    """Return a new cell with these parameters that computes in `dtype`."""
     features, hidden = sizes_of(params)
     cell = nnx.eval_shape(
         lambda: nnx.OptimizedLSTMCell(
@@ -158,31 +159,33 @@ def make_flax_cell(params: LSTMParams, dtype: Any) -> nnx.OptimizedLSTMCell:
     return lstm_params_to_flax(params, cell)
 
 
-def _arrays(cell: Any) -> dict[str, Any]:
+def _cell_arrays(cell: Any) -> dict[str, Any]:
     tree = nnx.state(cell, nnx.Param) if isinstance(cell, nnx.Module) else cell
     return {name.replace("if_/", "if/"): value for name, value in named_arrays(tree).items()}
 
 
-def _fused(params: LSTMParams) -> dict[str, Any]:
+def _side_by_side(params: LSTMParams) -> dict[str, Any]:
     names = "dense_i/kernel", "dense_h/kernel", "dense_h/bias"
     return dict(zip(names, params, strict=True))
 
 
-def _apart(params: LSTMParams) -> dict[str, Any]:
+def _by_gate(params: LSTMParams) -> dict[str, Any]:
     kernels_ih, kernels_hh, biases = (jnp.split(array, 4, axis=-1) for array in params)
     values = {}
     for i, gate in enumerate("ifgo"):
         values[f"i{gate}/kernel"] = kernels_ih[i]
         values[f"h{gate}/kernel"] = kernels_hh[i]
         values[f"h{gate}/bias"] = biases[i]
-    return values | {"if_/kernel": values["if/kernel"]}  # NNX's name: `if` is a word of Python
+    return values | {
+        "if_/kernel": values["if/kernel"]
+    }  # NNX's name, since `if` is a Python keyword
 
 
 def _is_fused(found: Mapping[str, Any]) -> bool:
     return any(name.startswith("dense_") for name in found)
 
 
-def _check(found: Mapping[str, Any], features: int, hidden: int) -> None:
+def _check_flax_cell(found: Mapping[str, Any], features: int, hidden: int) -> None:
     shapes: dict[str, tuple[int, ...]]
     if _is_fused(found):
         shapes = {"dense_i/kernel": (features, 4 * hidden), "dense_h/kernel": (hidden, 4 * hidden)}

@@ -1,4 +1,4 @@
-"""The modules of Flax that make a stack: their cells, and the options that go with them."""
+"""Flax modules that form a stack: their cells, and the options of an equivalent `LSTM`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,28 +9,33 @@ from lstm_optax.interop.flax import CELLS, inner_cell
 
 
 def flax_stack(cells: Any, bidirectional: bool) -> tuple[list[Any], dict[str, Any]]:
-    """Return the cells in the order of the carry, and the options of `LSTM` that they ask for.
+    """Return the cells in the order of the carry, and the options of the equivalent `LSTM`.
 
     Args:
       cells: a cell, an `nnx.RNN` of one, an `nnx.Bidirectional` of two, the tree of a cell's
         parameters, or a sequence of these.
-      bidirectional: whether every second cell is of a backward direction; an `nnx.Bidirectional`
-        says so itself.
+      bidirectional: whether the cells alternate between forward and backward directions; ignored
+        for `nnx.Bidirectional`.
 
     Raises:
-      ValueError: modules that differ or share a cell, or that do what a stack does not.
+      ValueError: modules with different options or a shared cell, or modules that an `LSTM` stack
+        cannot represent.
     """
     layers = _as_list(cells)
     options: dict[str, Any] = dict(bidirectional=bidirectional)
-    options |= _common("time_major", [m for m in layers if isinstance(m, _RUNNERS)])
+    options |= _common_attribute("time_major", [m for m in layers if isinstance(m, _RUNNERS)])
     both = [layer for layer in layers if isinstance(layer, nnx.Bidirectional)]
     if both:
         if len(both) != len(layers):
-            raise ValueError(f"{len(both)} of {len(layers)} layers are nnx.Bidirectional; all must")
+            raise ValueError(
+                f"{len(both)} of {len(layers)} layers are nnx.Bidirectional; expected all or none"
+            )
         if kinds := {type(layer).__name__ for layer in both} - {"Bidirectional"}:
-            raise ValueError(f"there is a {', '.join(kinds)}; expected nnx.Bidirectional itself")
+            raise ValueError(f"got a {', '.join(kinds)}; expected nnx.Bidirectional itself")
         if any(layer.merge_fn is not nnx.Bidirectional.merge_fn for layer in both):
-            raise ValueError("merge_fn is another one; this LSTM concatenates the two directions")
+            raise ValueError(
+                "merge_fn is not the default; this LSTM concatenates the two directions"
+            )
         options["bidirectional"] = True
         layers = [rnn for layer in both for rnn in (layer.forward_rnn, layer.backward_rnn)]
     else:
@@ -40,10 +45,10 @@ def flax_stack(cells: Any, bidirectional: bool) -> tuple[list[Any], dict[str, An
     modules = [id(cell) for cell in cells if isinstance(cell, CELLS)]
     if len(set(modules)) < len(modules):
         raise ValueError(
-            "one cell comes twice, so that both share their parameters; this LSTM has parameters "
-            "for each: give nnx.clone of it for the second"
+            "one cell occurs twice, so both layers share its parameters; this LSTM has parameters "
+            "for each: pass nnx.clone(cell) as the second"
         )
-    options |= _common("dtype", [cell for cell in cells if isinstance(cell, CELLS)])
+    options |= _common_attribute("dtype", [cell for cell in cells if isinstance(cell, CELLS)])
     return cells, {name: value for name, value in options.items() if value is not None}
 
 
@@ -55,14 +60,14 @@ def _check_direction(rnn: Any, *, backward: bool) -> None:
         return
     if not backward and rnn.reverse:
         raise ValueError(
-            "the nnx.RNN of a forward direction has reverse=True; for one layer that runs "
-            "backwards there is lstm_sequence(…, reverse=True)"
+            "the nnx.RNN of a forward direction has reverse=True; for a single layer that runs "
+            "backwards, use lstm_sequence(…, reverse=True)"
         )
     if backward and not (rnn.reverse and rnn.keep_order):
         raise ValueError(
             f"the nnx.RNN of a backward direction has reverse={rnn.reverse} and "
             f"keep_order={rnn.keep_order}; this LSTM keeps the outputs of both directions at their "
-            f"own times: give reverse=True and keep_order=True, or the cell alone"
+            f"own times: set reverse=True and keep_order=True, or pass only the cell"
         )
 
 
@@ -73,8 +78,8 @@ def _as_list(cells: Any) -> list[Any]:
     return list(cells)
 
 
-def _common(name: str, modules: list[Any]) -> dict[str, Any]:
-    """The attribute of all of them, if there are any."""
+def _common_attribute(name: str, modules: list[Any]) -> dict[str, Any]:
+    """Return the attribute that all modules share, or nothing if there are no modules."""
     values = [getattr(module, name) for module in modules]
     if any(value != values[0] for value in values):
         raise ValueError(f"{name} of the layers is {values}; expected the same in all")

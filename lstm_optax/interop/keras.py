@@ -1,4 +1,4 @@
-"""The weights of Keras' LSTM layers as parameters, and back; Keras is not imported."""
+"""Weights of Keras' LSTM layers to parameters, and back; Keras is not imported."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,35 +17,35 @@ _EXPECTED = {
     "go_backwards": False,
     "merge_mode": "concat",
 }
-"""The options of Keras' layers that change their outputs, and what this library's LSTM does."""
+"""Options of Keras' layers that change the outputs, with the values of this library's LSTM."""
 
 
 def lstm_params_from_keras(weights: Sequence[Any]) -> tuple[LSTMParams, ...]:
-    """Return the weights of Keras' LSTM layers as parameters, one for each layer and direction.
+    """Return one LSTMParams for each layer and direction of Keras' LSTM layers.
 
-        kernel_ih = kernel,  kernel_hh = recurrent_kernel,  bias = bias, or 0 without
+        kernel_ih = kernel,  kernel_hh = recurrent_kernel,  bias = bias, or 0 if absent
 
-    Keras' order i, f, c, o of the gates is the same as i, f, g, o. The arrays stay what they are,
-    so that this may be compiled and differentiated. A bias of 8·hidden is that of a `CuDNNLSTM` of
-    Keras 2: its kernels, which have cuDNN's layout, get that of `LSTM`, and its biases are added.
+    Keras' gate order i, f, c, o is the same as i, f, g, o. Arrays are returned unchanged, so the
+    function works under `jit` and `grad`. A bias of 8·hidden belongs to a `CuDNNLSTM` of Keras 2:
+    its kernels are converted from cuDNN's layout, and its two biases are added.
 
     Args:
-      weights: as `get_weights()` of a `keras.layers.LSTM` gives them, or of a `Bidirectional` of
-        one, or of several layers one behind the other: kernel, recurrent_kernel, and bias if the
-        layer has one, forward before backward. Or the layers, whose options are then checked.
+      weights: `get_weights()` of a `keras.layers.LSTM` or of a `Bidirectional` of one, or the
+        concatenation for several layers: kernel, recurrent_kernel, and bias if the layer has one,
+        forward before backward. Or the layers themselves, whose options are then checked.
 
     Raises:
-      ValueError: a shape does not fit, or an array is missing; a layer has an option that changes
-        the numbers and is none of this LSTM's, such as another activation.
+      ValueError: a wrong shape or a missing array; or a layer has an option that changes the
+        outputs and that this LSTM does not have, such as another activation.
 
     Reference: `keras.layers.LSTM`, Keras 3.15.
     """
     weights = [weights] if hasattr(weights, "get_config") else weights
     if any(hasattr(layer, "get_config") for layer in weights):
-        weights = [array for layer in weights for array in _checked(layer).get_weights()]
+        weights = [array for layer in weights for array in _check_keras_layer(layer).get_weights()]
     found = {f"weights[{i}]": value for i, value in enumerate(weights)}
     if not found:
-        raise ValueError("no weights came; expected kernel, recurrent_kernel and bias of a layer")
+        raise ValueError("weights is empty; expected kernel, recurrent_kernel and bias of a layer")
     names, params = list(found), []
     while names:
         kernel, recurrent, bias = (*names, "recurrent_kernel", "bias")[:3]
@@ -63,51 +63,54 @@ def lstm_params_from_keras(weights: Sequence[Any]) -> tuple[LSTMParams, ...]:
     return tuple(params)
 
 
-def _checked(layer: Any) -> Any:
-    """The layer; ValueError if it computes something else, or is no layer as the others are."""
+def _check_keras_layer(layer: Any) -> Any:
+    """Return the layer; ValueError unless it computes the same as this library's LSTM."""
     name = type(layer).__name__
     if name not in ("LSTM", "Bidirectional", "CuDNNLSTM"):
-        raise ValueError(f"a {name} came; expected keras.layers.LSTM, or Bidirectional of one")
+        raise ValueError(f"got a {name}; expected keras.layers.LSTM, or Bidirectional of one")
     config = layer.get_config()
     inner = config.get("layer", {})
     if inner and inner.get("class_name") != "LSTM":
-        raise ValueError(f"the Bidirectional is one of {inner.get('class_name')}; expected LSTM")
+        raise ValueError(f"the Bidirectional wraps {inner.get('class_name')}; expected LSTM")
     for option, expected in _EXPECTED.items():
         for options in (config, inner.get("config", {})):
             if options.get(option, expected) != expected:
                 raise ValueError(
                     f"{option} of the {name} {config.get('name')!r} is {options[option]!r}; this "
-                    f"LSTM has {expected!r}: set it in the layer, or give its get_weights()"
+                    f"LSTM has {expected!r}: set it in the layer, or pass its get_weights()"
                 )
     return layer
 
 
 def _from_cudnn(cell: LSTMParams) -> LSTMParams:
-    """The parameters of a `CuDNNLSTM`: each gate's block holds the entries of [hidden, inputs]."""
+    """Return the parameters of a `CuDNNLSTM`, whose gate blocks hold [hidden, inputs] flattened."""
     features, hidden = np.shape(cell.kernel_ih)[0], np.shape(cell.kernel_hh)[0]
 
-    def turned(kernel: Any, rows: int) -> Any:
+    def convert_kernel(kernel: Any, rows: int) -> Any:
         blocks = jnp.split(jnp.asarray(kernel), 4, axis=1)
         return jnp.concatenate([block.reshape(hidden, rows).T for block in blocks], axis=1)
 
     first, second = jnp.split(jnp.asarray(cell.bias), 2)
     return LSTMParams(
-        turned(cell.kernel_ih, features), turned(cell.kernel_hh, hidden), first + second
+        convert_kernel(cell.kernel_ih, features),
+        convert_kernel(cell.kernel_hh, hidden),
+        first + second,
     )
 
 
 def lstm_params_to_keras(params: Sequence[LSTMParams]) -> list[Any]:
-    """Return parameters as `set_weights` of Keras takes them: the inverse, to the bit.
+    """Return a list of arrays for `set_weights` of Keras.
 
-    For each layer and direction kernel, recurrent_kernel and bias; for a layer without biases leave
-    out every third. The arrays stay what they are: give `set_weights` copies in NumPy, as Keras'
-    JAX backend frees the arrays that it was given when it trains.
+    The exact inverse of `lstm_params_from_keras`: kernel, recurrent_kernel and bias for each layer
+    and direction; for a layer without a bias, leave out every third array. Arrays are returned
+    unchanged. Pass NumPy copies to `set_weights`, since Keras' JAX backend frees the arrays that it
+    was given when it trains.
 
     Args:
       params: one LSTMParams for each layer and direction, in the order of the carry.
 
     Raises:
-      ValueError: it is no sequence of LSTMParams, or shapes do not fit.
+      ValueError: `params` is not a sequence of LSTMParams, or its shapes do not match.
     """
     check_stack(params)
     return [array for cell in params for array in cell]

@@ -1,6 +1,6 @@
-"""Other libraries' LSTMs as layers, and layers as theirs.
+"""LSTM layers from those of other libraries, and back.
 
-Only parameters are converted: dropout, clips of gradients and the backend stay behind.
+Only parameters are converted, not dropout, gradient clips or the backend.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,39 +22,40 @@ from lstm_optax.lstm import LSTM
 
 
 def lstm_from_flax(cells: Any, *, bidirectional: bool = False, **options: Any) -> LSTM:
-    """Return a stack with the parameters of Flax's cells; also under `jit` and `grad`.
+    """Return a stack with the parameters of Flax's cells; works under `jit` and `grad`.
 
-    `dtype` is that of the cells and `time_major` that of the `RNN` or `Bidirectional` around
-    them, unless given: the layer is called with the same inputs.
+    By default, `dtype` is taken from the cells and `time_major` from the `RNN` or `Bidirectional`
+    around them, so that the layer takes the same inputs.
 
     Args:
-      cells: an LSTM cell as `lstm_params_from_flax` takes it, an `nnx.RNN` of one, or an
+      cells: an LSTM cell as in `lstm_params_from_flax`, an `nnx.RNN` of one, or an
         `nnx.Bidirectional` of two of these; for a stack, a list of them, first layer first.
-      bidirectional: whether every second one of a list is of a backward direction; an
-        `nnx.Bidirectional` says so itself.
+      bidirectional: whether a list alternates between forward and backward directions; ignored
+        for `nnx.Bidirectional`.
       options: `dropout`, `weight_dropout`, `rngs`, `dtype`, `backend`, …, of the layer.
 
     Raises:
-      ValueError: as `lstm_params_from_flax` and `from_params`; a forward `RNN` with
-        reverse=True or a backward one without, or without keep_order=True; another `merge_fn`
-        than concatenation, layers that differ in `time_major` or `dtype`, or one cell twice.
+      ValueError: as `lstm_params_from_flax` and `LSTM.from_params`; a forward `RNN` with
+        reverse=True, or a backward one without reverse=True and keep_order=True; a `merge_fn`
+        other than concatenation; layers that differ in `time_major` or `dtype`; a cell that
+        occurs twice.
     """
     cells, theirs = flax_stack(cells, bidirectional)
     return LSTM.from_params([lstm_params_from_flax(cell) for cell in cells], **theirs | options)
 
 
 def lstm_to_flax(lstm: LSTM) -> tuple[nnx.OptimizedLSTMCell, ...]:
-    """Return a cell of Flax for each layer and direction, in the order of the carry."""
+    """Return a Flax cell for each layer and direction, in the order of the carry."""
     return tuple(make_flax_cell(params, lstm.dtype) for params in lstm.params())
 
 
 def lstm_from_torch(weights: Mapping[str, Any], *, prefix: str = "", **options: Any) -> LSTM:
-    """Return a stack with the weights of a `torch.nn.LSTM`; also under `jit` and `grad`.
+    """Return a stack with the weights of a `torch.nn.LSTM`; works under `jit` and `grad`.
 
-    Layers, directions and sizes are those of the weights; the two biases become their sum.
+    Layers, directions and sizes follow from the weights; the two biases are added.
 
     Args:
-      weights, prefix: as `lstm_params_from_torch` takes them.
+      weights, prefix: as in `lstm_params_from_torch`.
       options: `dropout`, `weight_dropout`, `rngs`, `dtype`, `backend`, …, of the layer.
 
     Raises:
@@ -66,26 +67,26 @@ def lstm_from_torch(weights: Mapping[str, Any], *, prefix: str = "", **options: 
 
 
 def lstm_to_torch(lstm: LSTM, *, prefix: str = "") -> dict[str, Array]:
-    """Return the weights by the names of a `torch.nn.LSTM`, see `lstm_params_to_torch`."""
+    """Return the weights with the names of a `torch.nn.LSTM`, see `lstm_params_to_torch`."""
     bidirectional = len(lstm.directions) == 2
     return lstm_params_to_torch(lstm.params(), bidirectional=bidirectional, prefix=prefix)
 
 
 def lstm_from_keras(weights: Sequence[Any], *, bidirectional: bool = False, **options: Any) -> LSTM:
-    """Return a stack with the weights of Keras' LSTM layers; also under `jit` and `grad`.
+    """Return a stack with the weights of Keras' LSTM layers; works under `jit` and `grad`.
 
     Args:
-      weights: as `lstm_params_from_keras` takes them, or the layers: the first layer first.
-      bidirectional: whether they are of `keras.layers.Bidirectional`.
+      weights: as in `lstm_params_from_keras`, or the layers; the first layer first.
+      bidirectional: whether the weights come from `keras.layers.Bidirectional`.
       options: `dropout`, `weight_dropout`, `rngs`, `dtype`, `backend`, …, of the layer.
 
     Raises:
-      ValueError: as `lstm_params_from_keras` and `from_params`.
+      ValueError: as `lstm_params_from_keras` and `LSTM.from_params`.
     """
     params = lstm_params_from_keras(weights)
     return LSTM.from_params(params, bidirectional=bidirectional, **options)
 
 
 def lstm_to_keras(lstm: LSTM) -> list[np.ndarray]:
-    """Return NumPy copies in the order of `set_weights`, see `lstm_params_to_keras`."""
+    """Return NumPy copies of the weights for `set_weights`, see `lstm_params_to_keras`."""
     return [np.array(array) for array in lstm_params_to_keras(lstm.params())]

@@ -1,4 +1,4 @@
-"""The LSTM cells of TensorFlow 1 as parameters, and back; TensorFlow is not imported."""
+"""LSTM cells of TensorFlow 1 to parameters, and back; TensorFlow is not imported."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from lstm_optax.interop.arrays import check_names
 from lstm_optax.interop.haiku import from_stacked, to_stacked
 from lstm_optax.lstm.cell import LSTMParams
 
-_OLD = {"weights": "kernel", "biases": "bias"}  # names before TensorFlow 1.2
+_OLD_NAMES = {"weights": "kernel", "biases": "bias"}  # before TensorFlow 1.2
 
 
 def lstm_params_from_tensorflow(
@@ -17,20 +17,20 @@ def lstm_params_from_tensorflow(
 ) -> LSTMParams:
     """Return the parameters of a `BasicLSTMCell`, `LSTMCell` or `LSTMBlockCell` of TensorFlow 1.
 
-        kernel = [kernel_ih; kernel_hh], one over the other,  bias = bias + forget_bias at gate f
+        kernel = [kernel_ih; kernel_hh], stacked by rows,  bias = bias + forget_bias at gate f
 
-    TensorFlow's gates have the order i, j, f, o, where j is the cell gate, and the forget gate's
-    bias is added as the cell computes. A pure function that may be compiled and differentiated.
+    TensorFlow has the gate order i, j, f, o, with j the cell gate, and adds `forget_bias` at run
+    time. A pure function; it works under `jit` and `grad`.
 
     Args:
-      variables: `kernel` [features + hidden, 4·hidden] and `bias` [4·hidden] by their names, such
-        as "rnn/basic_lstm_cell/kernel". Slots of optimizers, "…/kernel/Adam", are left alone.
-      prefix: of the cell's names, such as "rnn/basic_lstm_cell/"; other names are left alone.
+      variables: `kernel` [features + hidden, 4·hidden] and `bias` [4·hidden] by name, such as
+        "rnn/basic_lstm_cell/kernel". Optimizer slots, "…/kernel/Adam", are ignored.
+      prefix: prefix of the cell's names, such as "rnn/basic_lstm_cell/"; other names are ignored.
       forget_bias: the argument of the cell, 1 by default; `CudnnCompatibleLSTMCell` has 0.
 
     Raises:
-      ValueError: a name is missing or none of such a cell's, a shape does not fit, or the cell has
-        peepholes (`w_f_diag`, …) or a projection, which this LSTM does not have.
+      ValueError: a missing or unknown name, a wrong shape, or a cell with peepholes (`w_f_diag`,
+        …) or a projection, which this LSTM does not have.
 
     Reference: `tf.nn.rnn_cell.BasicLSTMCell`, TensorFlow 1.15.
     """
@@ -38,7 +38,7 @@ def lstm_params_from_tensorflow(
     for name, value in variables.items():
         own = name.removeprefix(prefix).removesuffix(":0")
         if name.startswith(prefix) and not own.startswith(("kernel/", "bias/")):
-            found[_OLD.get(own, own)] = value
+            found[_OLD_NAMES.get(own, own)] = value
     for name in found:
         for sign, option in (("_diag", "peepholes"), ("projection/", "a projection")):
             if sign in name:
@@ -51,18 +51,18 @@ def lstm_params_from_tensorflow(
 def lstm_params_to_tensorflow(
     params: LSTMParams, *, prefix: str = "", forget_bias: Any = 1.0
 ) -> dict[str, Array]:
-    """Return parameters as a cell of TensorFlow 1 has them: `kernel` and `bias`.
+    """Return `kernel` and `bias` of a TensorFlow 1 cell.
 
-    The inverse of `lstm_params_from_tensorflow`, to the bit except for the forget gate's bias, to
-    which `forget_bias` is added there and from which it is subtracted here.
+    The inverse of `lstm_params_from_tensorflow`, exact except for the bias of the forget gate:
+    `forget_bias` is added there and subtracted here.
 
     Args:
-      params: of one layer in one direction.
-      prefix: what to put before the names.
+      params: parameters of one layer in one direction.
+      prefix: prefix for the names.
       forget_bias: the argument of the cell.
 
     Raises:
-      ValueError: it is no LSTMParams, or shapes do not fit.
+      ValueError: `params` is not an LSTMParams, or its shapes do not match.
     """
     kernel, bias = to_stacked(params, forget_bias)
     return {f"{prefix}kernel": kernel, f"{prefix}bias": bias}

@@ -1,4 +1,4 @@
-"""The weights of `torch.nn.LSTM` as parameters, and back; PyTorch is not imported."""
+"""Weights of `torch.nn.LSTM` to parameters, and back; PyTorch is not imported."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,23 +18,23 @@ _TORCH_NAME = re.compile(r"(weight|bias)_(ih|hh)_l(0|[1-9]\d*)(_reverse)?")
 def lstm_params_from_torch(
     weights: Mapping[str, Any], *, prefix: str = ""
 ) -> tuple[LSTMParams, ...]:
-    """Return the weights of a `torch.nn.LSTM` or `LSTMCell`, one for each layer and direction.
+    """Return one LSTMParams for each layer and direction of a `torch.nn.LSTM` or `LSTMCell`.
 
-        kernel_ih = weight_ihᵀ,  kernel_hh = weight_hhᵀ,  bias = bias_ih + bias_hh, or 0 without
+        kernel_ih = weight_ihᵀ,  kernel_hh = weight_hhᵀ,  bias = bias_ih + bias_hh, or 0 if absent
 
-    The order is that of the carry: layer 0 forward, layer 0 backward, layer 1 forward, … It is a
-    pure function that may be compiled and differentiated: a loss that calls it trains the two
-    biases apart, as PyTorch does.
+    The order is that of the carry: layer 0 forward, layer 0 backward, layer 1 forward, … A pure
+    function; it works under `jit` and `grad`. A loss that calls it trains the two biases
+    separately, as PyTorch does.
 
     Args:
       weights: arrays or tensors by PyTorch's names, `weight_ih_l0` [4·hidden, features] and so on,
-        whose gates have the same order i, f, g, o. Names without `_l0` are those of an `LSTMCell`.
-        Weights that `weight_norm`, `prune` or WeightDrop keep in parts are computed from them.
-      prefix: of the LSTM's names, such as "lstm."; names that do not begin with it are left alone.
+        with the same gate order i, f, g, o. Names without `_l0` belong to an `LSTMCell`. Weights
+        that `weight_norm`, `prune` or WeightDrop store in parts are computed from the parts.
+      prefix: prefix of the LSTM's names, such as "lstm."; names without it are ignored.
 
     Raises:
-      ValueError: a name is missing or none of an LSTM's, a shape does not fit, the LSTM has
-        projections (`proj_size`), or a weight is kept in parts of another wrapper.
+      ValueError: a missing or unknown name, a wrong shape, an LSTM with projections (`proj_size`),
+        or a weight that another wrapper stores in parts.
 
     Reference: `torch.nn.LSTM`, PyTorch 2.13.
     """
@@ -42,12 +42,12 @@ def lstm_params_from_torch(
         raise ValueError(f"weights is a {type(weights).__name__}; expected a dictionary of arrays")
     theirs = {name: weights[name] for name in weights if str(name).startswith(prefix)}
     for name, value in theirs.items():
-        if not str(name).endswith("_mask"):  # of `prune`, perhaps of bools
+        if not str(name).endswith("_mask"):  # a mask of `prune` may be bool
             check_floats(str(name), value)
     found = {str(name)[len(prefix) :]: jnp.asarray(as_numpy(w)) for name, w in theirs.items()}
     found = plain_names(found, prefix)
     layers, suffixes, has_bias = _torch_layout(found, prefix)
-    hidden = _hidden(get(found, "weight_hh_l0", prefix), prefix)
+    hidden = _hidden_units(get(found, "weight_hh_l0", prefix), prefix)
     features = get(found, "weight_ih_l0", prefix).shape[-1:]
     params = []
     for layer in range(layers):
@@ -68,27 +68,27 @@ def lstm_params_from_torch(
 def lstm_params_to_torch(
     params: Sequence[LSTMParams], *, bidirectional: bool = False, prefix: str = ""
 ) -> dict[str, Array]:
-    """Return parameters by the names of a `torch.nn.LSTM`, in PyTorch's order.
+    """Return the parameters with the names of a `torch.nn.LSTM`, in PyTorch's order.
 
         weight_ih = kernel_ihᵀ,  weight_hh = kernel_hhᵀ,  bias_ih = bias,  bias_hh = 0
 
-    The inverse of `lstm_params_from_torch`, to the bit, but that the second bias is zero: the sum
-    of two does not say what they were. For an LSTM with `bias=False` leave the biases out. PyTorch
-    takes `{name: torch.tensor(numpy.asarray(w)) for name, w in weights.items()}`.
+    The inverse of `lstm_params_from_torch`, exact except for the biases: only their sum is known,
+    so the second is zero. For an LSTM with `bias=False`, leave the biases out. PyTorch loads
+    `{name: torch.tensor(numpy.asarray(w)) for name, w in weights.items()}`.
 
     Args:
       params: one LSTMParams for each layer and direction, in the order of the carry.
-      bidirectional: whether every second one is of a backward direction.
-      prefix: what to put before the names, such as "lstm.".
+      bidirectional: whether the parameters alternate between forward and backward directions.
+      prefix: prefix for the names, such as "lstm.".
 
     Raises:
-      ValueError: it is no sequence of LSTMParams, their shapes are those of no stack, or the
+      ValueError: `params` is not a sequence of LSTMParams, the shapes do not form a stack, or the
         second of two directions is missing.
     """
     check_stack(params)
     suffixes = ("", "_reverse") if bidirectional else ("",)
     if not params or len(params) % len(suffixes):
-        raise ValueError(f"{len(params)} LSTMParams came; expected {len(suffixes)} for each layer")
+        raise ValueError(f"got {len(params)} LSTMParams; expected {len(suffixes)} for each layer")
     weights, hidden = {}, params[0].kernel_hh.shape[0]
     for i, cell in enumerate(params):
         layer, direction = divmod(i, len(suffixes))
@@ -106,23 +106,24 @@ def lstm_params_to_torch(
 
 
 def torch_is_bidirectional(weights: Mapping[str, Any], *, prefix: str = "") -> bool:
-    """Return whether these weights of a `torch.nn.LSTM` have a backward direction."""
+    """Return whether the weights of a `torch.nn.LSTM` have a backward direction."""
     return has_reverse(weights, prefix)
 
 
 def _torch_layout(found: Mapping[str, Any], prefix: str) -> tuple[int, tuple[str, ...], bool]:
-    """The number of layers, the suffixes of the directions, whether there are biases."""
+    """Return the number of layers, the suffixes of the directions, and whether there are biases."""
     matches = []
     for name in found:
         if name.startswith("weight_hr_l"):
             raise ValueError(
-                f"{prefix}{name} is a projection (proj_size > 0), which this LSTM has not"
+                f"{prefix}{name} is a projection (proj_size > 0), which this LSTM does not have"
             )
         match = _TORCH_NAME.fullmatch(name)
         if match is None:
             raise ValueError(
-                f"{prefix + name!r} is no name of a torch.nn.LSTM; names are such as "
-                f"'weight_ih_l0', behind a prefix, which is {prefix!r}: give the LSTM's own"
+                f"{prefix + name!r} is no name of a torch.nn.LSTM; expected names such as "
+                f"'weight_ih_l0' after the prefix {prefix!r}: pass only the LSTM's weights, or "
+                f"its prefix"
             )
         matches.append(match)
     layers = 1 + max((int(match[3]) for match in matches), default=0)
@@ -131,7 +132,7 @@ def _torch_layout(found: Mapping[str, Any], prefix: str) -> tuple[int, tuple[str
     return layers, ("", "_reverse") if backward else ("",), has_bias
 
 
-def _hidden(weight_hh: Any, prefix: str) -> int:
+def _hidden_units(weight_hh: Any, prefix: str) -> int:
     shape = weight_hh.shape
     if len(shape) != 2 or shape[0] != 4 * shape[1]:
         raise ValueError(f"{prefix}weight_hh_l0 has shape {shape}; expected (4 hidden, hidden)")

@@ -1,4 +1,4 @@
-"""The LSTM layer for Flax NNX, and the pure functions it is made of."""
+"""LSTM layer for Flax NNX, and the pure functions that it calls."""
 
 from lstm_optax.lstm._probe import GradientFlow, probe
 from lstm_optax.lstm._vanishing_penalty import vanishing_penalty

@@ -1,4 +1,19 @@
-"""Clipping the gradient inside back-propagation through time, at every step."""
+"""Clipping of the gradient inside back-propagation through time, at every step.
+
+The backward recursion of an LSTM step, with d_v = ∂L/∂v along all paths, and the places where a
+clip acts. Each replaces d_v before anything further is computed from it:
+
+    d_h_t ← clip_h(d_h_t + d_outputs_t)
+    d_c_t ← clip_c(d_c_t + d_h_t ⊙ ∂h_t/∂c_t)
+    dz_t  ← clip_gates(d_c_t ⊙ ∂c_t/∂z_t + d_h_t ⊙ ∂h_t/∂z_t)
+    d_h_{t−1} = dz_t·W_hhᵀ;  d_c_{t−1} = d_c_t ⊙ f
+
+(∂h_t/∂z_t at fixed c_t: only the output gate has one.) `backends/fused.py` has each gate.
+
+A clip is an identity function with its own derivative (`jax.custom_vjp`): `mark` puts it on h_t,
+c_t and z_t in the forward pass, and JAX then applies it to their cotangents in the backward pass.
+Only the bounds are stored for it.
+"""
 
 import math
 from typing import Any, NamedTuple, TypeAlias
@@ -14,19 +29,19 @@ Bound: TypeAlias = Number | tuple[Number, Number]
 
 
 def clip_cotangent(x: Any, low: Number, high: Number) -> Any:
-    """Return x as it is, and clip what is propagated back to it, entry by entry.
+    """Return x, and clip each entry of its gradient.
 
-        gives x;  ∂L/∂x ← min(max(∂L/∂x, low), high)
+        value: x;  ∂L/∂x ← min(max(∂L/∂x, low), high)
 
-    At every step of a recurrence it keeps finite what would overflow later: an infinity becomes
-    the bound, while a NaN stays one. It has no forward-mode derivative.
+    At every step of a recurrence it prevents a later overflow. An infinity becomes the bound; a
+    NaN stays NaN. It has no forward-mode derivative.
 
     Args:
-      x: an array, or a tree of them; leaves that are not real floating-point pass untouched.
+      x: an array or a tree; leaves that are not real floating-point are returned unchanged.
       low, high: numbers with low ≤ high, traced or not.
 
     Raises:
-      ValueError: low is above high, or one of them is no number.
+      ValueError: low is above high, or a bound is not a number.
 
     Reference: Graves, 2013, arXiv:1308.0850, section 2.1.
     """
@@ -34,41 +49,43 @@ def clip_cotangent(x: Any, low: Number, high: Number) -> Any:
     ends = concrete(low), concrete(high)
     if TRACED not in ends and ends[0] > ends[1]:
         raise ValueError(f"the bounds are {low} and {high}, but low must be at most high")
-    return jax.tree.map(lambda leaf: _by_value(leaf, low, high) if _is_real(leaf) else leaf, x)
+    return jax.tree.map(lambda leaf: _clip_entries(leaf, low, high) if _is_real(leaf) else leaf, x)
 
 
 def clip_cotangent_norm(x: Any, max_norm: Number, *, axis: int | None = -1) -> Any:
-    """Return x as it is, and scale down what is propagated back to it where its norm is too large.
+    """Return x, and scale its gradient down where the norm is above a bound.
 
-        gives x;  ∂L/∂x ← ∂L/∂x · min(1, max_norm / ‖∂L/∂x‖)
+        value: x;  ∂L/∂x ← ∂L/∂x · min(1, max_norm / ‖∂L/∂x‖)
 
-    The norm does not overflow. Of a gradient with infinities only their signs remain, the limit
-    of the formula where these entries grow together; a NaN makes its row NaN. It has no
-    forward-mode derivative.
+    The norm does not overflow. A gradient with infinities is replaced by their signs, scaled to
+    the bound, which is the limit of the formula when these entries grow together. A NaN makes its
+    row NaN. It has no forward-mode derivative.
 
     Args:
-      x: an array, or a tree of them, each with its own norms; leaves that are not real
-        floating-point pass untouched.
-      max_norm: 0 or more, traced or not.
-      axis: along which the norm is taken, so that by default each row of a batch has its own;
-        None for one norm of the whole array.
+      x: an array or a tree, each leaf with its own norms; leaves that are not real floating-point
+        are returned unchanged.
+      max_norm: at least 0, traced or not.
+      axis: axis of the norm; by default each row of a batch has its own norm. None: one norm of
+        the whole array.
 
     Raises:
-      ValueError: max_norm is negative, NaN, or no single number.
+      ValueError: max_norm is negative, NaN, or not a scalar.
 
     Reference: Pascanu, Mikolov & Bengio, 2013, arXiv:1211.5063, algorithm 1, at every step here.
     """
     BOUND.check(max_norm=max_norm)
-    return jax.tree.map(lambda leaf: _by_norm(axis, leaf, max_norm) if _is_real(leaf) else leaf, x)
+    return jax.tree.map(
+        lambda leaf: _clip_norm(axis, leaf, max_norm) if _is_real(leaf) else leaf, x
+    )
 
 
 class CotangentClip(NamedTuple):
-    """Bounds on the entries of the gradient by h_t, by c_t and by the gates' pre-activations z_t.
+    """Bounds on each entry of ∂L/∂h_t, ∂L/∂c_t and ∂L/∂z_t, z_t the gates' pre-activations.
 
-    They act at every time step on the whole derivative of the loss by each, as `clip_cotangent`
-    does. A bound is (low, high), or a number b for (−b, b); None for no bound. Bounds on `gates`
-    or on `h` keep the whole recursion finite; on `c` alone they do not, since the output gate
-    gives h a path around c.
+    They act at every time step on the whole derivative, like `clip_cotangent`. A bound is
+    (low, high), or a number b for (−b, b); None for no bound. Bounds on `gates` or on `h` keep the
+    whole recursion finite. Bounds on `c` alone do not, since the gradient of h also flows back
+    through the output gate, around c.
 
     Reference: Graves, 2013, arXiv:1308.0850: gates=10 in an LSTM.
     """
@@ -78,22 +95,22 @@ class CotangentClip(NamedTuple):
     gates: Bound | None = None
 
     def check(self) -> None:
-        """Raise ValueError for a bound that cannot be."""
+        """Raise ValueError for an invalid bound."""
         for name, bound in self._asdict().items():
             if bound is not None:
-                _check(name, lambda b=bound: clip_cotangent(None, *_pair(b)))
+                _check_field(name, lambda b=bound: clip_cotangent(None, *_as_pair(b)))
 
     def mark(self, name: str, x: Float[Array, "batch size"]) -> Float[Array, "batch size"]:
-        """Return x, with the gradient by it bounded as the field `name` says."""
+        """Return x, and apply the bound of the field `name` to its gradient."""
         bound = getattr(self, name)
-        return x if bound is None else clip_cotangent(x, *_pair(bound))
+        return x if bound is None else clip_cotangent(x, *_as_pair(bound))
 
 
 class CotangentNormClip(NamedTuple):
-    """Bounds on the norm of the gradient by h_t, by c_t and by z_t, for each row of the batch.
+    """Bounds on the norms of ∂L/∂h_t, ∂L/∂c_t and ∂L/∂z_t, for each row of the batch.
 
-    They act at every time step on the whole derivative of the loss by each, as
-    `clip_cotangent_norm` does; z_t is one vector of all four gates. None for no bound.
+    They act at every time step on the whole derivative, like `clip_cotangent_norm`. z_t is one
+    vector of all four gates. None for no bound.
 
     Reference: Pascanu, Mikolov & Bengio, 2013, arXiv:1211.5063, algorithm 1, at every step here.
     """
@@ -103,19 +120,19 @@ class CotangentNormClip(NamedTuple):
     gates: Number | None = None
 
     def check(self) -> None:
-        """Raise ValueError for a bound that cannot be."""
+        """Raise ValueError for an invalid bound."""
         for name, bound in self._asdict().items():
             if bound is not None:
-                _check(name, lambda b=bound: clip_cotangent_norm(None, b))
+                _check_field(name, lambda b=bound: clip_cotangent_norm(None, b))
 
     def mark(self, name: str, x: Float[Array, "batch size"]) -> Float[Array, "batch size"]:
-        """Return x, with the gradient by it bounded as the field `name` says."""
+        """Return x, and apply the bound of the field `name` to its gradient."""
         bound = getattr(self, name)
         return x if bound is None else clip_cotangent_norm(x, bound)
 
 
 def check_cotangent_clip(clip: Any) -> None:
-    """Raise ValueError unless `clip` is None or one of the two above, with bounds that can be."""
+    """Raise ValueError unless `clip` is None, or a clip of this module with valid bounds."""
     if clip is None:
         return
     if not isinstance(clip, CotangentClip | CotangentNormClip):
@@ -127,75 +144,80 @@ def check_cotangent_clip(clip: Any) -> None:
 
 
 def norm(x: Float[Array, "..."], axis: int | None = -1) -> Float[Array, "..."]:
-    """Return the norm along an axis, finite where it can be: neither overflows nor vanishes."""
+    """Return the norm along an axis, without overflow or underflow of the squares."""
     x = jnp.asarray(x)
-    scale = _scale(x, axis)
+    scale = _scale_for_norm(x, axis)  # shape of x, 1 at the axis
     root = jnp.sqrt(jnp.sum(jnp.square(x / scale), axis, keepdims=True))
     return jnp.squeeze(scale * root, axis)
 
 
-def _scale(x: jax.Array, axis: int | None) -> jax.Array:
-    """Return about the largest entry, so that 1 / scale neither overflows nor vanishes."""
+def _scale_for_norm(x: jax.Array, axis: int | None) -> jax.Array:
+    """Return the largest absolute entry, clipped so that 1 / scale does not over- or underflow."""
     limits = jnp.finfo(x.dtype)
     largest = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0)
     return jnp.clip(largest, 4 * limits.tiny, limits.max / 4)
 
 
+# An identity with a clipped cotangent; its residuals are the bounds, which may be traced.
 @jax.custom_vjp
-def _by_value(x, low, high):
+def _clip_entries(x: jax.Array, low: Number, high: Number) -> jax.Array:
     del low, high
     return x
 
 
-def _by_value_backward(bounds, g):
-    low, high = (jnp.asarray(bound, g.dtype) for bound in bounds)
-    return jnp.clip(g, low, high), None, None
+def _clip_entries_backward(bounds: tuple[Number, Number], d: jax.Array):
+    low, high = (jnp.asarray(bound, d.dtype) for bound in bounds)
+    return jnp.clip(d, low, high), None, None  # d has any shape; bounds have no gradient
 
 
-_by_value.defvjp(lambda x, low, high: (x, (low, high)), _by_value_backward)
+_clip_entries.defvjp(lambda x, low, high: (x, (low, high)), _clip_entries_backward)
 
 
 @jax.custom_vjp
-def _by_norm_of_rows(x, max_norm):
+def _clip_row_norms(x: Float[Array, "*rows size"], max_norm: Number) -> Float[Array, "*rows size"]:
     del max_norm
     return x
 
 
-def _by_norm_backward(max_norm, g):
-    bound = jnp.asarray(max_norm, g.dtype)
-    infinite = jnp.isinf(g)
-    signs = jnp.where(infinite, jnp.sign(g), 0)  # what is left of a row with infinities
-    scale = _scale(g, -1)
-    scaled = jnp.where(jnp.any(infinite, -1, keepdims=True), signs, g / scale)
-    root = jnp.sqrt(jnp.sum(jnp.square(scaled), -1, keepdims=True))
-    beyond = scale * root > bound
-    return jnp.where(beyond, scaled * (bound / jnp.where(root > 0, root, 1)), g), None
+def _clip_row_norms_backward(max_norm: Number, d: Float[Array, "*rows size"]):
+    bound = jnp.asarray(max_norm, d.dtype)  # []
+    infinite = jnp.isinf(d)  # [*rows, size]
+    signs = jnp.where(infinite, jnp.sign(d), 0)  # replaces a row with infinities
+    scale = _scale_for_norm(d, -1)  # [*rows, 1]
+    # Entries of at most about 1, so that their squares do not overflow.
+    scaled = jnp.where(jnp.any(infinite, -1, keepdims=True), signs, d / scale)  # [*rows, size]
+    root = jnp.sqrt(jnp.sum(jnp.square(scaled), -1, keepdims=True))  # [*rows, 1]
+    beyond = scale * root > bound  # [*rows, 1]
+    # Rows within the bound keep d itself, bit for bit.
+    return jnp.where(beyond, scaled * (bound / jnp.where(root > 0, root, 1)), d), None
 
 
-_by_norm_of_rows.defvjp(lambda x, max_norm: (x, max_norm), _by_norm_backward)
+_clip_row_norms.defvjp(lambda x, max_norm: (x, max_norm), _clip_row_norms_backward)
 
 
-def _by_norm(axis, x, max_norm):
+def _clip_norm(axis: int | None, x: Any, max_norm: Number) -> jax.Array:
+    """Apply `_clip_row_norms` along any axis; None: to the flattened array."""
     x = jnp.asarray(x)
     if axis is None:
-        return _by_norm_of_rows(x.reshape(-1), max_norm).reshape(x.shape)
-    return jnp.moveaxis(_by_norm_of_rows(jnp.moveaxis(x, axis, -1), max_norm), -1, axis)
+        return _clip_row_norms(x.reshape(-1), max_norm).reshape(x.shape)
+    return jnp.moveaxis(_clip_row_norms(jnp.moveaxis(x, axis, -1), max_norm), -1, axis)
 
 
 def _is_real(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
-def _pair(bound: Bound) -> tuple[Number, Number]:
+def _as_pair(bound: Bound) -> tuple[Number, Number]:
     match bound:
         case (low, high) if isinstance(bound, tuple):
             return low, high
         case tuple() | list() | str():
-            raise ValueError(f"{bound!r} is no bound; expected a number or a pair (low, high)")
+            raise ValueError(f"the bound is {bound!r}; expected a number or a pair (low, high)")
     return -bound, bound
 
 
-def _check(name: str, clip: Any) -> None:
+def _check_field(name: str, clip: Any) -> None:
+    """Run a check of a bound; name the field in its error."""
     try:
         clip()
     except (ValueError, TypeError) as error:

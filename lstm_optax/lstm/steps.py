@@ -1,4 +1,4 @@
-"""What a time step does besides the gates: reset, freeze, detach, record and clip gradients."""
+"""Operations of a time step other than the gates: reset, freeze, detach, record, clip."""
 
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -7,56 +7,57 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from lstm_optax.lstm._probe import GradientFlow, tap
-from lstm_optax.lstm.cell import LSTMState, Mark, unmarked
+from lstm_optax.lstm.cell import LSTMState, Mark, no_mark
 from lstm_optax.lstm.cotangents import CotangentClip, CotangentNormClip
 
 Clip = CotangentClip | CotangentNormClip | None
 
 Gradient: TypeAlias = Literal["stored", "remat", "autodiff"]
-"""Where the backward pass has the gates from: kept, computed anew, or left to JAX."""
+"""How the backward pass gets the gate activations: stored, recomputed, or by JAX autodiff."""
 
 
 class Steps(NamedTuple):
-    """What each time step does to each row and to its gradient, besides the gates."""
+    """Masks of all time steps, and the record of their gradients; None where not used."""
 
-    fresh: Bool[Array, "time batch"] | None  # zero the carry before this step
-    alive: Bool[Array, "time batch"] | None  # else keep the carry, and give zero
-    detach: Bool[Array, "time batch"] | None  # no gradient by h through the recurrent product
-    probe: GradientFlow | None  # record the gradient as the derivative by this
+    reset: Bool[Array, "time batch"] | None  # the step reads a carry of 0
+    valid: Bool[Array, "time batch"] | None  # if False, keep the carry and output 0
+    detach: Bool[Array, "time batch"] | None  # no gradient to h through the recurrent product
+    probe: GradientFlow | None  # the derivative with respect to it is the record
 
 
-def before_step(state: LSTMState, fresh: Bool[Array, " batch"] | None) -> LSTMState:
-    """Return the carry with the rows zeroed that begin anew."""
-    if fresh is None:
+def before_step(state: LSTMState, reset: Bool[Array, " batch"] | None) -> LSTMState:
+    """Return the state with the rows to reset zeroed."""
+    if reset is None:
         return state
-    return jax.tree.map(lambda s: jnp.where(fresh[:, None], 0, s), state)
+    return jax.tree.map(lambda s: jnp.where(reset[:, None], 0, s), state)
 
 
-def detached(state: LSTMState, detach: Bool[Array, " batch"] | None) -> LSTMState:
-    """Return the state as the step reads it, without a gradient by h in the rows detached."""
+def detach_h(state: LSTMState, detach: Bool[Array, " batch"] | None) -> LSTMState:
+    """Return the state with no gradient to h in the detached rows."""
     if detach is None:
         return state
     return state._replace(h=jnp.where(detach[:, None], jax.lax.stop_gradient(state.h), state.h))
 
 
-def marking(clip: Clip, flow: GradientFlow | None) -> Mark:
-    """Return what a step does to the gradients by its gates, c and h: record them, then clip."""
+def make_mark(clip: Clip, flow: GradientFlow | None) -> Mark:
+    """Return the mark of a step, which records a gradient and then clips it."""
     if clip is None and flow is None:
-        return unmarked
+        return no_mark
 
     def mark(name: str, x: jax.Array) -> jax.Array:
+        # The gradient passes these in reverse order: the tap first, the clip second.
         x = x if clip is None else clip.mark(name, x)
-        return x if flow is None else tap(name, x, flow)  # the gradient comes from behind
+        return x if flow is None else tap(name, x, flow)
 
     return mark
 
 
 def after_step(
-    old: LSTMState, new: LSTMState, alive: Bool[Array, " batch"] | None
+    old: LSTMState, new: LSTMState, valid: Bool[Array, " batch"] | None
 ) -> tuple[LSTMState, Float[Array, "batch hidden"]]:
-    """Return the carry and the output, with the rows frozen that have ended."""
-    if alive is None:
+    """Return the carry and the output; rows that are not valid keep their carry and output 0."""
+    if valid is None:
         return new, new.h
-    keep = alive[:, None]
-    state = jax.tree.map(lambda a, b: jnp.where(keep, a, b), new, old)
-    return state, jnp.where(keep, new.h, 0)
+    valid = valid[:, None]  # [batch, 1]
+    state = jax.tree.map(lambda a, b: jnp.where(valid, a, b), new, old)
+    return state, jnp.where(valid, new.h, 0)

@@ -1,4 +1,4 @@
-"""Record trainings that are moved out of PyTorch, so that the move is proven without it.
+"""Record trainings in PyTorch, so that tests without PyTorch can continue them.
 
 Run from this folder, where PyTorch is installed: `python record_torch_state.py`. It writes
 recorded_torch_state.npz: for each case the weights and the optimizer's state dict in the middle,
@@ -28,7 +28,7 @@ RECORDED = Path(__file__).parent / "recorded_torch_state.npz"
 
 
 def record_move(move: Move) -> dict[str, np.ndarray]:
-    """The arrays of one case, all parameters of each in one row."""
+    """Return the arrays of one case, with all parameters in one row each."""
     with torch_in(np.float64):
         model = torch_model()
         optimizer = torch_optimizer(move, model.parameters())
@@ -44,7 +44,7 @@ def record_move(move: Move) -> dict[str, np.ndarray]:
 
 
 def load_move(move: Move) -> tuple[dict, dict, dict]:
-    """The weights and the state dict in the middle, and the weights at the end."""
+    """Return weights and state dict from the middle, and the weights at the end."""
     with np.load(RECORDED) as file:
         names, shapes = [str(n) for n in file["names"]], json.loads(str(file["shapes"]))
         record = {k.split("/", 1)[1]: v for k, v in file.items() if k.startswith(f"{move}/")}
@@ -63,7 +63,7 @@ def _row(values: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _parts(row: np.ndarray, shapes: list[list[int]]) -> list[np.ndarray]:
-    """What `_row` joined: an array, or a number, for each parameter."""
+    """Return an array or a number for each parameter, the inverse of `_row`."""
     if len(row) == len(shapes):
         return list(row)
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
@@ -71,7 +71,7 @@ def _parts(row: np.ndarray, shapes: list[list[int]]) -> list[np.ndarray]:
 
 
 def record() -> None:
-    """Run every case, and write what it did."""
+    """Run every case and write its record."""
     arrays = dict(zip(("x", "y"), batches(), strict=True))
     arrays["versions"] = np.array([f"{n} {version(n)}" for n in ("numpy", "torch")])
     weights = torch_weights(torch_model())

@@ -1,4 +1,4 @@
-"""The weights of `torch.nn.LSTM` here: the oracle's outputs, PyTorch's outputs and gradients."""
+"""Weights of `torch.nn.LSTM`: outputs equal the oracle, outputs and gradients PyTorch's."""
 
 import warnings
 
@@ -22,7 +22,7 @@ T, B, F, H = 5, 3, 2, 4
 
 
 def torch_named(layers=1, bidirectional=False, bias=True, prefix="", seed=0) -> dict:
-    """Random weights by PyTorch's names, in its order."""
+    """Return random weights with PyTorch's names, in its order."""
     rng = np.random.default_rng(seed)
     suffixes = ("", "_reverse") if bidirectional else ("",)
     weights = {}
@@ -59,7 +59,7 @@ stacks = pytest.mark.parametrize("layers, bidirectional, bias", STACKS)
 
 
 @stacks
-def test_a_stack_with_pytorch_s_weights_equals_the_oracle(layers, bidirectional, bias, x64):
+def test_stack_of_torch_weights_equals_oracle(layers, bidirectional, bias, x64):
     weights, x = torch_named(layers, bidirectional, bias), inputs()
     lstm = lstm_from_torch(weights)
     chex.assert_trees_all_equal(lstm.params(), lstm_params_from_torch(weights))
@@ -69,7 +69,7 @@ def test_a_stack_with_pytorch_s_weights_equals_the_oracle(layers, bidirectional,
 
 @pytest.mark.slow
 @stacks
-def test_outputs_and_gradients_are_pytorch_s(layers, bidirectional, bias, x64):
+def test_outputs_and_gradients_equal_pytorch(layers, bidirectional, bias, x64):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch = pytest.importorskip("torch")
@@ -97,7 +97,7 @@ def test_outputs_and_gradients_are_pytorch_s(layers, bidirectional, bias, x64):
     chex.assert_trees_all_equal(tensors, lstm_params_from_torch(weights))
 
 
-def test_other_weights_of_the_model_are_left_alone():
+def test_prefix_ignores_other_weights():
     weights = torch_named(prefix="encoder.lstm.") | {"head.weight": np.ones((1, H))}
     params = lstm_params_from_torch(weights, prefix="encoder.lstm.")
     chex.assert_trees_all_equal(params, lstm_params_from_torch(torch_named()))
@@ -105,8 +105,8 @@ def test_other_weights_of_the_model_are_left_alone():
 
 
 @pytest.mark.slow
-def test_the_layer_is_an_ordinary_one():
-    """With its options; trained as any other module, in one bias."""
+def test_layer_from_torch_takes_options():
+    """The layer has the options, and one bias with a gradient."""
     weights = torch_named(2, True)
     lstm = lstm_from_torch(weights, dropout=0.5, time_major=False, dtype=jnp.bfloat16)
     same = LSTM(F, H, num_layers=2, bidirectional=True, dropout=0.5, rngs=nnx.Rngs(params=0))
@@ -118,7 +118,7 @@ def test_the_layer_is_an_ordinary_one():
     assert outputs.shape == (B, T, 2 * H) and outputs.dtype == jnp.bfloat16
 
 
-def test_params_go_in_and_out():
+def test_from_params_round_trip():
     lstm = LSTM(F, H, num_layers=2, bidirectional=True, rngs=nnx.Rngs(0))
     again = LSTM.from_params(lstm.params(), bidirectional=True)
     chex.assert_trees_all_equal(again.params(), lstm.params())
@@ -127,8 +127,8 @@ def test_params_go_in_and_out():
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_there_and_back_is_the_same_to_the_bit(bidirectional):
-    """In PyTorch's order, with all of the bias in the first of the two."""
+def test_torch_round_trip_is_exact(bidirectional):
+    """In PyTorch's order; the first bias is the sum, the second is zero."""
     lstm = LSTM(F, H, num_layers=2, bidirectional=bidirectional, rngs=nnx.Rngs(0))
     weights = lstm_to_torch(lstm, prefix="lstm.")
     assert list(weights) == list(torch_named(2, bidirectional, prefix="lstm."))
@@ -160,7 +160,10 @@ def without(weights, *names):
         ({}, "weight_hh_l0 is missing; there are no names"),
         (torch_named() | {"weight_hr_l0": np.ones((1, H))}, r"weight_hr_l0 is a projection"),
         (torch_named() | {"head.weight": np.ones((1, H))}, "'head.weight' is no name"),
-        (torch_named(prefix="lstm."), "'lstm.weight_ih_l0' is no name .* give the LSTM's own"),
+        (
+            torch_named(prefix="lstm."),
+            "'lstm.weight_ih_l0' is no name .* pass only the LSTM's weights",
+        ),
         (torch_named() | {"weight_hh_l0": np.ones((3 * H, H))}, r"weight_hh_l0 .*\(12, 4\); exp"),
         (torch_named() | {"weight_hh_l0": np.ones(4)}, r"weight_hh_l0 has shape \(4,\)"),
         (torch_named() | {"weight_ih_l0": np.ones(4)}, r"weight_ih_l0 has shape \(4,\)"),
@@ -169,7 +172,7 @@ def without(weights, *names):
         (torch_named() | {"bias_hh_l0": np.ones(4)}, r"bias_hh_l0 .*\(4,\); expected \(16,\)"),
     ],
 )
-def test_what_is_no_lstm_of_pytorch_is_named(weights, message):
+def test_rejects_invalid_torch_weights(weights, message):
     with pytest.raises(ValueError, match=message):
         lstm_params_from_torch(weights)
 
@@ -180,8 +183,8 @@ PARAMS = LSTM(F, H, rngs=nnx.Rngs(0)).params()
 @pytest.mark.parametrize(
     "params, options, message",
     [
-        ((), {}, "0 LSTMParams came"),
-        (PARAMS, dict(bidirectional=True), "1 LSTMParams came; expected 2 for each layer"),
+        ((), {}, "got 0 LSTMParams"),
+        (PARAMS, dict(bidirectional=True), "got 1 LSTMParams; expected 2 for each layer"),
         (PARAMS * 2, {}, r"kernel_ih of params\[1\] has shape \(2, 16\); expected \(4, 16\)"),
         (
             (LSTMParams(PARAMS[0].kernel_ih, PARAMS[0].kernel_hh, np.ones(4)),),
@@ -191,7 +194,7 @@ PARAMS = LSTM(F, H, rngs=nnx.Rngs(0)).params()
         (PARAMS, dict(backend="fast"), "unknown LSTM backend 'fast'"),
     ],
 )
-def test_params_that_are_no_stack_are_named(params, options, message):
+def test_from_params_rejects_invalid_stack(params, options, message):
     with pytest.raises(ValueError, match=message):
         LSTM.from_params(params, **options)
 
@@ -199,13 +202,13 @@ def test_params_that_are_no_stack_are_named(params, options, message):
 @pytest.mark.parametrize(
     "params, bidirectional, message",
     [
-        ((), False, "0 LSTMParams came"),
-        (PARAMS, True, "1 LSTMParams came; expected 2 for each layer"),
-        (PARAMS[0], False, "one LSTMParams came; expected a tuple"),
+        ((), False, "got 0 LSTMParams"),
+        (PARAMS, True, "got 1 LSTMParams; expected 2 for each layer"),
+        (PARAMS[0], False, "got a single LSTMParams; expected a tuple"),
         (PARAMS * 2, False, r"kernels of params\[1\] .*; expected 4 features and 4 hidden units"),
         ((LSTMParams(*PARAMS[0][:2], np.ones(4)),), False, r"bias has shape \(4,\)"),
     ],
 )
-def test_params_that_are_no_stack_of_pytorch_are_named(params, bidirectional, message):
+def test_to_torch_rejects_invalid_stack(params, bidirectional, message):
     with pytest.raises(ValueError, match=message):
         lstm_params_to_torch(params, bidirectional=bidirectional)

@@ -1,4 +1,4 @@
-"""The cells of Flax here, and the layer in Flax: the same outputs, gradients and next weights."""
+"""Flax's cells here, and the layer in Flax: same outputs, gradients and training steps."""
 
 import chex
 import jax
@@ -38,7 +38,7 @@ def inputs():
 
 
 def drawn(tree, seed=0):
-    """The tree with every entry drawn anew, biases too."""
+    """Return the tree with random entries, also for the biases."""
     leaves, structure = jax.tree.flatten(tree)
     new = [
         draw(*leaf.shape, seed=100 * seed + i).astype(leaf.dtype) for i, leaf in enumerate(leaves)
@@ -52,7 +52,7 @@ def nnx_cell(kind, features=F, seed=0, **options):
 
 
 def loss_of(outputs, ends):
-    outputs = jnp.where(ALIVE, outputs, 0)  # Flax runs on in the padding
+    outputs = jnp.where(ALIVE, outputs, 0)  # Flax continues in the padding
     return jnp.sum(jnp.sin(outputs)) + sum(jnp.sum(jnp.cos(end)) for end in ends)
 
 
@@ -92,7 +92,7 @@ def case_of(kind):
 
 
 def by_kind(*plain):
-    """All kinds of cells, those but the plain ones in the slow tests."""
+    """Parametrize over all kinds of cells; most are slow tests."""
     return pytest.mark.parametrize(
         "kind",
         [
@@ -104,8 +104,8 @@ def by_kind(*plain):
 
 
 @by_kind(NNX[0], LINEN[0])
-def test_outputs_and_gradients_are_flax_s(kind, x64):
-    """With lengths; by the parameters in Flax's own tree, the inputs and the carry."""
+def test_outputs_and_gradients_equal_flax(kind, x64):
+    """With lengths; gradients of Flax's own parameters, the inputs and the carry."""
     tree, their_loss = case_of(kind)
     theirs, ours = (
         jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(tree, *inputs())
@@ -116,8 +116,8 @@ def test_outputs_and_gradients_are_flax_s(kind, x64):
 
 
 @by_kind()
-def test_training_here_gives_the_next_weights_of_training_there(kind, x64):
-    """The parameters are trained in this library's shapes, and go back into Flax's."""
+def test_training_step_equals_flax(kind, x64):
+    """The parameters are trained in this library's shapes and converted back to Flax."""
     tree, their_loss = case_of(kind)
     x, carry = inputs()
     tx = optax.adam(0.1)
@@ -138,7 +138,7 @@ def test_training_here_gives_the_next_weights_of_training_there(kind, x64):
 
 
 @by_kind(*NNX, *LINEN)
-def test_there_and_back_is_the_same_to_the_bit(kind):
+def test_flax_round_trip_is_exact(kind):
     tree, _ = case_of(kind)
     params = lstm_params_from_flax(tree)
     assert jax.tree.map(jnp.shape, params) == LSTMParams((F, 4 * H), (H, 4 * H), (4 * H,))
@@ -151,8 +151,8 @@ def test_there_and_back_is_the_same_to_the_bit(kind):
 
 
 @pytest.mark.parametrize("kind", NNX)
-def test_modules_are_taken_as_they_are(kind):
-    """The cell, an RNN of it, its state and its plain dictionary; a new one comes back."""
+def test_module_equals_its_parameters(kind):
+    """For a cell, an RNN, its state and its plain dictionary; the result is a new module."""
     cell = nnx_cell(kind)
     rnn, state = nnx.RNN(cell), nnx.state(cell, nnx.Param)
     params = lstm_params_from_flax(cell)
@@ -170,8 +170,8 @@ def test_modules_are_taken_as_they_are(kind):
         chex.assert_trees_all_equal(lstm_params_from_flax(module), params)
 
 
-def test_a_cell_may_have_randomness_of_its_own():
-    """It stays in the new cell."""
+def test_cell_may_have_random_streams():
+    """The streams stay in the new cell."""
     with pytest.warns(UserWarning, match="keep_rngs"):
         cell = nnx.OptimizedLSTMCell(F, H, keep_rngs=True, rngs=nnx.Rngs(0))
     params = jax.tree.map(lambda p: 2 * p, lstm_params_from_flax(cell))
@@ -180,8 +180,8 @@ def test_a_cell_may_have_randomness_of_its_own():
     assert new.rngs.key[...] == cell.rngs.key[...]
 
 
-def test_linen_parameters_in_boxes_keep_them():
-    """Such as the names of the axes of a mesh."""
+def test_linen_boxes_are_kept():
+    """Boxes hold metadata such as the axis names of a mesh."""
     init = linen.with_partitioning(linen.initializers.lecun_normal(), (None, "model"))
     cell = linen.OptimizedLSTMCell(H, kernel_init=init)
     tree = cell.init(jax.random.key(0), (jnp.zeros((B, H)),) * 2, jnp.zeros((B, F)))["params"]
@@ -195,7 +195,7 @@ def test_linen_parameters_in_boxes_keep_them():
 
 @pytest.fixture(scope="module")
 def stack():
-    """Two bidirectional layers of Flax."""
+    """Two bidirectional Flax layers."""
     with jax.enable_x64(True):
         cells = [
             [nnx_cell(kind, features, seed) for seed in (2 * i, 2 * i + 1)]
@@ -205,8 +205,8 @@ def stack():
 
 
 @pytest.mark.slow
-def test_a_bidirectional_stack_is_flax_s(stack, x64):
-    """Values, final states and the gradients in Flax's modules, with lengths."""
+def test_bidirectional_stack_equals_flax(stack, x64):
+    """Values, final states and gradients of Flax's modules, with lengths."""
     x, _ = inputs()
     zero = (jnp.zeros((B, H)),) * 2
 
@@ -232,8 +232,8 @@ def test_a_bidirectional_stack_is_flax_s(stack, x64):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(found[0]))
 
 
-def test_the_layer_is_called_as_the_rnn_was(stack, x64):
-    """Batch-major, if it was; in the dtype of the cells; options are given as usual."""
+def test_layer_has_time_axis_of_rnn(stack, x64):
+    """Time axis and dtype are those of the RNN and its cells, unless given as options."""
     cell = nnx_cell(nnx.OptimizedLSTMCell, dtype=jnp.bfloat16)
     lstm = lstm_from_flax(nnx.RNN(cell))
     assert not lstm.time_major and lstm.dtype == jnp.bfloat16
@@ -251,7 +251,7 @@ def test_the_layer_is_called_as_the_rnn_was(stack, x64):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_the_layer_goes_to_flax_and_back(bidirectional):
+def test_layer_round_trip_through_flax(bidirectional):
     lstm = LSTM(F, H, num_layers=2, bidirectional=bidirectional, rngs=nnx.Rngs(0))
     cells = lstm_to_flax(lstm)
     assert {type(cell) for cell in cells} == {nnx.OptimizedLSTMCell}
@@ -269,15 +269,15 @@ def test_the_layer_goes_to_flax_and_back(bidirectional):
 
 
 class OwnRNN(nnx.RNN):
-    """A loop that may do anything."""
+    """A subclass, which may compute anything."""
 
 
 class OwnBidirectional(nnx.Bidirectional):
-    """Both directions, which it may merge in any way."""
+    """A subclass, which may merge the directions in any way."""
 
 
 def with_attribute(kind, part=None, **attributes):
-    """A cell with attributes that are not the default, of itself or of one of its parts."""
+    """Return a cell with non-default attributes, of the cell or of one of its parts."""
     cell = nnx_cell(kind)
     for name, value in attributes.items():
         setattr(getattr(cell, part) if part else cell, name, value)
@@ -295,7 +295,7 @@ def test_zero_carry_init_is_accepted():
 
 
 class LinenReader(linen.Module):
-    """Reads the parameters of a cell of Linen inside `apply`."""
+    """A module that reads the parameters of a Linen cell inside `apply`."""
 
     cell: linen.Module
 
@@ -307,7 +307,7 @@ class LinenReader(linen.Module):
 
 @pytest.mark.parametrize("kind", LINEN)
 def test_bound_linen_cell_is_accepted(kind):
-    """Its parameters, if its attributes are the defaults."""
+    """The parameters are read if the attributes are the defaults."""
     x = jnp.zeros((B, F))
     reader = LinenReader(kind(H, kernel_init=linen.initializers.ones))
     variables = reader.init(jax.random.key(0), x)
@@ -324,7 +324,7 @@ def test_bound_linen_cell_is_accepted(kind):
 
 
 class Own(nnx.OptimizedLSTMCell):
-    """A class that may compute anything."""
+    """A subclass, which may compute anything."""
 
 
 def without(tree, *names):
@@ -351,15 +351,15 @@ FUSED["dense_h"] = {"kernel": np.ones((H, 16)), "bias": np.ones(16)}
         (lambda: Own(F, H, rngs=nnx.Rngs(0)), r"this is a Own; .* nnx.state\(cell, nnx.Para"),
         (
             lambda: nnx_cell(nnx.LSTMCell, gate_fn=nnx.hard_sigmoid),
-            "gate_fn of this LSTMCell is hard_sigmoid; this LSTM has the default alone, sigmoid",
+            "gate_fn of this LSTMCell is hard_sigmoid; this LSTM has only the default, sigmoid",
         ),
         (
             lambda: nnx_cell(nnx.LSTMCell, activation_fn=nnx.relu),
-            "activation_fn .* default alone, tanh",
+            "activation_fn .* only the default, tanh",
         ),
         (
             lambda: with_attribute(nnx.OptimizedLSTMCell, carry_init=nnx.initializers.ones_init()),
-            "carry_init of this OptimizedLSTMCell is ones; this LSTM has the default alone, None",
+            "carry_init of this OptimizedLSTMCell is ones; this LSTM has only the default, None",
         ),
         (
             lambda: nnx.RNN(with_attribute(nnx.LSTMCell, carry_init=nnx.initializers.normal())),
@@ -371,7 +371,7 @@ FUSED["dense_h"] = {"kernel": np.ones((H, 16)), "bias": np.ones(16)}
         ),
         (
             lambda: with_attribute(nnx.LSTMCell, "hf", precision=jax.lax.Precision.HIGHEST),
-            "precision of hf of this LSTMCell is HIGHEST; this LSTM has the default alone, None",
+            "precision of hf of this LSTMCell is HIGHEST; this LSTM has only the default, None",
         ),
         (
             lambda: with_attribute(nnx.OptimizedLSTMCell, "dense_i", dot_general=jnp.dot),
@@ -415,7 +415,7 @@ FUSED["dense_h"] = {"kernel": np.ones((H, 16)), "bias": np.ones(16)}
         ),
     ],
 )
-def test_what_is_no_lstm_cell_of_flax_is_named(cell, message):
+def test_rejects_other_flax_cell(cell, message):
     params = LSTM(F, H, rngs=nnx.Rngs(0)).params()[0]
     given = cell()
     for convert in (lstm_params_from_flax, lambda cell: lstm_params_to_flax(params, cell)):
@@ -435,7 +435,7 @@ def test_what_is_no_lstm_cell_of_flax_is_named(cell, message):
         (LSTMParams(np.ones((F, 16)), np.ones((H, 16)), np.ones(4)), r"bias .* expected \(16,\)"),
     ],
 )
-def test_parameters_that_do_not_fit_the_cell_are_named(params, message):
+def test_to_flax_rejects_wrong_sizes(params, message):
     with pytest.raises(ValueError, match=message):
         lstm_params_to_flax(params, FUSED)
 
@@ -447,22 +447,25 @@ def test_parameters_that_do_not_fit_the_cell_are_named(params, message):
         (lambda c: [c, nnx_cell(nnx.LSTMCell, H, dtype=jnp.bfloat16)], "dtype of the layers is"),
         (lambda c: nnx.RNN(c, reverse=True), "forward direction has reverse=True"),
         (lambda c: [nnx.Bidirectional(*[nnx.RNN(c)] * 2), c], "1 of 2 layers are nnx.Bidirec"),
-        (lambda c: nnx.Bidirectional(*[nnx.RNN(c)] * 2, merge_fn=jnp.add), "merge_fn is another"),
+        (
+            lambda c: nnx.Bidirectional(*[nnx.RNN(c)] * 2, merge_fn=jnp.add),
+            "merge_fn is not the default",
+        ),
         (
             lambda c: OwnBidirectional(nnx.RNN(c), nnx.RNN(nnx.clone(c))),
-            "there is a OwnBidirectional; expected nnx.Bidirectional itself",
+            "got a OwnBidirectional; expected nnx.Bidirectional itself",
         ),
-        (lambda c: [c, c], "one cell comes twice, so that both share their parameters"),
-        (lambda c: nnx.Bidirectional(*[nnx.RNN(c)] * 2), "one cell comes twice"),
+        (lambda c: [c, c], "one cell occurs twice, so both layers share its parameters"),
+        (lambda c: nnx.Bidirectional(*[nnx.RNN(c)] * 2), "one cell occurs twice"),
         (
             lambda c: [c, nnx.clone(c)],
             r"kernel_ih of params\[1\] has shape \(2, 16\); expected \(4, 16\)",
         ),
-        (lambda c: [], "0 LSTMParams came"),
+        (lambda c: [], "got 0 LSTMParams"),
         (lambda c: nnx.Linear(F, H, rngs=nnx.Rngs(0)), "this is a Linear"),
     ],
 )
-def test_modules_that_are_no_stack_are_named(make, message):
+def test_rejects_modules_without_stack(make, message):
     with pytest.raises(ValueError, match=message):
         lstm_from_flax(make(nnx_cell(nnx.LSTMCell)))
 
@@ -471,7 +474,7 @@ def test_modules_that_are_no_stack_are_named(make, message):
     "options", [{}, dict(reverse=True), dict(keep_order=True), dict(reverse=True, keep_order=True)]
 )
 def test_backward_rnn_needs_keep_order(options):
-    """Outputs at their own times, as this LSTM has them; another order is refused."""
+    """This LSTM keeps outputs at their own times; another order is rejected."""
     cells = [nnx_cell(nnx.LSTMCell, seed=seed) for seed in (0, 1)]
     runs = [nnx.RNN(cells[0]), nnx.RNN(cells[1], **options)]
     if len(options) < 2:

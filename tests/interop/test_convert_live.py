@@ -1,4 +1,4 @@
-"""The libraries themselves, with this library's parameters in them, and the other way around."""
+"""Conversions compared with the libraries themselves, in both directions."""
 
 import chex
 import jax
@@ -25,12 +25,13 @@ from lstm_optax.interop import (
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("x64"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # of Keras
+    # Keras' arrays raise this warning.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
 T, B, F, H = 5, 3, 2, 4
 LENGTHS = np.array([5, 2, 4])
-ALIVE = (np.arange(T)[:, None] < LENGTHS)[:, :, None]
+VALID = (np.arange(T)[:, None] < LENGTHS)[:, :, None]
 CLOSE = dict(rtol=1e-11, atol=1e-13)
 
 
@@ -39,7 +40,7 @@ def keras(need):
     keras = need("keras")
     before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")  # once read, it no longer follows floatx
+    keras.config.set_dtype_policy("float64")  # reading it fixes the dtype, whatever floatx is later
     yield keras
     keras.config.set_floatx(before[0])
     keras.config.set_dtype_policy(before[1])
@@ -61,7 +62,7 @@ def loss_of(outputs, ends):
 
 
 def lstm_of(keras, bidirectional=False, **options):
-    """A layer of Keras in double precision; the tanh of its JAX backend rounds to float32."""
+    """Return a Keras layer with JAX's tanh, since that of Keras' JAX backend rounds to float32."""
     layer = keras.layers.LSTM(H, return_sequences=True, **options)
     if not bidirectional:
         layer.cell.activation = jnp.tanh
@@ -73,12 +74,12 @@ def lstm_of(keras, bidirectional=False, **options):
 
 
 def seeds(layer):
-    """What a layer of Keras has beside its weights."""
+    """Return the arrays of a Keras layer other than its weights."""
     return [variable.value for variable in layer.non_trainable_variables]
 
 
 def same_with_gradients(theirs, ours, *args):
-    """Outputs and the gradients by all arguments; (loss, outputs) of each are compared."""
+    """Compare outputs and gradients of all arguments; both functions return (loss, outputs)."""
     results = [
         jax.jit(jax.value_and_grad(f, argnums=tuple(range(len(args))), has_aux=True))(*args)
         for f in (theirs, ours)
@@ -88,12 +89,12 @@ def same_with_gradients(theirs, ours, *args):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_layer_of_keras(keras, masked):
-    """By weights, inputs and states; with a mask, whose outputs are zero in the padding."""
+def test_keras_layer_equals_ours(keras, masked):
+    """With gradients of weights, inputs and states; masked outputs are zero in the padding."""
     layer = lstm_of(keras, return_state=True, zero_output_for_mask=True)
     layer.build((B, T, F))
     weights = drawn(layer.get_weights())
-    mask = jnp.asarray(ALIVE[:, :, 0].T) if masked else None
+    mask = jnp.asarray(VALID[:, :, 0].T) if masked else None
 
     def theirs(weights, x, h, c):
         x = jnp.swapaxes(x, 0, 1)
@@ -111,7 +112,7 @@ def test_a_layer_of_keras(keras, masked):
 
 
 def test_left_mask_of_keras_is_reset(keras):
-    """At the first valid step of each row, with all gradients, those by the padding 0."""
+    """A reset at the first valid step of each row; gradients of the padding are 0."""
     layer = lstm_of(keras, return_state=True)
     layer.build((B, T, F))
     weights = drawn(layer.get_weights())
@@ -134,7 +135,7 @@ def test_left_mask_of_keras_is_reset(keras):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_bidirectional_stack_of_keras(keras, bias):
+def test_keras_bidirectional_stack_equals_ours(keras, bias):
     """Two layers, with a mask."""
     layers = [
         lstm_of(keras, bidirectional=True, use_bias=bias, zero_output_for_mask=True)
@@ -148,7 +149,7 @@ def test_a_bidirectional_stack_of_keras(keras, bias):
     def theirs(weights, x):
         x = jnp.swapaxes(x, 0, 1)
         for layer, own in zip(layers, (weights[:half], weights[half:]), strict=True):
-            x, _ = layer.stateless_call(own, seeds(layer), x, mask=jnp.asarray(ALIVE[:, :, 0].T))
+            x, _ = layer.stateless_call(own, seeds(layer), x, mask=jnp.asarray(VALID[:, :, 0].T))
         return loss_of(x, ()), x
 
     def ours(weights, x):
@@ -160,7 +161,7 @@ def test_a_bidirectional_stack_of_keras(keras, bias):
 
 
 def trained(loss, params, steps=3):
-    """The parameters after some steps of SGD, its numbers exact in float32: Keras keeps them so."""
+    """Return the parameters after steps of SGD; its options are exact in float32, as in Keras."""
     tx = optax.sgd(0.125, momentum=0.875)
 
     def step(held, _):
@@ -175,15 +176,15 @@ def squared(lstm):
     return jnp.mean(jnp.square(lstm(X)[0] - Y))
 
 
-def test_training_in_keras_gives_the_next_weights_of_training_here(keras):
+def test_training_step_equals_keras(keras):
     lstm = LSTM(F, H, num_layers=2, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     model = keras.Sequential([keras.Input((T, F)), *(lstm_of(keras) for _ in range(2))])
 
-    def mse(y, outputs):  # Keras' own takes the mean in float32
+    def mse(y, outputs):  # Keras' own loss takes the mean in float32
         return jnp.mean(jnp.square(y - outputs), axis=-1)
 
     model.compile(keras.optimizers.SGD(0.125, momentum=0.875), mse)
-    model.set_weights(lstm_to_keras(lstm))  # copies: Keras' training frees its arrays
+    model.set_weights(lstm_to_keras(lstm))  # copies, since Keras' training frees its arrays
     for _ in range(3):
         model.train_on_batch(X.swapaxes(0, 1), Y.swapaxes(0, 1))
     params = trained(lambda params: squared(LSTM.from_params(params)), lstm.params())
@@ -191,8 +192,8 @@ def test_training_in_keras_gives_the_next_weights_of_training_here(keras):
 
 
 @pytest.mark.parametrize("layers, bidirectional", [(1, False), (2, True)])
-def test_training_in_torch_gives_the_next_weights_of_training_here(need, layers, bidirectional):
-    """With the second bias of PyTorch held at zero, as it is one too many."""
+def test_training_step_equals_torch(need, layers, bidirectional):
+    """The second bias of PyTorch is kept at zero, since it is redundant."""
     torch = need("torch")
     sizes = dict(num_layers=layers, bidirectional=bidirectional)
     lstm = LSTM(F, H, **sizes, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
@@ -218,8 +219,8 @@ def test_training_in_torch_gives_the_next_weights_of_training_here(need, layers,
     chex.assert_trees_all_close(lstm_params_from_torch(theirs.state_dict()), params, **CLOSE)
 
 
-def test_haiku(need):
-    """Its forget gate's 1 is in the bias here, so that the gradients are the same."""
+def test_haiku_equals_ours(need):
+    """Haiku's 1 at the forget gate is part of our bias; the gradients are the same."""
     haiku = need("haiku")
 
     def unroll(x, h, c):
@@ -248,7 +249,7 @@ def test_haiku(need):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_equinox(need, bias):
+def test_equinox_equals_ours(need, bias):
     equinox = need("equinox")
     cell = equinox.nn.LSTMCell(F, H, use_bias=bias, dtype=jnp.float64, key=jax.random.key(0))
 
@@ -295,18 +296,18 @@ def test_equinox(need, bias):
             lambda layers: layers.Bidirectional(layers.LSTM(H), merge_mode="sum"),
             "merge_mode of the Bidirectional .* is 'sum'",
         ),
-        (lambda layers: layers.Bidirectional(layers.GRU(H)), "Bidirectional is one of GRU"),
-        (lambda layers: layers.GRU(H), "a GRU came; expected keras.layers.LSTM"),
+        (lambda layers: layers.Bidirectional(layers.GRU(H)), "Bidirectional wraps GRU"),
+        (lambda layers: layers.GRU(H), "got a GRU; expected keras.layers.LSTM"),
     ],
 )
-def test_option_of_keras_layer_is_refused(need, make, message):
+def test_rejects_keras_layer_option(need, make, message):
     layer = make(need("keras").layers)
     layer.build((B, T, F))
     with pytest.raises(ValueError, match=message):
         lstm_params_from_keras(layer)
 
 
-def test_layer_of_keras_is_its_weights(need):
+def test_keras_layer_equals_its_weights(need):
     layers = need("keras").layers
     first = layers.Bidirectional(layers.LSTM(H, return_sequences=True, use_bias=False))
     first.build((B, T, F))

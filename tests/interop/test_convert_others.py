@@ -1,4 +1,4 @@
-"""Keras, Haiku, Equinox without them: arrays of their shapes, read a second way by `find_gates`."""
+"""Conversions without the libraries: arrays of their shapes, also read by `find_gates`."""
 
 import chex
 import jax
@@ -48,7 +48,7 @@ EQUINOX = drawn({"weight_ih": (4 * H, F), "weight_hh": (4 * H, H), "bias": (4 * 
 
 
 def by_gates(tree, **options) -> LSTMParams:
-    """The parameters put together from the blocks that `find_gates` finds."""
+    """Return the parameters assembled from the blocks of `find_gates`."""
     leaves = dict(jax.tree_util.tree_flatten_with_path(tree)[0])
     blocks = {
         (block.kind, block.gate): block.take(leaves[block.path])
@@ -72,13 +72,13 @@ def by_gates(tree, **options) -> LSTMParams:
     ],
     ids=["keras", "haiku", "equinox"],
 )
-def test_each_gate_comes_from_where_it_lies(found, expected):
+def test_gates_are_in_order(found, expected):
     chex.assert_trees_all_equal(found(), expected())
 
 
 @pytest.mark.parametrize("layers, directions", [(1, 1), (2, 1), (1, 2), (2, 2)])
-def test_keras_there_and_back_is_the_same_to_the_bit(layers, directions):
-    """NumPy arrays stay such; the layer is that of the weights."""
+def test_keras_round_trip_is_exact(layers, directions):
+    """NumPy arrays stay NumPy arrays; the layer has the weights."""
     weights = keras_weights(layers, directions)
     params = lstm_params_from_keras(weights)
     assert all(type(array) is np.ndarray for array in jax.tree.leaves(params))
@@ -96,7 +96,7 @@ def test_keras_without_biases():
     chex.assert_trees_all_equal([a for i, a in enumerate(back) if i % 3 < 2], weights)
 
 
-def test_haiku_and_equinox_there_and_back():
+def test_haiku_and_equinox_round_trip():
     params = lstm_params_from_haiku(HAIKU)
     back = lstm_params_to_haiku(params)
     chex.assert_trees_all_equal(back["w"], HAIKU["w"])
@@ -108,7 +108,7 @@ def test_haiku_and_equinox_there_and_back():
     chex.assert_trees_all_close(lstm_params_from_equinox(no_bias), expected)
 
 
-def test_all_may_be_compiled_and_differentiated():
+def test_conversions_under_jit_and_grad():
     def total(weights, linear, cell):
         params = *lstm_params_from_keras(weights), lstm_params_from_haiku(linear)
         back = lstm_params_to_keras(params), lstm_params_to_haiku(params[1])
@@ -118,8 +118,8 @@ def test_all_may_be_compiled_and_differentiated():
     args = keras_weights(), HAIKU, EQUINOX
     grads = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(*args)
     forget = HAIKU["b"][2 * H : 3 * H]
-    twice = 4 * HAIKU["b"] + np.zeros(4 * H)  # once in each way it goes
-    twice[2 * H : 3 * H] = 4 * forget + 2  # as b + 1, and as b
+    twice = 4 * HAIKU["b"] + np.zeros(4 * H)  # one term for each direction
+    twice[2 * H : 3 * H] = 4 * forget + 2  # one term with b + 1, one with b
     doubled = jax.tree.map(lambda x: 2 * x, args)
     chex.assert_trees_all_close(grads[0], doubled[0], rtol=1e-6)
     chex.assert_trees_all_close(grads[1], {"w": 4 * HAIKU["w"], "b": twice}, rtol=1e-5, atol=1e-6)
@@ -133,14 +133,14 @@ W, R, B = keras_weights()
 @pytest.mark.parametrize(
     "convert, given, message",
     [
-        (lstm_params_from_keras, [], "no weights came"),
+        (lstm_params_from_keras, [], "weights is empty"),
         (lstm_params_from_keras, [W], "recurrent_kernel is missing"),
         (lstm_params_from_keras, [W, R, B, W], "recurrent_kernel is missing"),
         (lstm_params_from_keras, [R, W, B], r"weights\[0\] has shape \(4, 16\); expected \(4, 8\)"),
         (lstm_params_from_keras, [W, R, B[:3]], r"weights\[2\] has shape \(3,\); expected \(16,\)"),
         (lstm_params_from_keras, [W, B, R], r"weights\[1\] has shape \(16,\); expected two axes"),
         (lstm_params_from_keras, [W[:, :12], R[:, :12]], r"weights\[0\] .*\(2, 12\); expected"),
-        (lstm_params_to_keras, PARAMS[0], "one LSTMParams came; expected a tuple"),
+        (lstm_params_to_keras, PARAMS[0], "got a single LSTMParams; expected a tuple"),
         (lstm_params_to_keras, [W, R, B], r"params\[0\] is a ndarray; expected an LSTMParams"),
         (lstm_params_from_haiku, {}, "w is missing; there are no names"),
         (lstm_params_from_haiku, {"linear": HAIKU}, r"w is missing; there are \['linear/b'"),
@@ -157,7 +157,7 @@ W, R, B = keras_weights()
         (lstm_params_from_equinox, lambda x: x, "this is a function; expected arrays"),
     ],
 )
-def test_what_does_not_fit_is_named(convert, given, message):
+def test_rejects_invalid_weights(convert, given, message):
     with pytest.raises(ValueError, match=message):
         convert(given)
 
@@ -169,13 +169,13 @@ def test_what_does_not_fit_is_named(convert, given, message):
         (EQUINOX | {"weight_ih": draw(4 * H, 3)}, r"weight_ih has shape \(16, 3\); expected"),
     ],
 )
-def test_an_equinox_cell_that_cannot_hold_the_parameters_is_named(cell, message):
+def test_to_equinox_rejects_other_cell(cell, message):
     with pytest.raises(ValueError, match=message):
         lstm_params_to_equinox(PARAMS[0], cell)
 
 
 @pytest.mark.parametrize("kind", [int, complex, object, bool])
-def test_arrays_without_floats_are_named(kind):
+def test_rejects_arrays_without_floats(kind):
     ih, hh, bias = (np.ones(shape, kind) for shape in CELL)
     stacked = np.concatenate([ih, hh])
     torch = {"weight_ih_l0": ih.T, "weight_hh_l0": hh.T, "bias_ih_l0": bias, "bias_hh_l0": bias}
@@ -192,7 +192,7 @@ def test_arrays_without_floats_are_named(kind):
             convert(weights)
 
 
-def test_weights_without_arrays_are_named():
+def test_rejects_weights_without_arrays():
     ih, hh, bias = (np.ones(shape, np.float32) for shape in CELL)
     torch = {"weight_ih_l0": ih.T, "weight_hh_l0": hh.T, "bias_ih_l0": bias, "bias_hh_l0": bias}
     for value in ("abc", None, [1.0]):

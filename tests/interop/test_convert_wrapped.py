@@ -1,4 +1,4 @@
-"""Names and layouts that wrappers and older libraries give an LSTM's weights."""
+"""Names and layouts of LSTM weights in wrappers and older libraries."""
 
 import warnings
 
@@ -58,7 +58,7 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-def test_weight_of_wrapper_is_computed(name, x64):
+def test_weight_is_computed_from_parts(name, x64):
     weights, kernel_hh = WRAPPED[name]
     (expected,) = lstm_params_from_torch(PLAIN | {"weight_hh_l0": kernel_hh})
     named = {f"rnn.{key}": w for key, w in weights.items()} | {"head.weight": V}
@@ -78,17 +78,20 @@ def test_backward_direction_of_wrapper_is_found():
 @pytest.mark.parametrize(
     "parts, message",
     [
-        ({"parametrizations.weight_hh_l0.original": V}, r"in the parts \['original'\], of which"),
+        (
+            {"parametrizations.weight_hh_l0.original": V},
+            r"in the parts \['original'\], and no rule",
+        ),
         (
             {"weight_hh_l0_orig": V, "weight_hh_l0_u": V[:, 0], "weight_hh_l0_v": V[0]},
-            r"rnn.weight_hh_l0 is kept in the parts \['orig', 'u', 'v'\].*remove_parametrizations",
+            r"rnn.weight_hh_l0 is stored in the parts \['orig', 'u', 'v'\].*remove_parametrization",
         ),
         ({"weight_hh_l0_g": G}, r"in the parts \['g'\]"),
         ({"weight_hh_l0_dropped": V}, "'rnn.weight_hh_l0_dropped' is no name"),
         ({"weight_hh": V}, "'rnn.weight_hh' is no name"),
     ],
 )
-def test_parts_of_other_wrapper_are_named(parts, message):
+def test_rejects_parts_of_unknown_wrapper(parts, message):
     weights = {f"rnn.{name}": w for name, w in (REST | parts).items()}
     with pytest.raises(ValueError, match=message):
         lstm_params_from_torch(weights, prefix="rnn.")
@@ -96,7 +99,7 @@ def test_parts_of_other_wrapper_are_named(parts, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cell", "weight_norm", "parametrizations", "prune"])
-def test_pytorch_computes_the_same(need, kind, x64):
+def test_wrapped_weight_equals_pytorch(need, kind, x64):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch = need("torch")
@@ -126,7 +129,7 @@ def test_pytorch_computes_the_same(need, kind, x64):
 
 
 def test_cudnn_layer_of_keras_is_read(x64):
-    """Its blocks hold the entries of matrices [hidden, inputs], its bias two biases."""
+    """Its gate blocks are flattened [hidden, inputs] matrices, and it has two biases."""
     ih = [draw(H, F, seed=i) for i in range(4)]
     hh = [draw(H, H, seed=4 + i) for i in range(4)]
     first, second = draw(4 * H, seed=8), draw(4 * H, seed=9)
@@ -146,7 +149,7 @@ KERNEL, BIAS = draw(F + H, 4 * H, seed=1), draw(4 * H, seed=2)
 
 
 def basic_lstm_cell(x, forget_bias):
-    """The outputs of `BasicLSTMCell`, as its documentation defines it."""
+    """Return the outputs of `BasicLSTMCell` by its documentation."""
     sigmoid = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
     h, c, outputs = np.zeros((B, H)), np.zeros((B, H)), []
     for step in x:
@@ -161,7 +164,7 @@ def basic_lstm_cell(x, forget_bias):
 @pytest.mark.parametrize(
     "names", [("kernel", "bias"), ("weights", "biases"), ("kernel:0", "bias:0")]
 )
-def test_cell_of_tensorflow_computes_the_same(names, forget_bias, x64):
+def test_tensorflow_cell_equals_ours(names, forget_bias, x64):
     prefix = "rnn/multi_rnn_cell/cell_0/basic_lstm_cell/"
     variables = {f"{prefix}{name}": w for name, w in zip(names, (KERNEL, BIAS), strict=True)}
     variables |= {f"{prefix}kernel/Adam": KERNEL, "dense/kernel": KERNEL}
@@ -186,6 +189,6 @@ def test_cell_of_tensorflow_computes_the_same(names, forget_bias, x64):
         ({"kernel": KERNEL, "bias": BIAS, "input/gamma": BIAS}, "TensorFlow 1 has no 'input/gam"),
     ],
 )
-def test_other_cell_of_tensorflow_is_named(variables, message):
+def test_rejects_other_tensorflow_cell(variables, message):
     with pytest.raises(ValueError, match=message):
         lstm_params_from_tensorflow(variables)

@@ -1,4 +1,4 @@
-"""A training is moved out of PyTorch by files, and its next steps agree with PyTorch's."""
+"""A training continued from PyTorch's files takes the same next steps as PyTorch."""
 
 import copy
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 
 def moved(move: Move, path, dtype):
-    """The weights after `AFTER` more steps, here and in PyTorch, and those before."""
+    """Return the weights after `AFTER` more steps, here and in PyTorch, and those before."""
     need("torch")
     with torch_in(dtype) as torch:
         model = torch_model(dtype)
@@ -41,21 +41,21 @@ def moved(move: Move, path, dtype):
 
 
 @pytest.mark.parametrize("move", MOVES, ids=str)
-def test_the_next_steps_are_pytorch_s(move, tmp_path, x64):
+def test_next_steps_equal_pytorch(move, tmp_path, x64):
     error = distance(*moved(move, tmp_path / "saved.pt", np.float64))
     print(f"{move}: {error:.1e}")
     assert error < 1e-11
 
 
 @pytest.mark.parametrize("move", RECORDED_MOVES, ids=str)
-def test_the_next_steps_are_pytorch_s_in_single_precision(move, tmp_path):
+def test_next_steps_equal_pytorch_float32(move, tmp_path):
     error = distance(*moved(move, tmp_path / "saved.pt", np.float32))
     print(f"{move}: {error:.1e} in float32")
     assert error < 1e-4
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
-def test_a_scheduler_of_pytorch_becomes_a_schedule(name, x64):
+def test_torch_scheduler_as_schedule(name, x64):
     need("torch")
     move = Move(name, (("lr", 0.02),))
     with torch_in(np.float64) as torch:
@@ -71,8 +71,8 @@ def test_a_scheduler_of_pytorch_becomes_a_schedule(name, x64):
     assert distance(mine, torch_weights(model), start) < 1e-11
 
 
-def test_tensors_groups_and_names_of_pytorch(x64):
-    """No decay of the biases: two groups, whose state dict knows the names; nothing is a file."""
+def test_groups_and_names_of_pytorch(x64):
+    """Two groups, without decay of the biases; the state dict has names and tensors."""
     need("torch")
     move = Move("AdamW", (("lr", 0.01),))
     with torch_in(np.float64):
@@ -89,8 +89,8 @@ def test_tensors_groups_and_names_of_pytorch(x64):
     assert distance(mine, torch_weights(model), start) < 1e-11
 
 
-def test_a_momentum_that_is_set_in_the_middle(x64):
-    """PyTorch makes its buffer at the next step, from a gradient that dampening leaves whole."""
+def test_momentum_set_during_training(x64):
+    """PyTorch creates its buffer at the next step, from the undampened gradient."""
     need("torch")
     move = Move("SGD", (("lr", 0.05),))
     with torch_in(np.float64):
@@ -104,7 +104,7 @@ def test_a_momentum_that_is_set_in_the_middle(x64):
     assert distance(mine, torch_weights(model), start) < 1e-11
 
 
-def test_the_recording_is_what_pytorch_does():
+def test_recording_equals_pytorch():
     need("torch")
     with np.load(RECORDED) as file:
         for move in RECORDED_MOVES:

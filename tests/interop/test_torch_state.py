@@ -1,4 +1,4 @@
-"""Optimizers moved out of PyTorch: recordings of it, and what is refused; needs no PyTorch."""
+"""Optimizers continued from recordings of PyTorch, and rejected state dicts, without PyTorch."""
 
 from collections import OrderedDict
 
@@ -37,12 +37,12 @@ MOMENTS = {
     "NAdam": ["exp_avg", "exp_avg_sq"],
 }
 MOMENTS["AdamW"] = MOMENTS["Adam"]
-STEP = dict.fromkeys(OPTIONS) | {"SGD": 7}  # whose state does not tell it
+STEP = dict.fromkeys(OPTIONS) | {"SGD": 7}  # its state has no step count
 PARAMS = {"w": np.ones((3, 2), np.float32), "b": np.ones(3, np.float32)}
 
 
 def saved(name: str, step: int = 7, dtype=np.float32, **options) -> dict:
-    """A state dict of that optimizer for PARAMS, whose moments are 1, 2, …, as PyTorch lays it."""
+    """Return a state dict of an optimizer for PARAMS in PyTorch's layout, with moments 1, 2, …"""
     state = {}
     for index, p in enumerate(PARAMS.values()):
         keys = MOMENTS[name]
@@ -62,7 +62,7 @@ def convert(name: str = "Adam", state_dict: dict | None = None, params=PARAMS, *
     )
 
 
-def test_the_recording_is_of_these_batches():
+def test_recording_has_these_batches():
     with np.load(RECORDED) as file:
         for name, value in zip("xy", batches(), strict=True):
             np.testing.assert_array_equal(file[name], value)
@@ -70,7 +70,7 @@ def test_the_recording_is_of_these_batches():
 
 
 @pytest.mark.parametrize("move", plain_for(RECORDED_MOVES, RECORDED_MOVES[:2]), ids=str)
-def test_the_next_steps_are_the_recorded_ones(move, x64):
+def test_next_steps_equal_recording(move, x64):
     middle, state_dict, end = load_move(move)
     error = distance(go_on(move, middle, state_dict), end, middle)
     print(f"{move}: {error:.1e}")
@@ -79,8 +79,8 @@ def test_the_next_steps_are_the_recorded_ones(move, x64):
 
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_the_state_is_the_one_that_init_makes(name, dtype):
-    """Its tree, shapes, dtypes and weak types, so that a compiled step serves both."""
+def test_state_has_structure_of_init(name, dtype):
+    """Tree, shapes, dtypes and weak types match, so a compiled step accepts both."""
     params = {key: jnp.asarray(p, dtype) for key, p in PARAMS.items()}
     rate = optax.constant_schedule(0.1)
     tx, state = convert(name, saved(name, dtype=jnp.bfloat16), params, lr=rate, step=STEP[name])
@@ -103,14 +103,14 @@ def find(state, kind):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_schedule_goes_on(name):
+def test_schedule_continues_from_step(name):
     rates = []
     tx, state = convert(name, lr=lambda count: rates.append(count) or 0.1, step=STEP[name])
     tx.update(PARAMS, state, PARAMS)
     assert {int(count) for count in rates} == {0, 7}  # at init, and at the next step
 
 
-def test_each_moment_has_its_place():
+def test_moments_are_not_swapped():
     state_dict = saved("Adam", amsgrad=True)
     for entry in state_dict["state"].values():
         entry["max_exp_avg_sq"] = 3 * entry["exp_avg"]
@@ -125,19 +125,19 @@ def test_each_moment_has_its_place():
     for entry in state_dict["state"].values():
         entry["momentum_buffer"] = 4 * entry["square_avg"]
         entry["grad_avg"] = np.full_like(entry["square_avg"], 0.5)
-    state_dict["state"][1]["grad_avg"][0] = 1.5  # rounding may do so a little
+    state_dict["state"][1]["grad_avg"][0] = 1.5  # below 0 by rounding
     _, state = convert("RMSprop", state_dict)
     (centred,), (velocity,) = find(state, CenteredMeanSquareState), find(state, MomentumState)
     assert (centred.mu["b"][1], centred.nu["b"][1], centred.nu["b"][0]) == (0.5, 0.75, 0)
     assert (velocity.mu["w"] == 4).all()
 
 
-def test_the_names_give_the_order():
-    """JAX sorts the keys of a dict, so that its order is not to be trusted."""
+def test_names_give_parameter_order():
+    """JAX sorts the keys of a dict, so its order cannot be used."""
     state_dict = saved("RMSprop")
     passed = jax.tree.map(jnp.asarray, PARAMS)
     assert list(passed) == ["b", "w"]
-    with pytest.raises(ValueError, match=r"order of the parameters is unknown.*give names="):
+    with pytest.raises(ValueError, match=r"order of the parameters is unknown.*pass names="):
         convert("RMSprop", state_dict, passed)
     _, expected = convert("RMSprop", state_dict)
     _, by_names = convert("RMSprop", state_dict, passed, names=["w", "b"])
@@ -148,13 +148,13 @@ def test_the_names_give_the_order():
 
 @pytest.mark.parametrize("lr", [None, [0.5, optax.constant_schedule(0.25)]])
 def test_param_groups_keep_their_options(lr):
-    """Several do what an optimizer for each of them does."""
+    """Several groups equal one optimizer for each group."""
     state_dict = saved("Adam")
     group = state_dict["param_groups"][0]
     first = group | {"params": [0], "weight_decay": 0.1}
     second = group | {"params": [1], "lr": 0.2, "betas": (0.5, 0.6)}
     parted = state_dict | {"param_groups": [first, second]}
-    with pytest.raises(ValueError, match="several param_groups; give names="):
+    with pytest.raises(ValueError, match="several param_groups; pass names="):
         convert("Adam", parted)
     with pytest.raises(ValueError, match="lr has 1 entries; expected one for each of 2"):
         convert("Adam", parted, names=["w", "b"], lr=[0.1])
@@ -168,7 +168,7 @@ def test_param_groups_keep_their_options(lr):
 
 
 @pytest.mark.parametrize("name", ["SGD", "RMSprop"])
-def test_a_parameter_without_a_state_starts_at_zero(name):
+def test_parameter_without_state_starts_at_zero(name):
     state_dict = saved(name)
     full = convert(name, state_dict, step=STEP[name])[1]
     del state_dict["state"][1]
@@ -180,23 +180,23 @@ def test_a_parameter_without_a_state_starts_at_zero(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_before_the_first_step_the_state_is_the_initial_one(name):
+def test_unstarted_state_is_initial(name):
     tx, state = convert(name, saved(name) | {"state": {}})
     chex.assert_trees_all_equal(state, tx.init(PARAMS))
 
 
-def test_the_first_gradient_enters_whole_where_there_is_no_velocity_yet():
-    """A momentum that is set in the middle of a training, with dampening."""
+def test_first_gradient_is_not_dampened():
+    """Momentum with dampening, set during training."""
     options = saved("SGD", dampening=0.5) | {"state": {}}
     tx, state = convert("SGD", options, step=7, lr=optax.constant_schedule(1.0))
     updates, _ = tx.update(PARAMS, state, PARAMS)
     chex.assert_trees_all_equal(updates, jax.tree.map(lambda p: -p, PARAMS))
 
 
-def test_a_fixed_parameter_may_be_left_out():
+def test_fixed_parameter_may_be_omitted():
     state_dict = saved("Adam")
     del state_dict["state"][1]
-    with pytest.raises(ValueError, match=r"differently often.*'w': 7, 'b': 0.*leave out"):
+    with pytest.raises(ValueError, match=r"different step counts.*'w': 7, 'b': 0.*leave out"):
         convert("Adam", state_dict)
     _, state = convert("Adam", state_dict, {"w": PARAMS["w"]}, names=["w", "b"])
     expected = convert("Adam", None, {"w": PARAMS["w"]} | {"b": PARAMS["b"]})[1]
@@ -208,7 +208,7 @@ def test_a_fixed_parameter_may_be_left_out():
 
 
 def changed(name, index=None, drop=None, **new):
-    """A state dict with entries of a parameter, or options, changed or dropped."""
+    """Return a state dict with entries of a parameter, or options, changed or dropped."""
     state_dict = saved(name)
     at = state_dict["param_groups"][0] if index is None else state_dict["state"][index]
     at |= new
@@ -232,10 +232,10 @@ def changed(name, index=None, drop=None, **new):
         ("RMSprop", changed("RMSprop", centered=True), {}, "'b' lacks grad_avg"),
         ("RMSprop", changed("RMSprop", momentum=0.9), {}, "'b' lacks momentum_buffer"),
         ("Adam", changed("Adam", 0, ax=np.ones((3, 2))), {}, r"state of 'w' has \['ax'\]; known"),
-        ("Adam", changed("Adam", 1, step=8.0), {}, "differently often.*'w': 7, 'b': 8"),
+        ("Adam", changed("Adam", 1, step=8.0), {}, "different step counts.*'w': 7, 'b': 8"),
         ("NAdam", changed("NAdam", 1, mu_product=0.5), {}, r"mu_product differs.*\[0.25, 0.5\]"),
         ("Adam", None, dict(step=8), "step is 8, but the state dict is at 7"),
-        ("SGD", None, dict(lr=lambda count: 0.1), "schedule, .* give step="),
+        ("SGD", None, dict(lr=lambda count: 0.1), "schedule, .* pass step="),
         ("SGD", None, dict(step=0), "step is 0, but there are momentum buffers"),
         (
             "SGD",
@@ -244,27 +244,27 @@ def changed(name, index=None, drop=None, **new):
             r"\['b'\] have no momentum_buffer",
         ),
         ("Adam", {"optimizer": saved("Adam")}, {}, r"\['optimizer'\]; expected state and param"),
-        ("Adam", saved("Adam") | {"state": {"0": {}}}, {}, r"a state of \['0'\], .* hold \[0, 1\]"),
+        ("Adam", saved("Adam") | {"state": {"0": {}}}, {}, r"a state of \['0'\], .* have \[0, 1\]"),
         ("Adam", None, dict(names=["w"]), r"2 parameters, but there are 1 names.*\['w'\]"),
         ("Adam", None, dict(names=["w", "w"]), "must be as many and differ"),
-        ("Adam", None, dict(names=["w", "c"]), r"params has \['b'\], which the names"),
+        ("Adam", None, dict(names=["w", "c"]), r"params has \['b'\], which are not in the names"),
         ("Adam", None, dict(params={"lstm": PARAMS}), "flat dict of arrays"),
         ("Adam", None, dict(lr=-1.0), "^lr is -1"),
     ],
 )
-def test_what_does_not_fit_is_named(name, state_dict, arguments, match):
+def test_rejects_invalid_state_dict(name, state_dict, arguments, match):
     with pytest.raises(ValueError, match=match):
         convert(name, state_dict, **arguments)
 
 
-def test_older_state_dicts_have_no_maximize():
+def test_reads_state_dict_without_maximize():
     state_dict = saved("Adam")
     del state_dict["param_groups"][0]["maximize"]
     chex.assert_trees_all_equal(convert("Adam", state_dict)[1], convert("Adam")[1])
 
 
-def test_the_loss_has_a_gradient_for_each_bias(x64):
-    """And the two are equal, so that their sum moves twice as fast as one bias would."""
+def test_loss_has_gradient_of_each_bias(x64):
+    """The two gradients are equal, so the sum moves twice as fast as a single bias."""
     weights = {k: jnp.asarray(v) for k, v in load_move(RECORDED_MOVES[0])[0].items()}
     x, y = batches()
     grads = jax.jit(jax.grad(loss))(weights, x[0], y[0])
@@ -274,8 +274,8 @@ def test_the_loss_has_a_gradient_for_each_bias(x64):
             chex.assert_trees_all_equal(grads[name], grads[name.replace("ih", "hh")])
 
 
-def test_the_state_is_that_of_a_plain_dict():
-    """`model.state_dict()` is an OrderedDict, which JAX tells from a dict."""
+def test_state_is_of_plain_dict():
+    """`model.state_dict()` is an OrderedDict, which is another tree than a dict."""
     ordered = OrderedDict(PARAMS)
     for groups in (1, 2):
         state_dict = saved("Adam")

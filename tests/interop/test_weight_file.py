@@ -1,4 +1,4 @@
-"""Weights in files of safetensors and NPZ, and as PyTorch names them."""
+"""Weights in safetensors and NPZ files, and with PyTorch's names."""
 
 import warnings
 
@@ -31,7 +31,7 @@ def path(request, tmp_path, need):
     return tmp_path / f"weights{request.param}"
 
 
-def test_arrays_come_back_by_name(path):
+def test_arrays_round_trip(path):
     lo.interop.save_weights(path, ARRAYS)
     read = lo.interop.load_weights(path)
     assert sorted(read) == sorted(ARRAYS)
@@ -41,7 +41,7 @@ def test_arrays_come_back_by_name(path):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_similar_names_are_kept_apart(path):
+def test_similar_names_round_trip(path):
     weights = {"a": np.zeros(2), "a.npy": np.ones(2), "a.npy.npy": np.full(2, 2.0)}
     lo.interop.save_weights(path, weights)
     assert {n: x[0] for n, x in lo.interop.load_weights(path).items()} == {
@@ -50,14 +50,14 @@ def test_similar_names_are_kept_apart(path):
 
 
 @pytest.mark.parametrize("name", ["", 1, None, "a\0b", "\udcff", "k" * 70_000, "__metadata__"])
-def test_names_that_are_not_read_back_are_refused(path, name):
-    with pytest.raises(ValueError, match="a name is .*, which files do not hold"):
+def test_save_rejects_invalid_name(path, name):
+    with pytest.raises(ValueError, match="a name is .*, which files do not support"):
         lo.interop.save_weights(path, {name: np.ones(1)})
     assert not path.exists()
 
 
-def test_save_names_numbers_it_does_not_hold(path):
-    with pytest.raises(ValueError, match=f"'a' is of .*, which {path.suffix} files do not hold"):
+def test_save_rejects_unsupported_dtype(path):
+    with pytest.raises(ValueError, match=f"'a' is of .*, which {path.suffix} files do not support"):
         lo.interop.save_weights(path, {"a": np.ones(2, np.clongdouble)})
     if path.suffix == ".safetensors":
         with pytest.raises(ValueError, match="'a' is of complex128, which .safetensors files"):
@@ -68,10 +68,10 @@ def test_save_names_numbers_it_does_not_hold(path):
         lo.interop.save_weights(path.parent / "missing" / path.name, ARRAYS)
 
 
-def test_bfloat16_is_kept_or_refused(path):
+def test_bfloat16_round_trips_or_is_rejected(path):
     weights = {"w": jnp.asarray([1.0, 3.140625], jnp.bfloat16)}
     if path.suffix == ".npz":
-        with pytest.raises(ValueError, match="'w' is of bfloat16, which .npz files do not hold"):
+        with pytest.raises(ValueError, match="'w' is of bfloat16, which .npz files do not support"):
             lo.interop.save_weights(path, weights)
     else:
         lo.interop.save_weights(path, weights)
@@ -80,8 +80,8 @@ def test_bfloat16_is_kept_or_refused(path):
         np.testing.assert_array_equal(read, weights["w"])
 
 
-def test_every_damage_is_one_error(path):
-    """A file that is cut, with a changed header or number, and none at all."""
+def test_damaged_file_raises_value_error(path):
+    """Cut files, a changed header or number, and a missing file."""
     lo.interop.save_weights(path, {"w": np.arange(50.0)})
     whole = path.read_bytes()
     at = 8 if path.suffix == ".safetensors" else whole.index(np.float64(7).tobytes()) + 7
@@ -96,7 +96,7 @@ def test_every_damage_is_one_error(path):
         lo.interop.load_weights(path)
 
 
-def test_npz_with_objects_is_refused(tmp_path):
+def test_load_rejects_npz_with_objects(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.array([1, "a"], object))
     with pytest.raises(ValueError, match="a.npz is refused: .*arrays of numbers"):
         lo.interop.load_weights(tmp_path / "a.npz")
@@ -110,12 +110,12 @@ def test_npz_with_objects_is_refused(tmp_path):
     [
         ("a.pt", {}, "a.pt ends in '.pt'; expected one of .safetensors, .npz"),
         ("a", {}, "ends in ''"),
-        ("a.npz", {3: np.ones(1)}, "a name is 3, which files do not hold"),
+        ("a.npz", {3: np.ones(1)}, "a name is 3, which files do not support"),
         ("a.npz", {"x": np.array(["a"])}, "'x' is of <U1"),
         ("a.npz", {"x": object()}, "'x' is of object"),
     ],
 )
-def test_what_cannot_be_saved_is_named(tmp_path, name, weights, message):
+def test_save_rejects_invalid_argument(tmp_path, name, weights, message):
     with pytest.raises(ValueError, match=message):
         lo.interop.save_weights(tmp_path / name, weights)
     assert not list(tmp_path.iterdir())
@@ -127,7 +127,7 @@ def model_of(**options):
 
 
 class Encoder(nnx.Module):
-    """Layers in a list, in a dictionary, in both directions."""
+    """Layers in a list and in a dictionary, and both directions."""
 
     def __init__(self, rngs):
         self.encoder = lo.LSTM(3, 4, num_layers=2, bidirectional=True, rngs=rngs)
@@ -146,7 +146,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_weights_go_there_and_back(name):
+def test_module_weights_round_trip(name):
     model = MODELS[name]()
     weights = lo.interop.module_to_torch(model)
     other = nnx.clone(model)
@@ -155,10 +155,10 @@ def test_weights_go_there_and_back(name):
     chex.assert_trees_all_equal(nnx.state(again, nnx.Param), nnx.state(model, nnx.Param))
     assert type(again) is type(model)
     expected = jax.tree.map(lambda x: x + 1, nnx.state(model, nnx.Param))
-    chex.assert_trees_all_equal(nnx.state(other, nnx.Param), expected)  # as it was
+    chex.assert_trees_all_equal(nnx.state(other, nnx.Param), expected)  # unchanged
 
 
-def test_names_are_those_of_pytorch():
+def test_module_names_match_pytorch():
     assert sorted(lo.interop.module_to_torch(model_of())) == sorted(
         ["embedding.weight", "output.weight", "output.bias"]
         + [
@@ -187,12 +187,12 @@ WEIGHTS = lo.interop.module_to_torch(model_of())
         (WEIGHTS | {"lstm.weight_hr_l0": jnp.ones((2, 4))}, "is a projection"),
     ],
 )
-def test_weights_of_another_model_are_named(weights, message):
+def test_rejects_weights_of_other_model(weights, message):
     with pytest.raises(ValueError, match=message):
         lo.interop.module_from_torch(model_of(), weights)
 
 
-def test_module_without_counterpart_is_named():
+def test_rejects_module_without_counterpart():
     with pytest.raises(ValueError, match=r"the parameter 'norm/(bias|scale)' belongs to no LSTM"):
         lo.interop.module_to_torch(nnx.Dict(norm=nnx.LayerNorm(3, rngs=nnx.Rngs(0))))
 
@@ -200,8 +200,8 @@ def test_module_without_counterpart_is_named():
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_pytorch_computes_the_same_logits(need, tmp_path, suffix, tied):
-    """Through a file that PyTorch's own tools read, and the weights that it writes back."""
+def test_logits_equal_pytorch(need, tmp_path, suffix, tied):
+    """Through a file that PyTorch's tools read, and through one that they write."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch = need("torch")

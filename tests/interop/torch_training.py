@@ -1,4 +1,4 @@
-"""A training of a `torch.nn.LSTM` that starts in PyTorch and goes on in JAX, batch by batch."""
+"""A training of a `torch.nn.LSTM` that starts in PyTorch and continues in JAX."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ TIME, BATCH, BATCHES = 4, 3, 10
 
 @dataclass(frozen=True)
 class Move:
-    """An optimizer of PyTorch with options, of which each train the same model."""
+    """An optimizer of PyTorch with options; all cases train the same model."""
 
     name: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -67,7 +67,7 @@ MOVES = RECORDED_MOVES + _moves(
 
 
 def batches(dtype=np.float64) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs [batches, time, batch, features] and targets [batches, time, batch, 1]."""
+    """Return inputs [batches, time, batch, features] and targets [batches, time, batch, 1]."""
     rng = np.random.default_rng(5)
     x = rng.normal(size=(BATCHES, TIME, BATCH, FEATURES))
     y = np.sin(np.cumsum(x.sum(-1, keepdims=True), axis=1)) + 0.1 * rng.normal(
@@ -77,14 +77,14 @@ def batches(dtype=np.float64) -> tuple[np.ndarray, np.ndarray]:
 
 
 def loss(weights: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
-    """The mean squared error, in PyTorch's parameters."""
+    """Return the mean squared error for PyTorch's parameters."""
     outputs, _ = lstm_from_torch(weights, prefix="lstm.")(x)
     bias = jnp.expand_dims(weights["head.bias"], (0, 1))
     return jnp.mean(jnp.square(outputs @ weights["head.weight"].T + bias - y))
 
 
 def go_on(move: Move, weights, state_dict, steps=AFTER, first=BEFORE, **options) -> dict:
-    """The weights after `steps` more steps in JAX; all steps are one compiled scan."""
+    """Return the weights after `steps` more steps in JAX, in one compiled scan."""
     weights = {name: jnp.asarray(value) for name, value in weights.items()}
     tx, state = optimizer_from_torch(getattr(presets, move.name), state_dict, weights, **options)
     x, y = (jnp.asarray(a) for a in batches(weights["head.bias"].dtype))
@@ -100,10 +100,10 @@ def go_on(move: Move, weights, state_dict, steps=AFTER, first=BEFORE, **options)
 
 
 def torch_model(dtype=np.float64):
-    """An LSTM of two layers and directions with a linear head, and PyTorch's names for them."""
+    """Return an LSTM of two layers and directions with a linear head, in PyTorch."""
     import torch
 
-    torch.set_num_threads(1)  # its threads spin where workers fill the cores
+    torch.set_num_threads(1)  # more threads would compete with the test workers
     torch.manual_seed(3)
     model = torch.nn.ModuleDict(
         {
@@ -129,19 +129,19 @@ def torch_steps(model, optimizer, first: int, steps: int, scheduler=None) -> Non
 
 
 def torch_optimizer(move: Move, params):
-    """The optimizer of PyTorch for these parameters."""
+    """Return the optimizer of PyTorch for these parameters."""
     import torch
 
     return getattr(torch.optim, move.name)(params, **dict(move.options))
 
 
 def torch_weights(model) -> dict[str, np.ndarray]:
-    """A copy of the weights by their names."""
+    """Return a copy of the weights by name."""
     return {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
 
 
 def distance(mine: dict, theirs: dict, start: dict) -> float:
-    """The largest |θ − θ'| of any entry, over the largest move of an entry of that leaf."""
+    """Return the largest |θ − θ'|, relative to the largest change of an entry of that leaf."""
     errors = []
     for name, value in theirs.items():
         moved = np.abs(np.asarray(value) - np.asarray(start[name])).max()

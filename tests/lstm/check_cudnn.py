@@ -1,4 +1,4 @@
-"""How far a backend is from the float64 reference, in values and gradients: a record per case.
+"""Errors of a backend against the float64 reference, in values and gradients, one record a case.
 
 python tests/lstm/check_cudnn.py --out docs/records/cudnn_check.jsonl
 """
@@ -49,9 +49,9 @@ class CheckConfig:
     """Compare a backend with the float64 reference, which runs on the CPU.
 
     Attributes:
-      backend: what is compared.
-      precision: of its products, as `jax.default_matmul_precision` names them.
-      out: a file of JSON lines that the records are appended to.
+      backend: the backend to compare.
+      precision: precision of its products, as in `jax.default_matmul_precision`.
+      out: file of JSON lines to append the records to.
     """
 
     backend: str = "cudnn"
@@ -60,12 +60,12 @@ class CheckConfig:
 
 
 def measure(case: Case, backend: str, precision: str = "float32", seed: int = 0) -> Record:
-    """Return the largest error of each result and gradient, over its largest entry.
+    """Return the largest error of each result and gradient, relative to its largest entry.
 
-    The gradient is that of a random sum of the outputs and the last carry.
+    The loss is a random weighted sum of the outputs and the last carry.
 
     Raises:
-      ValueError: the backend cannot serve here.
+      ValueError: the backend cannot run here.
     """
     with jax.default_matmul_precision(precision):
         found = _results(case, backend, seed, np.float32)
@@ -76,7 +76,7 @@ def measure(case: Case, backend: str, precision: str = "float32", seed: int = 0)
 
 
 def as_row(record: Record) -> str:
-    """Return a record as a row of a Markdown table: the case, and its errors."""
+    """Return a record as a row of a Markdown table: the case and its errors."""
     case, errors = record["case"], record["errors"]
     sizes = ", ".join(str(case[name]) for name in ("time", "batch", "features", "hidden"))
     layers = f"{case['num_layers']}{', both ways' if case['bidirectional'] else ''}"
@@ -86,7 +86,7 @@ def as_row(record: Record) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure all cases and print their table; return the exit status, 2 if it cannot be done."""
+    """Measure all cases and print a table; return the exit status, 2 if the backend cannot run."""
     config = tyro.cli(CheckConfig, args=argv)
     header = ("T, B, I, H", "layers", "lengths", "products", *VALUES, *(f"∂{g}" for g in GRADIENTS))
     print(markdown_row(header), markdown_row(["---"] * len(header)), sep="\n")
@@ -115,7 +115,7 @@ def _error(found: Sequence, exact: Sequence) -> float:
 
 
 def _results(case: Case, backend: str, seed: int, dtype: Any) -> dict[str, list[np.ndarray]]:
-    """Values and gradients, those of each layer and direction under the same name."""
+    """Return values and gradients by name, with a list over layers and directions."""
     params, x, carry, weights, lengths = _draw(case, seed)
     params, x, carry, weights = jax.tree.map(dtype, (params, x, carry, weights))
 
@@ -143,7 +143,7 @@ def _results(case: Case, backend: str, seed: int, dtype: Any) -> dict[str, list[
 
 
 def _draw(case: Case, seed: int) -> tuple[Any, ...]:
-    """Parameters, inputs, carry, the weights of the loss and lengths, float32 or None."""
+    """Return parameters, inputs, carry and weights of the loss in float32, and lengths or None."""
     rng = np.random.default_rng(seed)
     directions = 2 if case.bidirectional else 1
     width, count = directions * case.hidden, directions * case.num_layers
@@ -163,7 +163,7 @@ def _draw(case: Case, seed: int) -> tuple[Any, ...]:
         params.append(LSTMParams(kernel_ih, kernel_hh, normal(4 * case.hidden)))
     x = normal(case.time, case.batch, case.features)
     weights = (normal(case.time, case.batch, width), states())
-    lengths = np.linspace(0, case.time, case.batch).round().astype(np.int32)  # 0 and all of them
+    lengths = np.linspace(0, case.time, case.batch).round().astype(np.int32)  # from 0 to time
     return tuple(params), x, states(), weights, lengths if case.ragged else None
 
 

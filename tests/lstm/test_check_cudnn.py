@@ -1,4 +1,4 @@
-"""The check of a backend against the float64 reference, and with a GPU, that of cuDNN."""
+"""The check of a backend against the float64 reference; with a GPU, also of cuDNN."""
 
 import json
 
@@ -21,7 +21,7 @@ def worst(record):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["fused", "cudnn"])
-def test_float32_is_near_the_reference(backend, monkeypatch):
+def test_float32_is_close_to_reference(backend, monkeypatch):
     if backend == "cudnn":
         cudnn_stand_in.install(monkeypatch)
     record = measure(SMALL, backend)
@@ -30,23 +30,23 @@ def test_float32_is_near_the_reference(backend, monkeypatch):
 
 
 @pytest.mark.slow
-def test_finds_gates_in_the_wrong_order(monkeypatch):
-    packed = cudnn._packed
+def test_detects_wrong_gate_order(monkeypatch):
+    packed = cudnn._pack_weights
     cudnn_stand_in.install(monkeypatch)
     swapped = lambda p: p._replace(bias=jnp.roll(p.bias, 4))  # noqa: E731
-    monkeypatch.setattr(cudnn, "_packed", lambda params: packed(swapped(params)))
+    monkeypatch.setattr(cudnn, "_pack_weights", lambda params: packed(swapped(params)))
     assert min(measure(SMALL, "cudnn")["errors"].values()) > 1e-2
 
 
-def test_each_name_is_an_array_of_its_own():
-    """So that an error in one is not read off another."""
+def test_each_name_has_its_own_array():
+    """An error in one array is not reported for another."""
     results = cudnn_check._results(SMALL, "fused", 0, np.float32)
     arrays = [results[name] for name in (*cudnn_check.VALUES, *cudnn_check.GRADIENTS)]
     for i, one in enumerate(arrays):
         assert not any(np.array_equal(one[0], other[0]) for other in arrays[i + 1 :])
 
 
-def test_what_is_not_finite_is_no_small_error(tmp_path):
+def test_nan_is_no_small_error(tmp_path):
     errors = dict(measure(SMALL, "fused")["errors"])
     errors["h0"] = cudnn_check._error([np.zeros(2), np.array([np.nan, 1.0])], [np.ones(2)] * 2)
     record = dict(case=SMALL._asdict(), precision="float32", errors=errors)
@@ -65,15 +65,15 @@ def test_writes_records_and_a_table(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.count("\n") == 3
 
 
-def test_says_why_it_cannot(monkeypatch, capsys):
+def test_reports_missing_gpu(monkeypatch, capsys):
     monkeypatch.setattr(cudnn, "missing", lambda: "there is no GPU")
     assert main([]) == 2
-    assert "backend='cudnn' cannot serve this call: there is no GPU" in capsys.readouterr().err
+    assert "backend='cudnn' cannot run this call: there is no GPU" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_cudnn_itself_is_near_the_reference(case):
-    """Values and all gradients, for T up to 500, ragged lengths, both directions."""
+def test_cudnn_is_close_to_reference(case):
+    """Values and all gradients, for T up to 500, ragged lengths and both directions."""
     if reason := cudnn.missing():
         pytest.skip(reason)
     assert worst(measure(case, "cudnn")) < 1e-4

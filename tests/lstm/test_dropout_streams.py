@@ -1,4 +1,4 @@
-"""Streams of randomness that a layer or a model keeps for its dropout, as Flax's modules do."""
+"""Random streams that a layer or a model stores for its dropout, like Flax's modules."""
 
 import chex
 import jax
@@ -57,7 +57,7 @@ def test_call_draws_from_kept_stream(kind, rate):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_given_rngs_win_over_stream(kind):
+def test_passed_rngs_override_stream(kind):
     model, x = make(kind, dropout=0.5), inputs(kind)
     before = jax.tree.leaves(nnx.state(model, nnx.RngCount))
     given = [model(x, rngs=nnx.Rngs(dropout=seed))[0] for seed in (1, 1, 2)]
@@ -71,7 +71,7 @@ def test_given_rngs_win_over_stream(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_state_without_rate_or_stream(kind):
-    """The trees of models that drop nothing, and of those made for a key in the loss."""
+    """Models without dropout, and models for a key in the loss, have no random state."""
     for model in (make(kind), make(kind, nnx.Rngs(params=0), dropout=0.5, weight_dropout=0.5)):
         assert not jax.tree.leaves(nnx.state(model, nnx.RngState))
         _, params = nnx.split(model)
@@ -81,7 +81,7 @@ def test_no_state_without_rate_or_stream(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parameter_seed_decides_parameters(kind):
+def test_parameters_depend_only_on_parameter_seed(kind):
     chex.assert_trees_all_equal(
         nnx.state(make(kind), nnx.Param),
         nnx.state(make(kind, nnx.Rngs(params=0), dropout=0.5), nnx.Param),
@@ -139,7 +139,7 @@ def test_from_params_keeps_stream():
 
 @pytest.mark.slow
 def test_fit_trains_parameters_without_stream():
-    """`fit` and `make_step` take the parameters alone; the rest stays outside."""
+    """`fit` and `make_step` take the parameters only; the random state stays outside."""
     model = make("layer", dropout=0.5)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
@@ -154,7 +154,7 @@ def test_fit_trains_parameters_without_stream():
     assert np.isfinite(result.history[-1]["train_loss"])
 
 
-def test_init_state_refuses_streams():
+def test_init_state_rejects_streams():
     _, everything = nnx.split(make("layer", dropout=0.5))
     message = (
         r"params has a random key at dropout\.rngs\.key.*nnx.split\(model, nnx.Param, \.\.\.\)"

@@ -1,4 +1,4 @@
-"""Files of other libraries as NumPy arrays; what is read is data, never code."""
+"""Files of other libraries read as NumPy arrays; no code in a file is run."""
 
 from lstm_optax.interop.files.numpy_values import as_numpy as as_numpy
 from lstm_optax.interop.files.torch_file import read_torch

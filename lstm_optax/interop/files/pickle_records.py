@@ -1,4 +1,4 @@
-"""The objects of a pickle as inert records: what a file calls for is kept, never called."""
+"""Objects of a pickle as inert records: calls in the file are recorded, not made."""
 
 import pickle
 import reprlib
@@ -7,29 +7,29 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 ADVICE = (
-    "tensors, numbers, strings and their containers are read: leave it out, or save the "
-    "`state_dict()` of the model and of the optimizer alone"
+    "only tensors, numbers, strings and their containers are read: leave it out, or save only "
+    "the `state_dict()` of the model and of the optimizer"
 )
 
 
 class NotRead(ValueError):
-    """A file is whole and holds what is not read; the message says what, and where."""
+    """An intact file holds an object that is not read; the message says which, and where."""
 
 
 MAX_DEPTH = 100
-"""How deep containers may be nested; state dicts are nested five levels deep or less."""
+"""Limit on the nesting of containers; state dicts have five levels or fewer."""
 
 
 PROTOCOLS = (2, 3)
 
 
 class Held:
-    """An object that a file asks for: the name of its class or function, and its arguments."""
+    """Record of an object in a file: the name of its class or function, and its arguments."""
 
     name = ""
     args: tuple[Any, ...]
     state: Any
-    items: list[Any]  # what is put into it, as into a container
+    items: list[Any]  # entries, if it is a container
 
     def __new__(cls, *args: Any) -> "Held":
         self = super().__new__(cls)
@@ -37,7 +37,7 @@ class Held:
         return self
 
     def __call__(self, *args: Any) -> "Held":
-        return self  # what a class method would return, such as that of a time zone
+        return self  # the result of a class method, such as of a time zone
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -50,7 +50,7 @@ class Held:
 
 
 def held(name: str) -> type[Held]:
-    """Return a class that holds the objects of that name."""
+    """Return a record class for objects of that name."""
     return type(name, (Held,), {"name": name})
 
 
@@ -72,14 +72,14 @@ _Unpickler: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssu
 class _HoldingUnpickler(_Unpickler):
     """Read a pickle into dictionaries, lists, numbers and `Held`; nothing is imported or called.
 
-    It is the unpickler in Python, since the one in C reserves memory for any index into its memo.
-    Python hashes tuples by recursion without a bound, so their depth is bounded as they are made.
+    It uses the unpickler written in Python, since the one in C allocates memory for any memo index.
+    Python hashes tuples recursively without a limit, so their depth is checked when they are made.
     """
 
     def __init__(self, file: BinaryIO):
         super().__init__(file, encoding="latin1")
         self._classes: dict[str, type[Held]] = {}
-        self._tuples: dict[int, tuple[int, tuple[Any, ...]]] = {}  # their depths
+        self._tuples: dict[int, tuple[int, tuple[Any, ...]]] = {}  # id → (depth, tuple)
 
     def find_class(self, module: str, name: str) -> type[Held]:
         if self.proto < 3:  # Python 2's names
@@ -116,10 +116,10 @@ def check_held(x: Any, where: str, accepts: Callable[[type[Held], Any], bool]) -
     """Raise NotRead for the first object in a tree that is not accepted.
 
     Args:
-      x: what `read_held` returned.
-      where: how to name it in the error.
-      accepts: from the class of a `Held`, and the object or None for the class itself, to whether
-        it may be read.
+      x: result of `read_held`.
+      where: name of x in error messages.
+      accepts: (class of a `Held`, the object or None for the class itself) → True if it may be
+        read.
     """
     done: set[int] = set()
     above: list[int] = []
@@ -132,13 +132,13 @@ def check_held(x: Any, where: str, accepts: Callable[[type[Held], Any], bool]) -
         if id(x) in done or isinstance(x, (str, bytes, int, float)):
             return
         if id(x) in above:
-            raise NotRead(f"{where} is an object that holds itself")
+            raise NotRead(f"{where} is an object that contains itself")
         if len(above) == MAX_DEPTH:
             raise NotRead(f"it is nested more than {MAX_DEPTH} levels deep, at {where[:200]}…")
         if isinstance(x, Held) and not accepts(type(x), x):
             raise NotRead(f"{where} is an object of {x.name}; {ADVICE}")
         above.append(id(x))
-        for part, at in _parts(x, where):
+        for part, at in _children(x, where):
             check(part, at)
         above.pop()
         done.add(id(x))
@@ -146,7 +146,7 @@ def check_held(x: Any, where: str, accepts: Callable[[type[Held], Any], bool]) -
     check(x, where)
 
 
-def _parts(x: Any, where: str) -> Iterator[tuple[Any, str]]:
+def _children(x: Any, where: str) -> Iterator[tuple[Any, str]]:
     if isinstance(x, dict):
         for key, value in x.items():
             yield key, f"a key of {where}"

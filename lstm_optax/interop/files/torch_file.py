@@ -1,4 +1,4 @@
-"""Files of PyTorch, read as data."""
+"""Files of PyTorch, read as data without running code."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from lstm_optax.interop.files.numpy_values import Plain
 from lstm_optax.interop.files.pickle_records import Held, NotRead, check_held, read_held
 from lstm_optax.interop.files.torch_globals import allow_list, is_harmless
 
-_SAFE_SINCE = (2, 6)  # before, `weights_only` could be made to run code: CVE-2025-32434
+_SAFE_SINCE = (2, 6)  # older: `weights_only` may run code, CVE-2025-32434
 _OF_TORCH = re.compile(
     r"collections\.(OrderedDict|Counter)|builtins\.(set|bytearray|complex)|_codecs\.encode|"
     r"torch\.(Size|device)|torch(\.storage)?\.\w+Storage|torch\.nn\.parameter\.Parameter|"
@@ -20,16 +20,17 @@ _OF_TORCH = re.compile(
     r"meta_tensor_no_storage|parameter|parameter_with_state)|torch\._tensor\._rebuild_from_type_v2|"
     r"torch\.serialization\._get_layout"
 )
-"""What PyTorch's loader makes by itself, without what copies a tensor as it loads."""
+"""Objects that PyTorch's loader makes by itself, except those that copy a tensor while loading."""
 
 
 def read_torch(path: str | os.PathLike[str]) -> Any:
-    """Read what `torch.save` wrote, such as state dicts: tensors become NumPy arrays.
+    """Read a file of `torch.save`, such as a state dict, with tensors as NumPy arrays.
 
-    PyTorch's loader of weights reads it, and nothing in the file is run. Next to tensors, a file
-    may hold numbers (also NumPy's), strings, bytes, paths, dates, ranges, namespaces, and their
-    containers. A subclass of `dict` becomes a `dict` in the same order, a `deque` a list, a path a
-    `PurePath`, a dtype or device of PyTorch its name. A tensor that several keys hold is one array.
+    PyTorch's loader of weights reads the file, and no code in it is run. In addition to tensors, a
+    file may contain numbers (also NumPy's), strings, bytes, paths, dates, ranges, namespaces, and
+    containers of these. A subclass of `dict` becomes a `dict` in the same order, a `deque` a list,
+    a path a `PurePath`, a dtype or device of PyTorch its name. A tensor under several keys is one
+    array.
 
     Args:
       path: the file.
@@ -37,59 +38,60 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
     Raises:
       ImportError: PyTorch is missing, or older than 2.6.
       OSError: the file cannot be opened.
-      ValueError: the file holds another object, which the message names with its type and key; or
-        views of tensors that would have more than four times the file's bytes; or it is damaged.
+      ValueError: the file contains another object, which the message names with its type and key;
+        views of tensors that would have more than four times the bytes of the file; or it is
+        damaged.
 
     Reference: `torch.load`, PyTorch 2.13, with `weights_only=True`.
     """
-    torch = _torch()
-    with open(path, "rb") as file:  # what cannot be opened is an OSError here, and nothing else is
+    torch = _import_torch()
+    with open(path, "rb") as file:  # only opening it may raise an OSError
         try:
             return _read(torch, file, Path(path).name)
         except NotRead as error:
             raise ValueError(f"{path} is refused: {error}") from error
-        except Exception as error:  # what a damaged file makes a loader raise is of many kinds
-            reason = f"{type(error).__name__}: {_first_line(error)}"
+        except Exception as error:  # loaders raise many types for damaged files
+            reason = f"{type(error).__name__}: {_reason(error)}"
             raise ValueError(
                 f"{path} is refused: it is damaged, or not a file of `torch.save` ({reason})"
             ) from error
 
 
 def _read(torch: Any, file: BinaryIO, name: str) -> Any:
-    most = 4 * os.fstat(file.fileno()).st_size + 2**20
-    pickles = _archived(file, most) if zipfile.is_zipfile(file) else _in_a_row(file)
-    objects = _Objects(torch)
+    max_bytes = 4 * os.fstat(file.fileno()).st_size + 2**20
+    pickles = _read_archive(file, max_bytes) if zipfile.is_zipfile(file) else _read_legacy(file)
+    objects = _AcceptedObjects(torch)
     for tree in pickles:
         check_held(tree, name, objects.accepts)
     file.seek(0)
     with torch.serialization.safe_globals(allow_list(objects.factories)):
         content = torch.load(file, map_location="cpu", weights_only=True)
-    return Plain(torch, most)(content, name)
+    return Plain(torch, max_bytes)(content, name)
 
 
-def _archived(file: BinaryIO, most: int) -> list[Any]:
-    """The objects of an archive, after a check of its sums, which PyTorch ignores."""
+def _read_archive(file: BinaryIO, max_bytes: int) -> list[Any]:
+    """Return the objects of an archive; check its checksums, which PyTorch ignores."""
     with zipfile.ZipFile(file) as archive:
-        if sum(member.file_size for member in archive.infolist()) > most:
-            raise ValueError(f"its members have more than {most:,} bytes")
+        if sum(member.file_size for member in archive.infolist()) > max_bytes:
+            raise ValueError(f"its members have more than {max_bytes:,} bytes")
         if damaged := archive.testzip():
-            raise ValueError(f"the sum of {damaged}")
+            raise ValueError(f"wrong checksum of {damaged}")
         names = [member for member in archive.namelist() if member.endswith("data.pkl")]
         return [read_held(io.BytesIO(archive.read(member))) for member in names]
 
 
-def _in_a_row(file: BinaryIO) -> list[Any]:
-    """The objects of PyTorch before 1.6: a number, a version, the system, the content."""
+def _read_legacy(file: BinaryIO) -> list[Any]:
+    """Return the objects of a file before PyTorch 1.6: magic number, version, system, content."""
     file.seek(0)
     return [read_held(file) for _ in range(4)]
 
 
-class _Objects:
-    """Which objects of a file may be made."""
+class _AcceptedObjects:
+    """Rules for the objects of a file that may be made."""
 
     def __init__(self, torch: Any):
         self._dtypes = {str(x) for x in vars(torch).values() if isinstance(x, torch.dtype)}
-        self.factories: set[str] = set()  # of dictionaries with a default: they are left out
+        self.factories: set[str] = set()  # default factories, which are left out
 
     def accepts(self, kind: type[Held], x: Any) -> bool:
         if kind.name == "collections.defaultdict" and x is not None:
@@ -99,22 +101,22 @@ class _Objects:
             return True
         if not _OF_TORCH.fullmatch(kind.name):
             return False
-        return x is None or kind.name.startswith("torch") or all(map(_is_short, x.args))
+        return x is None or kind.name.startswith("torch") or all(map(_is_bounded, x.args))
 
 
-def _is_short(arg: Any) -> bool:
-    """Whether an argument is as long as the file says, not a tensor's view or a size."""
+def _is_bounded(arg: Any) -> bool:
+    """Return whether an argument cannot allocate more memory than the file has bytes."""
     encoded = isinstance(arg, Held) and arg.name == "_codecs.encode"
     return encoded or isinstance(arg, (list, dict, str, bytes, float))
 
 
-def _first_line(error: Exception) -> str:
-    """The reason in an error of PyTorch, without its advice to run what the file says."""
+def _reason(error: Exception) -> str:
+    """Return the reason in an error of PyTorch, without its advice to allow running code."""
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
     return text.split("\n")[0].split(". Please use")[0][:300]
 
 
-def _torch() -> Any:
+def _import_torch() -> Any:
     try:
         torch = import_module("torch")
     except ImportError as error:
@@ -124,6 +126,6 @@ def _torch() -> Any:
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _SAFE_SINCE:
         raise ImportError(
             f"PyTorch {torch.__version__} may run code from a file that it reads; "
-            f"2.6 or later does not: pip install 'lstm_optax[parity]'"
+            f"install 2.6 or later: pip install 'lstm_optax[parity]'"
         )
     return torch

@@ -1,4 +1,4 @@
-"""The objects that PyTorch's files hold next to tensors, and how each is made from its record."""
+"""Objects other than tensors in PyTorch's files, and functions that make them from records."""
 
 import argparse
 import datetime
@@ -14,7 +14,7 @@ import numpy as np
 from lstm_optax.interop.files.pickle_records import held
 
 Make = Callable[[list[Any], Any], Any]
-"""From the arguments and the state in a file to the object."""
+"""(arguments, state) from a file → the object."""
 
 
 def _dtype(args: list[Any], state: Any) -> np.dtype:
@@ -39,7 +39,7 @@ def _scalar(args: list[Any], state: Any) -> Any:
 
 def _frozenset(args: list[Any], state: Any) -> frozenset:
     (items,) = args
-    if not isinstance(items, list):  # such as a range, which may be of any length
+    if not isinstance(items, list):  # a range may have any length
         raise ValueError(f"its items are a {type(items).__name__}")
     return frozenset(items)
 
@@ -71,26 +71,26 @@ HARMLESS: Mapping[str, Make] = {
     "builtins.frozenset": _frozenset,
     "builtins.range": _called(range),
 }
-"""No call here acts outside: a path is made as a pure one, which knows no file system."""
+"""No call here has side effects: paths are made as pure paths, without file system access."""
 
-_CONTAINERS = {  # which the loader fills
+_CONTAINERS = {  # filled by the loader
     "collections.defaultdict": lambda factory=None: {},
     "collections.deque": lambda items=(), maxlen=None: list(items),
-    "builtins.bytes": lambda: b"",  # other bytes are made by `_codecs.encode`
+    "builtins.bytes": lambda: b"",  # nonempty bytes are made by `_codecs.encode`
 }
-_ARGUMENTS = ("numpy.ndarray",)  # of `_reconstruct`
+_ARGUMENTS = ("numpy.ndarray",)  # arguments of `_reconstruct`
 
 
 def allow_list(others: Iterable[str]) -> list[Any]:
-    """Return what `torch.serialization.safe_globals` takes: stand-ins, by the names in a file.
+    """Return stand-in classes with their names in a file, for `torch.serialization.safe_globals`.
 
-    The loader makes records of the objects, or plain containers, and imports nothing. `others` are
-    names of which it makes records too.
+    With them the loader makes records or plain containers, and imports nothing. `others` are
+    further names to make records of.
     """
     stand_ins = {name: held(name) for name in (*HARMLESS, *_ARGUMENTS, *others)} | _CONTAINERS
     return [(stand_in, name) for name, stand_in in stand_ins.items()]
 
 
 def is_harmless(name: str) -> bool:
-    """Return whether the allow-list has that name."""
+    """Return whether the allow-list contains the name."""
     return name in HARMLESS or name in _CONTAINERS or name in _ARGUMENTS

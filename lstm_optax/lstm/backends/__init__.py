@@ -1,1 +1,1 @@
-"""Implementations of `lstm_sequence`: the same values and gradients from each."""
+"""Implementations of `lstm_sequence`, all with the same values and gradients."""

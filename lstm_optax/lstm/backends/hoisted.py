@@ -1,17 +1,17 @@
-"""The scan with the product of the inputs hoisted out: one matrix product for all time steps."""
+"""The scan with the input product hoisted out: one matrix product for all time steps."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lstm_optax.lstm.cell import LSTMParams, LSTMState, apply_gates, product
-from lstm_optax.lstm.steps import Clip, Steps, after_step, before_step, detached, marking
+from lstm_optax.lstm.steps import Clip, Steps, after_step, before_step, detach_h, make_mark
 
 
 def project(
     params: LSTMParams, x: Float[Array, "*steps batch features"], dtype: jnp.dtype
 ) -> Float[Array, "*steps batch 4*hidden"]:
-    """Return x·kernel_ih + bias: what the inputs of all these steps add to the pre-activations."""
+    """Return x·kernel_ih + bias, the share of the inputs in the pre-activations of all steps."""
     bias = jnp.expand_dims(params.bias.astype(dtype), tuple(range(x.ndim - 1)))
     return product(x, params.kernel_ih, dtype) + bias
 
@@ -24,14 +24,15 @@ def hoisted_sequence(
     reverse: bool,
     clip: Clip = None,
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState]:
-    """Multiply all inputs by kernel_ih at once, then scan the recurrence alone."""
+    """Multiply all inputs by kernel_ih at once, then scan the recurrence; its gradient is JAX's."""
     dtype = state.c.dtype
 
     def body(state, inputs):
-        z, now = inputs
-        state = before_step(state, now.fresh)
-        z = z + product(detached(state, now.detach).h, params.kernel_hh, dtype)
-        return after_step(state, apply_gates(z, state.c, marking(clip, now.probe)), now.alive)
+        z, now = inputs  # z [batch, 4·hidden]
+        state = before_step(state, now.reset)  # h, c [batch, hidden]
+        z = z + product(detach_h(state, now.detach).h, params.kernel_hh, dtype)
+        return after_step(state, apply_gates(z, state.c, make_mark(clip, now.probe)), now.valid)
 
-    state, outputs = jax.lax.scan(body, state, (project(params, x, dtype), steps), reverse=reverse)
+    inputs = (project(params, x, dtype), steps)
+    state, outputs = jax.lax.scan(body, state, inputs, reverse=reverse)
     return outputs, state

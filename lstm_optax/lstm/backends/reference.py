@@ -1,4 +1,4 @@
-"""The plain scan of the cell: slow, obvious, and the oracle of every other backend."""
+"""Reference backend: a plain scan of the cell, slow and obvious; other backends must match it."""
 
 import jax
 from jaxtyping import Array, Float
@@ -10,8 +10,8 @@ from lstm_optax.lstm.steps import (
     Steps,
     after_step,
     before_step,
-    detached,
-    marking,
+    detach_h,
+    make_mark,
 )
 
 
@@ -27,19 +27,19 @@ def reference_sequence(
     """Run the cell over time, one step after the other; its gradient is JAX's.
 
     Raises:
-      ValueError: gradient="remat", which asks for memory that JAX's gradient does not save.
+      ValueError: gradient="remat", since JAX's gradient stores all it needs.
     """
     if gradient == "remat":
         raise ValueError(
-            "backend='reference' keeps what JAX keeps, so it takes no gradient='remat': use "
+            "backend='reference' stores all that JAX stores, so it takes no gradient='remat': use "
             "backend='fused', or 'auto'"
         )
 
     def body(state, inputs):
-        x, now = inputs
-        state = before_step(state, now.fresh)
-        mark = marking(clip, now.probe)
-        return after_step(state, lstm_cell(params, x, detached(state, now.detach), mark), now.alive)
+        x, now = inputs  # x [batch, features]
+        state = before_step(state, now.reset)  # h, c [batch, hidden]
+        mark = make_mark(clip, now.probe)
+        return after_step(state, lstm_cell(params, x, detach_h(state, now.detach), mark), now.valid)
 
     state, outputs = jax.lax.scan(body, state, (x, steps), reverse=reverse)
     return outputs, state
