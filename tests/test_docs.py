@@ -35,7 +35,7 @@ class Block(NamedTuple):
     body: str
     line: int  # of its first line in the page, counted from 0
     skipped: bool  # by a comment before it that says why
-    follows: bool  # nothing but blank lines stands between it and the block before
+    follows: bool  # only blank lines separate it from the block before
 
 
 def blocks(text: str) -> Iterator[Block]:
@@ -136,7 +136,7 @@ def test_getting_started_names_every_flag_and_no_other(capsys):
 def test_the_page_on_speed_shows_what_its_records_say():
     text = (DOCS / "speed.md").read_text(encoding="utf-8")
     assert bench_markdown(read_bench(DOCS / "records" / "bench.jsonl")) in text, (
-        "write it anew: lstm-optax bench --show --out docs/records/bench.jsonl --page docs/speed.md"
+        "rewrite it: lstm-optax bench --show --out docs/records/bench.jsonl --page docs/speed.md"
     )
 
 

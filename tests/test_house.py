@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
@@ -28,7 +29,7 @@ TOP = {
     "CITATION.cff",
 }
 
-ARROWS = {  # a room may import what stands behind its arrow, and what that may import
+ARROWS = {  # a room may import the rooms behind its arrow, and what those may import
     "_version": set(),
     "checks": set(),
     "names": set(),
@@ -146,6 +147,32 @@ def test_no_room_is_too_large():
 def test_files_are_short():
     for path in modules():
         assert len(path.read_text().splitlines()) <= 300, path
+
+
+PLAIN_WORDS = {  # what the prose of this repository avoids, and what it says instead
+    "anew": "again",
+    "beside": "next to",
+    "ceased": "stopped",
+    "goes on": "continues",
+    "is told": "receives",
+    "lies": "is",
+    "of which": "start a new sentence",
+    "stands": "is",
+    "whom": "that",
+}
+
+
+def test_prose_uses_plain_words():
+    """See "Style" in docs/contributing.md."""
+    odd = re.compile(rf"\b({'|'.join(PLAIN_WORDS)})\b", re.IGNORECASE)
+    texts = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    for folder in (REPOSITORY / "lstm_optax", REPOSITORY / "tests"):
+        texts += [path for path in folder.rglob("*.py") if path != Path(__file__)]
+    for path in texts:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if match := odd.search(line):
+                word = match[0].lower()
+                raise AssertionError(f"{path}:{number}: {word!r}; write {PLAIN_WORDS[word]!r}")
 
 
 def test_sdist_holds_what_its_tests_need():

@@ -30,8 +30,8 @@ def loss_figure(
     """Return a figure of the training and validation loss, with a line for each visible baseline.
 
     Args:
-      records: one dict per logged step with "step", "train_loss" and "val_loss", each of which may
-        be missing, None or not finite. More than 500 training losses are drawn as 500 means of
+      records: one dict per logged step with "step", "train_loss" and "val_loss"; each value may be
+        missing, None or not finite. More than 500 training losses are drawn as 500 means of
         neighbours.
       baselines: losses of other models by name, such as those of `ngram_losses`. The lowest one is
         always visible; baselines above the curves are left out.

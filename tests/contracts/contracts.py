@@ -248,7 +248,7 @@ def moments_are_sharded_like_parameters(row: Row):
 
 def unknown_extra_arguments_are_ignored(row: Row):
     tx, params = row.build(), row.tree.params()
-    tx.update(params, tx.init(params), params, value=1.0, unknown="told")
+    tx.update(params, tx.init(params), params, value=1.0, unknown="seen")
 
 
 def other_dtypes_are_refused(tx: optax.GradientTransformation, dtype):

@@ -202,12 +202,12 @@ def test_average_starts_as_the_parameters(kind):
 def test_is_averaging_follows_start():
     tx = lo.polyak_average(lo.sgd(0.1), start=2)
     params, state = PARAMS, tx.init(PARAMS)
-    told = []
+    seen = []
     for _ in range(5):
         updates, state = tx.update(params, state, params)
         params = optax.apply_updates(params, updates)
-        told.append(bool(is_averaging(state)))
-    assert told == [False, False, False, True, True]  # θ₃ is the first, and alone
+        seen.append(bool(is_averaging(state)))
+    assert seen == [False, False, False, True, True]  # θ₃ is the first, and alone
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def losses_of(draw: int) -> np.ndarray:
     rng = np.random.default_rng(draw)
     losses = np.round(10 * np.exp(-np.arange(40) / 8) + rng.normal(size=40) * (draw % 4), 1)
     if draw % 3 == 0:
-        losses[rng.integers(1, 40, 4)] = np.nan  # Python's `min` cannot go on from a first NaN
+        losses[rng.integers(1, 40, 4)] = np.nan  # Python's `min` cannot continue from a first NaN
         losses[rng.integers(0, 40, 2)] = np.inf
     return losses.astype(np.float32)
 
@@ -31,14 +31,14 @@ def test_trigger_equals_the_authors_code(n):
     losses = np.stack([losses_of(draw) for draw in range(60)])
     state = lo.triggered_average(lo.sgd(0.1), nonmonotone=n).init(jnp.zeros(2))
 
-    def told(losses):
+    def seen(losses):
         def body(state, loss):
             state = lo.report_validation_loss(state, loss)
             return state, state.triggered
 
         return jax.lax.scan(body, state, losses)[1]
 
-    actual = jax.jit(jax.vmap(told))(losses)
+    actual = jax.jit(jax.vmap(seen))(losses)
     expected = [oracles.nonmonotone_trigger(row.tolist(), n) for row in losses]
     np.testing.assert_array_equal(actual, expected)
     fired = [row[-1] for row in expected]
@@ -107,6 +107,6 @@ def test_trigger_in_a_flax_optimizer():
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, lo.guard(TRIGGERED), wrt=nnx.Param)
     for loss in (1.0, 1.0, 2.0):
-        told = lo.report_validation_loss(nnx.as_pure(optimizer.opt_state), loss)
-        nnx.update(optimizer.opt_state, nnx.state(told))
+        seen = lo.report_validation_loss(nnx.as_pure(optimizer.opt_state), loss)
+        nnx.update(optimizer.opt_state, nnx.state(seen))
     assert optimizer.opt_state.inner.triggered[...]

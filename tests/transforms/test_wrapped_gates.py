@@ -22,11 +22,11 @@ def test_biases_may_be_masked(name):
     close(masked["lstm"].bias, gradients["lstm"].bias)
 
 
-def recorder(told: list) -> optax.GradientTransformationExtraArgs:
+def recorder(seen: list) -> optax.GradientTransformationExtraArgs:
     """Return an identity that appends its extra argument `value` to a list."""
 
     def update(updates, state, params=None, *, value):
-        told.append(value)
+        seen.append(value)
         return updates, state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
@@ -48,15 +48,15 @@ def recorder(told: list) -> optax.GradientTransformationExtraArgs:
     ],
 )
 def test_wrappers_pass_extra_arguments(wrap):
-    told = []
-    tx, params = wrap(recorder(told)), {"a": jnp.ones(2)}
+    seen = []
+    tx, params = wrap(recorder(seen)), {"a": jnp.ones(2)}
     tx.update(params, tx.init(params), params, value=7)
-    assert set(told) == {7}
+    assert set(seen) == {7}
 
 
 def test_extra_arguments_reach_every_block():
-    told = []
+    seen = []
     params = GATE_RULES["by_gate"].tree.params()
-    tx = lo.by_gate(recorder(told))
+    tx = lo.by_gate(recorder(seen))
     tx.update(params, tx.init(params), params, value=7)
-    assert told == [7] * 4  # three parameters of the LSTM, and all others as one tree
+    assert seen == [7] * 4  # three parameters of the LSTM, and all others as one tree
