@@ -1,4 +1,4 @@
-"""Records as JSON lines, the provenance of a record, and Markdown tables; JAX is imported late."""
+"""Records as JSON lines, atomic writes, provenance, and Markdown tables; JAX is imported late."""
 
 import json
 import math
@@ -53,6 +53,16 @@ def drop_torn_line(path: Path) -> None:
         whole += b"\n"
     if whole != data:
         path.write_bytes(whole)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file completely and to the disk or, on an error, leave it as it was."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 def provenance(command: str, packages: Sequence[str] = PACKAGES) -> Record:

@@ -44,7 +44,7 @@ ARROWS = {  # a room may import the rooms behind its arrow, and what those may i
     "lstm": {"checks", "gates"},
     "interop": {"lstm", "presets"},
     "models": {"lstm"},
-    "training": {"transforms"},
+    "training": {"records", "transforms"},
     "runs": {"data", "interop", "models", "records", "response", "training"},
     "studies": {"runs"},
     "bench": {"runs"},

@@ -10,9 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from lstm_optax.records import write_atomically
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.options import MAX_VALIDATION, TrainConfig
-from lstm_optax.runs.step_log import StepLog, replace_file
+from lstm_optax.runs.step_log import StepLog
 
 RUNS = Path("runs")
 
@@ -129,7 +130,7 @@ class RunFolder:
         values = asdict(config) | {"text": str(config.text) if config.text else None}
         content = {"config": values, **facts}
         text = json.dumps(content | {"sha256": _digest(content)}, indent=2)
-        replace_file(self.config, text + "\n")
+        write_atomically(self.config, text + "\n")
 
     def read_config(self) -> tuple[TrainConfig, dict[str, Any]]:
         """Return the configuration and the facts; raise OptionError if they are damaged.

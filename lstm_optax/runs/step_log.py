@@ -1,11 +1,10 @@
 """JSON-lines files of a run: one record for each logged training step; imports no JAX."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lstm_optax.records import Record, append_record, read_records, record_line
+from lstm_optax.records import Record, append_record, read_records, record_line, write_atomically
 
 
 class StepLog:
@@ -36,14 +35,7 @@ class StepLog:
 
     def write(self, rows: Sequence[Record]) -> None:
         """Replace the file's content by these rows."""
-        replace_file(self.path, "".join(map(record_line, rows)))
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file completely or, on an error, leave it as it was."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+        write_atomically(self.path, "".join(map(record_line, rows)))
 
 
 def _has_step(row: Record) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from lstm_optax.checks import check_integer
+from lstm_optax.records import write_atomically
 from lstm_optax.training.argument_checks import describe_differences
 from lstm_optax.training.orbax_io import (
     check_storable,
@@ -74,7 +75,7 @@ class Checkpoints:
             write_tree(target, state)
             # last, since the manifest marks the checkpoint as complete: a run that is killed
             # before leaves a folder without a manifest, which is never restored
-            _write_atomically(manifest, "".join(f"{h}  {name}\n" for name, h in _hashes(target)))
+            write_atomically(manifest, "".join(f"{h}  {name}\n" for name, h in _hashes(target)))
         except BaseException as error:
             self._delete(step)
             if isinstance(error, ValueError) and "RESOURCE_EXHAUSTED" in str(error):
@@ -182,13 +183,3 @@ def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         yield f"{folder.name}/{path.relative_to(folder).as_posix()}", digest
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Write a file so that the path holds either all of the text or does not exist."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -657,14 +657,14 @@ import os, signal, sys
 from lstm_optax.commands.main import main
 from lstm_optax.commands.explain import Explain
 from lstm_optax.training import checkpoint
-write = checkpoint._write_atomically
+write = checkpoint.write_atomically
 
 def write_or_die(path, text):
     if path.stem == "10":
         os.kill(os.getpid(), signal.SIGKILL)
     write(path, text)
 
-checkpoint._write_atomically = write_or_die
+checkpoint.write_atomically = write_or_die
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -107,12 +107,11 @@ def test_read_config_needs_config_file(tmp_path):
 
 
 def test_failed_write_keeps_old_file(run, monkeypatch):
-    def half(path, text, **_):
-        path.write_bytes(text.encode()[:9])
+    def full(_):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", half)
+        patch.setattr("lstm_optax.records.os.fsync", full)  # after the bytes were written
         with pytest.raises(OSError, match="No space left"):
             run.write_config(TrainConfig(hidden=3), FACTS)
         with pytest.raises(OSError, match="No space left"):

@@ -310,7 +310,7 @@ def test_damaged_records_are_reported(config, copy, unbroken):
 
 
 def test_full_disk_keeps_last_checkpoint(config, unbroken, tmp_path, monkeypatch):
-    write = "lstm_optax.training.checkpoint._write_atomically"
+    write = "lstm_optax.training.checkpoint.write_atomically"
 
     def full(path, text):
         if path.stem == "10":

@@ -134,7 +134,7 @@ def test_failed_save_keeps_other_checkpoints(saved, monkeypatch):
     def disk_full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lstm_optax.training.checkpoint._write_atomically", disk_full)
+    monkeypatch.setattr("lstm_optax.training.checkpoint.write_atomically", disk_full)
     with pytest.raises(OSError, match="No space left"):
         saved.save(4, state_with(4))
     assert saved.steps() == [2, 3] and not (saved.folder / "4").exists()
