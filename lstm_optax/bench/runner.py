@@ -104,7 +104,7 @@ def benchmark(
                 continue
             row, began = workloads[name], time.perf_counter()
             write("row", {"row": name, **row_facts(row)})
-            comparison = Comparison(name, row, config, contenders, clock, on_progress)
+            comparison = _Comparison(name, row, config, contenders, clock, on_progress)
             for measure in MEASURES_BY_KIND[row.kind]:
                 if measure in QUICK_MEASURES or not config.quick:
                     for result in comparison.run(measure):
@@ -114,7 +114,7 @@ def benchmark(
     return writer.records
 
 
-class Comparison:
+class _Comparison:
     """The contenders of one row.
 
     Args:

@@ -21,7 +21,7 @@ from lstm_optax.commands.train import Train, run_train, stored_config
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.run_folder import RunFolder
 
-COMMANDS = {"train": Train, "sample": Sample, "explain": Explain, "bench": Bench}
+COMMANDS: dict[str, type] = {"train": Train, "sample": Sample, "explain": Explain, "bench": Bench}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
