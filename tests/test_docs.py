@@ -72,20 +72,20 @@ def run_page(page: Path) -> None:
     ],
     ids=lambda page: page.name,
 )
-def test_python_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
+def test_page_prints_its_output(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with jax.numpy_rank_promotion("allow"), jax.enable_x64(False):
         run_page(page)
 
 
-def test_a_page_that_tells_an_untruth_is_found(tmp_path):
+def test_wrong_output_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\nx = 2\n```\n\n```python\nprint(x)\n```\n\n```text\n3\n```\n")
     with pytest.raises(AssertionError, match="page.md"):
         run_page(page)
 
 
-def test_a_block_that_is_not_run_is_one_that_says_why(tmp_path):
+def test_skipped_block_needs_reason(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- not run: it would fail -->\n```python\n1 / 0\n```\n")
     run_page(page)
@@ -121,7 +121,7 @@ def test_presets_page_lists_each_source():
     assert sorted(listed) == sorted(lstm_optax.presets.__all__)
 
 
-def test_getting_started_names_every_flag_and_no_other(capsys):
+def test_getting_started_lists_all_flags(capsys):
     flags = set()
     for command in ("train", "sample", "explain", "bench"):
         with pytest.raises(SystemExit):
@@ -133,7 +133,7 @@ def test_getting_started_names_every_flag_and_no_other(capsys):
     } | {"--help", "--version"}
 
 
-def test_the_page_on_speed_shows_what_its_records_say():
+def test_speed_page_matches_records():
     text = (DOCS / "speed.md").read_text(encoding="utf-8")
     assert bench_markdown(read_bench(DOCS / "records" / "bench.jsonl")) in text, (
         "rewrite it: lstm-optax bench --show --out docs/records/bench.jsonl --page docs/speed.md"
@@ -147,7 +147,7 @@ def test_the_changelog_begins_with_this_version():
 
 
 @pytest.mark.skipif(not shutil.which("sha256sum"), reason="needs sha256sum")
-def test_sha256sum_checks_a_manifest_from_inside_the_checkpoints(tmp_path):
+def test_sha256sum_accepts_a_manifest(tmp_path):
     Checkpoints(tmp_path / "checkpoints").save(3, {"w": jnp.arange(4.0), "n": np.int32(1)})
     command = "cd checkpoints && sha256sum -c *.sha256"
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)

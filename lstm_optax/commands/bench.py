@@ -108,9 +108,7 @@ class Bench:
         """Raise the errors that can be detected before JAX is imported."""
         self.config.check(WORKLOADS)
         if self.show and self.resume:
-            raise OptionError(
-                "--show measures nothing and --resume continues: pass only one of them"
-            )
+            raise OptionError("--show measures nothing and --resume continues: pass only one")
         if self.show or self.out.exists():
             read_bench(self.out)  # raises if the file contains other records
         files = {"out": self.out, "plot": self.plot, "page": self.page}

@@ -80,9 +80,7 @@ def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig
     config = command.config
     config.check()
     if command.resume and command.overwrite:
-        raise OptionError(
-            "--resume continues a run and --overwrite replaces it: pass only one of them"
-        )
+        raise OptionError("--resume continues a run and --overwrite replaces it: pass only one")
     if command.run and not command.resume:
         run = RunFolder(command.run)
         run.check_path() if command.overwrite else run.check_free()

@@ -30,7 +30,7 @@ def links_before(
     clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
     given = {name: value for name, value in clips.items() if value is not None}
     if len(given) > 1:
-        raise ValueError(f"{', '.join(given)} are set, but at most one of them may be")
+        raise ValueError(f"{', '.join(given)} are set, but at most one may be")
     SIZE.check(**given)
     links = []
     if loss_scale_factor is not None:

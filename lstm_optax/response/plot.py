@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,6 +21,7 @@ from lstm_optax.plot_style import (
     add_grid,
     new_figure,
 )
+from lstm_optax.response.responses import Response
 
 # No yellow, which is hard to see as a line. Where lines overlap, the wider line below shows through
 # the gaps of the dashed line above.
@@ -29,7 +29,7 @@ _COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY_BLUE, VERMILION, BLACK)
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 
 
-def response_figure(responses: Sequence[Any]) -> Figure:
+def response_figure(responses: Sequence[Response]) -> Figure:
     """Draw a panel for each measurement, with a line for each transformation.
 
     Args:
@@ -44,21 +44,21 @@ def response_figure(responses: Sequence[Any]) -> Figure:
     return figure
 
 
-def _draw_constant(axes: Axes, responses: Sequence[Any]) -> None:
+def _draw_constant(axes: Axes, responses: Sequence[Response]) -> None:
     _label_axes(axes, "constant gradient of 1", "step number", _step_label(responses))
     axes.set_xscale("log")
     _include_values(axes, 0)
     _draw_lines(axes, responses, lambda response: _thin_out(response.constant))
 
 
-def _draw_impulse(axes: Axes, responses: Sequence[Any]) -> None:
+def _draw_impulse(axes: Axes, responses: Sequence[Response]) -> None:
     _label_axes(axes, "impulse: a gradient of 1, then zeros", "step number", _step_label(responses))
     axes.set_xscale("log")
     _include_values(axes, 0)
     _draw_lines(axes, responses, lambda response: _thin_out(response.impulse))
 
 
-def _draw_spike(axes: Axes, responses: Sequence[Any]) -> None:
+def _draw_spike(axes: Axes, responses: Sequence[Response]) -> None:
     title = "spike: a gradient of 1,000 among 1s"
     _label_axes(axes, title, "step number, the spike's is 1", "|step| ÷ step without the spike")
     axes.set(xscale="log", yscale="log")
@@ -67,7 +67,7 @@ def _draw_spike(axes: Axes, responses: Sequence[Any]) -> None:
     _draw_lines(axes, responses, lambda response: _thin_out(np.abs(response.spike.relative)))
 
 
-def _draw_scale(axes: Axes, responses: Sequence[Any]) -> None:
+def _draw_scale(axes: Axes, responses: Sequence[Response]) -> None:
     label = _step_label(responses).replace("step", "|first step|", 1)
     _label_axes(axes, "first step against the gradient's size", "gradient", label)
     axes.set(xscale="log", yscale="log")
@@ -81,7 +81,7 @@ def _draw_scale(axes: Axes, responses: Sequence[Any]) -> None:
     )
 
 
-def _draw_rate(axes: Axes, responses: Sequence[Any]) -> None:
+def _draw_rate(axes: Axes, responses: Sequence[Response]) -> None:
     title = "learning rate cut to a tenth"
     _label_axes(axes, title, "step number, from the cut on", "step ÷ step without the cut")
     axes.set(xscale="log", yscale="log")
@@ -99,7 +99,7 @@ def _draw_rate(axes: Axes, responses: Sequence[Any]) -> None:
     axes.minorticks_off()
 
 
-def _step_label(responses: Sequence[Any]) -> str:
+def _step_label(responses: Sequence[Response]) -> str:
     rates = [response.learning_rate is not None for response in responses]
     return "step, in learning rates" if all(rates) else "step"
 
@@ -124,7 +124,9 @@ def _thin_out(steps: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64
     return places.astype(np.float64), steps[places - 1]
 
 
-def _draw_lines(axes: Axes, responses: Sequence[Any], read: Callable[[Any], Any]) -> None:
+def _draw_lines(
+    axes: Axes, responses: Sequence[Response], read: Callable[[Response], tuple[ArrayLike, NDArray]]
+) -> None:
     for index, response in enumerate(responses):
         x, y = read(response)
         logarithmic = axes.get_yscale() == "log"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from rich.table import Table
 from rich.text import Text
 
-_Row: TypeAlias = tuple[str, Callable[[Any], str]]
+from lstm_optax.response.responses import RateResponse, Response, ScaleRange
+
+_Row: TypeAlias = tuple[str, Callable[[Response], str]]
 
 _SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
 _STEPS = (1, 2, 3, 10, 100)
 
 
-def response_table(responses: Sequence[Any]) -> Table:
+def response_table(responses: Sequence[Response]) -> Table:
     """Return a table with a row for each number and a column for each transformation.
 
     Args:
@@ -34,7 +36,7 @@ def response_table(responses: Sequence[Any]) -> Table:
     return table
 
 
-def response_notes(responses: Iterable[Any]) -> list[str]:
+def response_notes(responses: Iterable[Response]) -> list[str]:
     """Return the notes of the responses, each with the name of its transformation."""
     return [f"{response.name}: {note}" for response in responses for note in response.notes]
 
@@ -58,24 +60,24 @@ def _format_power(value: float, digits: int = 0) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def _unit_cell(response: Any) -> str:
+def _unit_cell(response: Response) -> str:
     rate = response.learning_rate
     return "unscaled" if rate is None else f"rate {rate:g}"
 
 
-def _step_cell(field: str, step: int) -> Callable[[Any], str]:
+def _step_cell(field: str, step: int) -> Callable[[Response], str]:
     return lambda response: _format_number(getattr(response, field)[step - 1])
 
 
-def _steady_cell(response: Any) -> str:
+def _steady_cell(response: Response) -> str:
     return _format_number(response.steady_gain) + ("" if response.settled else ", moving")
 
 
-def _rate_cell(read: Callable[[Any], str]) -> Callable[[Any], str]:
+def _rate_cell(read: Callable[[RateResponse], str]) -> Callable[[Response], str]:
     return lambda response: "not measured" if response.rate is None else read(response.rate)
 
 
-def _format_settled(rate: Any) -> str:
+def _format_settled(rate: RateResponse) -> str:
     if rate.settled_after is None:
         return f"not by step {len(rate.relative):,}"
     return f"step {rate.settled_after:,}"
@@ -87,8 +89,8 @@ def _format_steps(count: int | None, longest: int) -> str:
     return f"{count:,} step" + ("" if count == 1 else "s")
 
 
-def _range_cell(kind: str) -> Callable[[Any], str]:
-    def read(response: Any) -> str:
+def _range_cell(kind: str) -> Callable[[Response], str]:
+    def read(response: Response) -> str:
         first, last = response.scale.inputs[0], response.scale.inputs[-1]
         texts = [_format_range(r, first, last) for r in response.scale.ranges if r.kind == kind]
         return ", ".join(texts) or "nowhere"
@@ -96,7 +98,7 @@ def _range_cell(kind: str) -> Callable[[Any], str]:
     return read
 
 
-def _format_range(part: Any, first: float, last: float) -> str:
+def _format_range(part: ScaleRange, first: float, last: float) -> str:
     if part.low == first:
         return "everywhere" if part.high == last else f"to {_format_gradient(part.high)}"
     if part.high == last:
@@ -108,13 +110,13 @@ def _format_gradient(value: float) -> str:
     return f"{value:.1g}" if 1e-3 <= value < 1e3 else _format_power(value)
 
 
-def _knee_cell(response: Any) -> str:
+def _knee_cell(response: Response) -> str:
     knee = response.scale.knee
     return "none" if math.isnan(knee) else _format_number(knee)
 
 
 def _dtype_row(place: int) -> _Row:
-    def read(response: Any) -> str:
+    def read(response: Response) -> str:
         mix = response.dtypes[place]
         state = _short_names(mix.state)
         if mix.changes:

@@ -180,7 +180,7 @@ class TrainConfig:
                 )
         elif self.steps != TrainConfig.steps:
             raise OptionError(
-                f"--steps is {self.steps} and --epochs is {self.epochs}: pass only one of them"
+                f"--steps is {self.steps} and --epochs is {self.epochs}: pass only one"
             )
 
     def _check_model(self) -> None:

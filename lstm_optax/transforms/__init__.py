@@ -1,7 +1,7 @@
 """Gradient transformations in the form of Optax; this package does not use Flax.
 
 An estimator turns gradients into a running estimate; a link turns updates into updates. Every
-optimizer and preset is an `optax.chain` of them.
+optimizer and preset is an `optax.chain` of these.
 """
 
 from lstm_optax.transforms._by_gate import ByGateState, by_gate

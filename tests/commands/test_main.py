@@ -318,7 +318,7 @@ def test_sample_rejects_invalid_input(run, capsys, arguments, message):
     "arguments, message",
     [
         ("", "already contains a run: resume it with --resume, replace it with --overwrite"),
-        ("--resume --overwrite", "pass only one of them"),
+        ("--resume --overwrite", "pass only one"),
         ("--resume --hidden 9", "the run in runs/a b has --hidden 8; leave these flags out"),
         ("--resume --no-tied --seed 5", "the run in runs/a b has --seed 0; leave"),
         ("--resume --steps 10", "--resume with --steps 10: the run has already taken 20 steps"),

@@ -170,8 +170,6 @@ def test_averaging_optimizers_rescale_or_are_rejected():
 
 
 def test_steps_and_epochs_exclude_each_other():
-    with pytest.raises(
-        OptionError, match="^--steps is 3 and --epochs is 2.0: pass only one of them$"
-    ):
+    with pytest.raises(OptionError, match="^--steps is 3 and --epochs is 2.0: pass only one$"):
         TrainConfig(steps=3, epochs=2.0).check()
     TrainConfig(epochs=2.0, warmup=10_000).check()  # the number of steps is not known yet
