@@ -3,18 +3,6 @@
 `find_gates` imports JAX when it is called; importing this package does not.
 """
 
-from lstm_optax.gates._find_gates import find_gates
-from lstm_optax.gates.blocks import GateBlock, GateMap, GatePart
-from lstm_optax.gates.order import GATES, KINDS, gate_slice
-from lstm_optax.gates.packed_arrays import CuDNNLayout
+import lazy_loader
 
-__all__ = [
-    "GATES",
-    "KINDS",
-    "CuDNNLayout",
-    "GateBlock",
-    "GateMap",
-    "GatePart",
-    "find_gates",
-    "gate_slice",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,16 +5,6 @@ links from `lstm_optax.transforms` and Optax, inside an average if the source ha
 source that do not change the result are omitted.
 """
 
-from lstm_optax.presets import algoperf, dozat, graves, hinton, keras, links, sutskever, tf1, torch
+import lazy_loader
 
-__all__ = [
-    "algoperf",
-    "dozat",
-    "graves",
-    "hinton",
-    "keras",
-    "links",
-    "sutskever",
-    "tf1",
-    "torch",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -97,7 +97,7 @@ def _public_callables() -> dict[str, Any]:
         for name, thing in vars(module).items()
         if callable(thing) and not isinstance(thing, type) and not name.startswith("_")
     }
-    for source in presets.__all__:
+    for source in dir(presets):
         module = getattr(presets, source)
         found |= {f"presets.{source}.{name}": getattr(module, name) for name in module.__all__}
     return found
