@@ -92,7 +92,9 @@ def assert_same(maker, name, row, measure, close=CLOSE, **options):
 # Equal values
 
 
-@pytest.mark.parametrize("name, unroll", [("flax-nnx", 1), ("flax-linen", 2)])
+@pytest.mark.parametrize(
+    "name, unroll", [("flax-nnx", 1), pytest.param("flax-linen", 2, marks=pytest.mark.slow)]
+)
 def test_flax_layer_equals_ours(name, unroll):
     row = TOY["reset" if unroll == 1 else "layer"]
     assert_same(layer_program, name, row, "step", unroll=unroll)

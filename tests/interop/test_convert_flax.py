@@ -103,7 +103,7 @@ def by_kind(*plain):
     )
 
 
-@by_kind(NNX[0], LINEN[0])
+@by_kind(NNX[0])
 def test_outputs_and_gradients_equal_flax(kind, x64):
     """With lengths; gradients of Flax's own parameters, the inputs and the carry."""
     tree, their_loss = case_of(kind)

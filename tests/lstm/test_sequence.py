@@ -45,6 +45,7 @@ def test_equals_oracle(backend, switches, x64):
     chex.assert_trees_all_close(grads, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(
     shape_of=st.tuples(*[st.integers(1, 4)] * 4),

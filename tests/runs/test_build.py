@@ -129,7 +129,7 @@ def test_weight_decay_shrinks_weights(name):
     np.testing.assert_allclose(update(0.25) - update(0.0), -per_rate * 0.25 * 2.0, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", plain_for(OPTIMIZERS, ["nadamw", "awd_sgd", "optax.adafactor"]))
+@pytest.mark.parametrize("name", plain_for(OPTIMIZERS, ["awd_sgd", "optax.adafactor"]))
 def test_optimizer_follows_schedule(name):
     """Nothing moves at a rate of 0; everything moves at a later rate."""
     optimizer = build.make_optimizer(

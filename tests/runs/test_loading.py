@@ -188,7 +188,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", plain_for(OPTIMIZERS, ["none", "guarded", "parted"]))
+@pytest.mark.parametrize("name", plain_for(OPTIMIZERS, ["none", "parted"]))
 def test_read_params_of_any_optimizer(name, tmp_path):
     optimizer = optax.with_extra_args_support(OPTIMIZERS[name])
     state = lo.init_state(PARAMS, optimizer, (), jax.random.key(0))

@@ -376,6 +376,7 @@ def test_resumed_diagnosis_equals_uninterrupted(config, diagnosed, tmp_path):
     assert run.gradients.path.read_bytes() == diagnosed.gradients.path.read_bytes()
 
 
+@pytest.mark.slow
 def test_patience_stops_early(config, tmp_path):
     still = replace(config, optimizer="sgd", learning_rate=1e-30, patience=2)
     result = train_language_model(still, tmp_path / "run")
