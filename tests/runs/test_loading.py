@@ -152,7 +152,7 @@ def test_load_run_rejects_damaged_folder(run, tmp_path, damage, error, message):
 
 @pytest.mark.slow
 def test_load_run_rejects_unknown_checkpoint(run):
-    with pytest.raises(ValueError, match=r"checkpoint is 'newest'; but must be one of \('best'"):
+    with pytest.raises(ValueError, match=r"checkpoint is 'newest', but must be one of \('best'"):
         lo.load_run(run.path, checkpoint="newest")
 
 
