@@ -28,10 +28,9 @@ html_show_copyright = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
-default_role = "py:obj"  # `name` in a docstring links to what bears that name, if anything does
+default_role = "py:obj"  # `name` in a docstring links to the object of that name, if there is one
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-add_module_names = False
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -39,7 +38,7 @@ napoleon_use_ivar = True
 
 
 def sign_as_written(app, what, name, obj, options, signature, returns):
-    """Give a signature as its source has it, where Python would spell every alias out."""
+    """Show a signature as written in the source, with type aliases not expanded."""
     node = _source_node(obj)
     if isinstance(node, ast.ClassDef):
         if _is_exception(obj):
@@ -58,7 +57,9 @@ def sign_as_written(app, what, name, obj, options, signature, returns):
 
 
 def format_docstring(app, what, name, obj, options, lines):
-    """Show the indented formulas of a docstring as blocks, and the fields of a named tuple."""
+    """Show indented formulas of a docstring as blocks, and list the fields of a named tuple."""
+    if name == "lstm_optax.transforms":  # its docstring does not introduce the states
+        lines.clear()
     shown, section = [], False
     for before, line in zip(["", *lines], lines, strict=False):
         indent = len(line) - len(line.lstrip())
@@ -75,7 +76,18 @@ def format_docstring(app, what, name, obj, options, lines):
     lines[:] = shown
 
 
+def skip_members(app, what, name, obj, skip, options):
+    """List only the states of `lstm_optax.transforms`, whose functions have entries in groups.
+
+    The fields of a named tuple are skipped too: `format_docstring` lists them with their comments.
+    """
+    of_transforms = str(getattr(obj, "__module__", "")).startswith("lstm_optax.transforms.")
+    is_field = str(obj.__doc__).startswith("Alias for field number")
+    return skip or is_field or (what == "module" and of_transforms and not name.endswith("State"))
+
+
 def setup(app):
+    app.connect("autodoc-skip-member", skip_members)
     app.connect("autodoc-process-signature", sign_as_written)
     app.connect("autodoc-process-docstring", format_docstring, priority=400)  # before napoleon
 
@@ -92,7 +104,7 @@ def _is_exception(obj):
 
 
 def _documents_fields(node):
-    """Whether the fields have docstrings of their own, and so are listed below the class."""
+    """Whether the fields have their own docstrings, so that Sphinx lists them below the class."""
     return any(
         isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr)
         for field, after in pairwise(node.body)

@@ -1,6 +1,6 @@
 """The command line as `python -m lstm_optax`."""
 
-from lstm_optax.cli import main
+from lstm_optax.commands.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

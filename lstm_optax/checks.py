@@ -1,6 +1,8 @@
-"""The one check of every argument: what is concrete is looked at, what is traced has no value yet.
+"""Argument checks shared by all rooms.
 
-An error names the argument as the caller typed it, says what came, and what is expected.
+The value of a concrete number is checked; of a traced one only the shape and the dtype, since it
+has no value yet. An error names the argument as the caller typed it, the value that came and the
+values that are expected.
 """
 
 import math
@@ -12,24 +14,24 @@ from typing import Any
 import numpy as np
 
 TRACED = object()
-_MOST = float(np.finfo(np.float32).max)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that an argument may be.
+    """The numbers that an argument accepts.
 
-    A number is an int or a float of Python or NumPy, or an array of shape [] of NumPy or JAX; a
-    bool is none. Of a traced array only the shape and the dtype are looked at.
+    A number is a Python or NumPy int or float, or a NumPy or JAX array of shape []; a bool is not a
+    number. For a traced array only the shape and the dtype are checked.
 
     Attributes:
-      low: the least number.
-      high: the end of the range, not in it.
-      closed: `high` is in it.
-      above: `low` is not in it.
-      whole: the number is an integer, by its type.
-      static: shapes depend on the number, so it is of Python or NumPy.
-      schedule: a function of the count may come in place of a number.
+      low: the lower end, included unless `above`.
+      high: the upper end, excluded unless `closed`.
+      closed: include `high`.
+      above: exclude `low`.
+      whole: the number must have an integer type.
+      static: shapes depend on the number, so it must be a Python or NumPy number.
+      schedule: a function of the step count is accepted as well.
     """
 
     low: float = 0.0
@@ -41,31 +43,32 @@ class Range:
     schedule: bool = False
 
     def or_schedule(self) -> "Range":
-        """Return the same range, or a schedule."""
+        """Return this range with schedules accepted as well."""
         return replace(self, schedule=True)
 
     def check(self, **arguments: Any) -> None:
-        """Raise ValueError for the first argument that is not such a number."""
+        """Raise ValueError for the first argument that is outside the range."""
         for name, value in arguments.items():
-            if self.static and _is_of_jax(value):
+            if self.static and _is_jax_value(value):
                 raise ValueError(
-                    f"{name} is an array of JAX, but must be a Python integer, since shapes depend "
+                    f"{name} is a JAX array, but must be a Python integer, since shapes depend "
                     f"on it: with optax.inject_hyperparams, add static_args=({name!r},)"
                 )
-            if not self._holds(value):
-                raise ValueError(f"{name} is {shown(value)}, but must be {self}")
-            if not self.whole and (remedy := _too_large(value)):
-                raise ValueError(f"{name} is {shown(value)}, {remedy}")
+            if not self._contains(value):
+                raise ValueError(f"{name} is {format_value(value)}, but must be {self}")
+            if not self.whole and (overflow := _overflow_error(value)):
+                raise ValueError(f"{name} is {format_value(value)}, {overflow}")
 
-    def _holds(self, value: Any) -> bool:
-        if callable(value) and not _has_dtype(value):  # a Flax variable is callable
+    def _contains(self, value: Any) -> bool:
+        # a Flax variable is callable too, but it has a dtype
+        if callable(value) and not _has_dtype(value):
             return self.schedule
         number = concrete(value)
         if number is None or number is TRACED:
             return number is TRACED
         try:
             finite = math.isfinite(number)
-        except OverflowError:  # an int beyond float64
+        except OverflowError:  # an int too large for float64
             return False
         inside = self.low <= number < self.high or (self.closed and number == self.high)
         return (
@@ -99,15 +102,15 @@ RATE = SIZE.or_schedule()
 
 
 def concrete(value: Any) -> Any:
-    """Return the Python number that `value` is, TRACED for a tracer, None for anything else."""
+    """Return a number as a Python number, a tracer as TRACED, and anything else as None."""
     if isinstance(value, bool | np.ma.MaskedArray):
         return None
     if isinstance(value, int | float):
         return value
     if not _is_scalar(value):
         return None
-    if _is_of_jax(value):
-        from jax import Array  # here, so that NumPy alone does not ask for JAX
+    if _is_jax_value(value):
+        from jax import Array  # imported here, so that NumPy users do not load JAX
         from jax.core import Tracer
 
         if not isinstance(value, Array):
@@ -117,8 +120,8 @@ def concrete(value: Any) -> Any:
     return value.item()
 
 
-def whole(name: str, value: Any, low: int = 1) -> int:
-    """Return a whole number as an int; ValueError if it is below `low` or anything else."""
+def check_integer(name: str, value: Any, low: int = 1) -> int:
+    """Return a Python int; raise ValueError for a value that is no integer or is below `low`."""
     Range(low, whole=True).check(**{name: value})
     return operator.index(value)
 
@@ -127,44 +130,44 @@ def check_flags(**arguments: Any) -> None:
     """Raise ValueError for the first argument that is neither True nor False."""
     for name, value in arguments.items():
         if not isinstance(value, bool | np.bool_):
-            raise ValueError(f"{name} is {shown(value)}, but must be True or False")
+            raise ValueError(f"{name} is {format_value(value)}, but must be True or False")
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise ValueError unless the argument is one of the words."""
+    """Raise ValueError unless the argument is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
         words = " or ".join(map(repr, choices))
-        raise ValueError(f"{name} is {shown(value)}, but must be {words}")
+        raise ValueError(f"{name} is {format_value(value)}, but must be {words}")
 
 
 def check_transformations(**arguments: Any) -> None:
-    """Raise ValueError for the first argument without the `init` and `update` of Optax."""
+    """Raise ValueError for the first argument without the functions `init` and `update`."""
     for name, value in arguments.items():
-        both = callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
-        if isinstance(value, type) or not both:
+        methods = (getattr(value, "init", None), getattr(value, "update", None))
+        if isinstance(value, type) or not all(map(callable, methods)):
             raise ValueError(
-                f"{name} is {shown(value)}, but must be an optax.GradientTransformation"
+                f"{name} is {format_value(value)}, but must be an optax.GradientTransformation"
             )
 
 
-def shown(value: Any) -> str:
-    """Return a short text for a value in an error."""
+def format_value(value: Any) -> str:
+    """Return a short description of a value for an error message."""
     if _is_scalar(value) and concrete(value) is not TRACED:
         return str(value)
     if _has_dtype(value):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    if isinstance(value, int) and value.bit_length() > 256:  # Python does not print the longest
+    if isinstance(value, int) and value.bit_length() > 256:  # str() of longer ones can fail
         return f"an integer of {value.bit_length()} bits"
     return reprlib.repr(value)
 
 
-def _too_large(value: Any) -> str:
-    """Return what is wrong with a finite number that JAX cannot compute with, else ""."""
+def _overflow_error(value: Any) -> str:
+    """Return the error text for a number that does not fit in int32 or float32; "" if it does."""
     number = concrete(value)
     if isinstance(number, int) and abs(number) >= 2**31:
-        return "which int32 does not hold: give it as a float"
-    if isinstance(number, float) and _MOST < abs(number) < math.inf:
-        return "which float32 does not hold"
+        return "which does not fit in int32: pass it as a float"
+    if isinstance(number, float) and _FLOAT32_MAX < abs(number) < math.inf:
+        return "which does not fit in float32"
     return ""
 
 
@@ -172,7 +175,7 @@ def _has_dtype(value: Any) -> bool:
     return hasattr(value, "dtype") and hasattr(value, "shape")
 
 
-def _is_of_jax(value: Any) -> bool:
+def _is_jax_value(value: Any) -> bool:
     return _has_dtype(value) and not isinstance(value, np.generic | np.ndarray)
 
 

@@ -1,4 +1,4 @@
-"""Reads the text of a compiled program."""
+"""Search in the text of a compiled program."""
 
 import re
 
@@ -9,11 +9,11 @@ CALLED = re.compile(
 
 
 def innermost_loops(text: str) -> list[str]:
-    """The bodies of the loops in which there is no other loop, with all that they call."""
+    """Return the bodies of the loops without an inner loop, with all computations they call."""
     parts = dict(COMPUTATION.findall(text))
 
-    def whole(name: str) -> str:
-        return parts[name] + "".join(map(whole, CALLED.findall(parts[name])))
+    def text_of(name: str) -> str:
+        return parts[name] + "".join(map(text_of, CALLED.findall(parts[name])))
 
-    bodies = [whole(name) for name in re.findall(r"body=%?([\w.\-]+)", text)]
+    bodies = [text_of(name) for name in re.findall(r"body=%?([\w.\-]+)", text)]
     return [body for body in bodies if " while(" not in body]

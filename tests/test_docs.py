@@ -1,6 +1,7 @@
 """The pages of the docs and the README: their Python runs, what it prints is what they show."""
 
 import contextlib
+import inspect
 import io
 import re
 import shutil
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 
 import lstm_optax
-from lstm_optax import Checkpoints, bench_markdown, read_bench
-from lstm_optax.cli import main
+from lstm_optax import Checkpoints
+from lstm_optax.bench import bench_markdown, read_bench
+from lstm_optax.commands.main import main
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -33,7 +35,7 @@ class Block(NamedTuple):
     body: str
     line: int  # of its first line in the page, counted from 0
     skipped: bool  # by a comment before it that says why
-    follows: bool  # nothing but blank lines stands between it and the block before
+    follows: bool  # only blank lines separate it from the block before
 
 
 def blocks(text: str) -> Iterator[Block]:
@@ -70,32 +72,56 @@ def run_page(page: Path) -> None:
     ],
     ids=lambda page: page.name,
 )
-def test_python_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
+def test_page_prints_its_output(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with jax.numpy_rank_promotion("allow"), jax.enable_x64(False):
         run_page(page)
 
 
-def test_a_page_that_tells_an_untruth_is_found(tmp_path):
+def test_wrong_output_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\nx = 2\n```\n\n```python\nprint(x)\n```\n\n```text\n3\n```\n")
     with pytest.raises(AssertionError, match="page.md"):
         run_page(page)
 
 
-def test_a_block_that_is_not_run_is_one_that_says_why(tmp_path):
+def test_skipped_block_needs_reason(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- not run: it would fail -->\n```python\n1 / 0\n```\n")
     run_page(page)
 
 
-def test_every_public_name_has_one_entry_in_the_reference():
+def public_paths() -> list[str]:
+    """The path to import of each public name: the root's if the root exports it, else the room's.
+
+    Rooms, the presets and the states have no entries of their own: `presets.md` and one
+    `automodule` in `api.md` list the latter two.
+    """
+    paths = set()
+    for room in sorted(set(lstm_optax.__all__) - {"presets"}):
+        module = getattr(lstm_optax, room)
+        if inspect.ismodule(module):
+            for name in module.__all__:
+                home = "" if name in lstm_optax.__all__ else f".{room}"
+                paths.add(f"lstm_optax{home}.{name}")
+    is_state = re.compile(r"lstm_optax\.transforms\.\w+State")
+    return sorted(path for path in paths if not is_state.fullmatch(path))
+
+
+def test_reference_lists_each_public_name_once():
     text = (DOCS / "api.md").read_text(encoding="utf-8")
-    entries = re.findall(r"^\.\. auto\w+:: lstm_optax\.(?:\w+\.)*(\w+)$", text, re.M)
-    assert sorted(entries) == sorted(lstm_optax.__all__)
+    directive = r"^\.\. (?:py:data|auto(?!module)\w+):: (lstm_optax\.\S+)$"
+    assert sorted(re.findall(directive, text, re.M)) == public_paths()
+    assert ".. automodule:: lstm_optax.transforms\n   :members:" in text
 
 
-def test_getting_started_names_every_flag_and_no_other(capsys):
+def test_presets_page_lists_each_source():
+    text = (DOCS / "presets.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\.\. automodule:: lstm_optax\.presets\.(\w+)$", text, re.M)
+    assert sorted(listed) == sorted(lstm_optax.presets.__all__)
+
+
+def test_getting_started_lists_all_flags(capsys):
     flags = set()
     for command in ("train", "sample", "explain", "bench"):
         with pytest.raises(SystemExit):
@@ -107,10 +133,10 @@ def test_getting_started_names_every_flag_and_no_other(capsys):
     } | {"--help", "--version"}
 
 
-def test_the_page_on_speed_shows_what_its_records_say():
+def test_speed_page_matches_records():
     text = (DOCS / "speed.md").read_text(encoding="utf-8")
     assert bench_markdown(read_bench(DOCS / "records" / "bench.jsonl")) in text, (
-        "write it anew: lstm-optax bench --show --out docs/records/bench.jsonl --page docs/speed.md"
+        "rewrite it: lstm-optax bench --show --out docs/records/bench.jsonl --page docs/speed.md"
     )
 
 
@@ -121,7 +147,7 @@ def test_the_changelog_begins_with_this_version():
 
 
 @pytest.mark.skipif(not shutil.which("sha256sum"), reason="needs sha256sum")
-def test_sha256sum_checks_a_manifest_from_inside_the_checkpoints(tmp_path):
+def test_sha256sum_accepts_a_manifest(tmp_path):
     Checkpoints(tmp_path / "checkpoints").save(3, {"w": jnp.arange(4.0), "n": np.int32(1)})
     command = "cd checkpoints && sha256sum -c *.sha256"
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)

@@ -4,9 +4,11 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,46 +18,59 @@ import lstm_optax
 
 ROOT = Path(lstm_optax.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
-TOP = {"lstm_optax", "tests", "notebooks", "docs", "pyproject.toml", "README.md", "LICENSE"}
+TOP = {
+    "lstm_optax",
+    "tests",
+    "notebooks",
+    "docs",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "CITATION.cff",
+}
 
-ARROWS = {  # a room may import what stands behind its arrow, and what that may import
-    "checks": set(),
+ARROWS = {  # a room may import the rooms behind its arrow, and what those may import
     "_version": set(),
+    "checks": set(),
     "names": set(),
     "gates": set(),
-    "files": set(),
     "data": {"checks"},
-    "report": set(),
-    "response": set(),
     "transforms": {"checks", "gates"},
     "optimizers": {"names", "transforms"},
-    "presets": {"transforms", "optimizers", "files"},
-    "lstm": {"checks", "gates", "files"},
+    "presets": {"optimizers"},
+    "records": set(),
+    "plot_style": set(),
+    "response": {"plot_style"},
+    "lstm": {"checks", "gates"},
+    "interop": {"lstm", "presets"},
     "models": {"lstm"},
-    "training": {"transforms"},
-    "experiments": {"names", "data", "optimizers", "presets", "models", "training", "response"},
-    "cli_bench": {"experiments", "report"},
-    "cli_explain": {"experiments", "report"},
-    "cli_flags": {"experiments"},
-    "cli_signals": set(),
-    "cli": {
-        "_version",
-        "cli_bench",
-        "cli_explain",
-        "cli_flags",
-        "cli_signals",
-        "experiments",
-        "report",
-    },
-    "__main__": {"cli"},
+    "training": {"records", "transforms"},
+    "runs": {"data", "interop", "models", "records", "response", "training"},
+    "studies": {"runs"},
+    "bench": {"runs"},
+    "commands": {"_version", "bench", "studies"},
+    "__main__": {"commands"},
     "__init__": {"*"},
 }
+LARGEST = 0.15  # of the lines of code
 
 
 def allowed(room: str) -> set[str]:
     """What a room may import, following the arrows to their ends."""
     near = ARROWS[room]
     return near.union(*(allowed(other) for other in near if other != "*")) | {room}
+
+
+FACES = set(ARROWS) - {
+    "_version",
+    "checks",
+    "names",
+    "records",
+    "plot_style",
+    "commands",
+    "__main__",
+    "__init__",
+}
 
 
 def modules() -> list[Path]:
@@ -113,12 +128,20 @@ def test_no_cycles_between_modules():
             visit(name)
 
 
-def test_no_module_bears_a_public_name():
-    """A submodule would shadow the name under the lazy root."""
-    names = {info.name for info in pkgutil.walk_packages([str(ROOT)])}
+def test_no_module_bears_an_exported_name():
+    """A submodule would shadow the name in a lazy package."""
+    for name in ("lstm_optax", *(f"lstm_optax.{room}" for room in FACES)):
+        package = importlib.import_module(name)
+        modules = {info.name for info in pkgutil.iter_modules(package.__path__)}
+        shared = modules & set(package.__all__)
+        assert all(inspect.ismodule(getattr(package, name)) for name in shared), shared
+
+
+def test_no_room_is_too_large():
+    sizes = Counter()
     for path in modules():
-        names.add(path.stem)
-    assert not names & set(lstm_optax.__all__)
+        sizes[room_of(path)] += len(path.read_text().splitlines())
+    assert max(sizes.values()) <= LARGEST * sum(sizes.values()), sizes.most_common(3)
 
 
 def test_files_are_short():
@@ -126,11 +149,44 @@ def test_files_are_short():
         assert len(path.read_text().splitlines()) <= 300, path
 
 
+PLAIN_WORDS = {  # what the prose of this repository avoids, and what it says instead
+    "anew": "again",
+    "beside": "next to",
+    "ceased": "stopped",
+    "goes on": "continues",
+    "is told": "receives",
+    "lies": "is",
+    "of which": "start a new sentence",
+    "stands": "is",
+    "whom": "that",
+}
+
+
+def test_prose_uses_plain_words():
+    """See "Style" in docs/contributing.md."""
+    odd = re.compile(rf"\b({'|'.join(PLAIN_WORDS)})\b", re.IGNORECASE)
+    texts = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    for folder in (REPOSITORY / "lstm_optax", REPOSITORY / "tests"):
+        texts += [path for path in folder.rglob("*.py") if path != Path(__file__)]
+    for path in texts:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if match := odd.search(line):
+                word = match[0].lower()
+                raise AssertionError(f"{path}:{number}: {word!r}; write {PLAIN_WORDS[word]!r}")
+
+
 def test_sdist_holds_what_its_tests_need():
     """All folders and files of the top level are in the source distribution."""
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     included = set(settings["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
     assert included | {"pyproject.toml"} == TOP
+
+
+def test_citation_has_the_project_address():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
+    assert f'repository-code: "{project["urls"]["Repository"]}"\n' in citation
+    assert f"license: {project['license']}\n" in citation
 
 
 @pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="needs a git checkout")
@@ -142,18 +198,21 @@ def test_nothing_else_stands_at_the_top():
     assert top == TOP
 
 
-def test_every_public_name_is_there_and_documented():
-    for name in lstm_optax.__all__:
-        thing = getattr(lstm_optax, name)
-        room = importlib.import_module(lstm_optax._ROOM_OF[name])
-        assert name in room.__all__
-        if inspect.isclass(thing) or inspect.isfunction(thing):
+@pytest.mark.parametrize("room", ["", *sorted(FACES)])
+def test_every_public_name_is_documented(room):
+    package = importlib.import_module(f"lstm_optax.{room}".rstrip("."))
+    for name in package.__all__:
+        thing = getattr(package, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing) or inspect.ismodule(thing):
             assert inspect.getdoc(thing), f"{name} has no docstring"
 
 
-def test_every_name_of_a_room_is_at_the_root():
-    for room, names in lstm_optax._ROOMS.items():
-        assert sorted(importlib.import_module(room).__all__) == sorted(names)
+def test_root_names_are_exported_by_one_room():
+    names = set(lstm_optax.__all__) - FACES - {"__version__"}
+    assert len(names) <= 90
+    for name in names:
+        rooms = [r for r in FACES if name in importlib.import_module(f"lstm_optax.{r}").__all__]
+        assert len(rooms) == 1, f"{name}: {rooms}"
 
 
 def test_version_is_the_installed_one():
@@ -161,13 +220,13 @@ def test_version_is_the_installed_one():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'nadamm'"):
+    with pytest.raises(AttributeError, match="attribute nadamm"):
         lstm_optax.nadamm  # noqa: B018
     assert "nadam" in dir(lstm_optax)
 
 
 @pytest.mark.parametrize(
-    "module", ["lstm_optax", "lstm_optax.cli", "lstm_optax.names", "lstm_optax.gates"]
+    "module", ["lstm_optax", "lstm_optax.commands.main", "lstm_optax.names", "lstm_optax.gates"]
 )
 def test_starts_without_jax(module):
     code = f"import sys, {module}; sys.exit('jax' in sys.modules)"

@@ -1,4 +1,4 @@
-"""A text as contiguous windows whose length varies at random, each step still read once a pass."""
+"""A text as contiguous windows of random length; each step is read once in a pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_optax.checks import whole
+from lstm_optax.checks import check_integer
 from lstm_optax.data.windows import (
     ROW_AXES,
     Batch,
@@ -18,39 +18,39 @@ from lstm_optax.data.windows import (
 )
 
 SPREAD = 5  # standard deviation of the length
-SHORTEST, ABOVE = 5, 10  # the least length; the most above `window`, two standard deviations
-FULL = 0.95  # probability of a window about `window` long, and not half of it
-BLOCK = 1024  # lengths drawn at once
-LAST = 2**31 - 1  # position: all lengths before one are drawn to find it
+SHORTEST, MOST_ABOVE = 5, 10  # bounds of the length: 5 and `window` + 10, two standard deviations
+FULL = 0.95  # probability of a mean length of `window`, else it is half of that
+BLOCK = 1024  # number of lengths drawn at once
+LAST_POSITION = 2**31 - 1  # a limit, since all lengths before a position are drawn to find it
 
 
 @dataclass(frozen=True, eq=False)
 class VaryingWindows:
     """A text as B contiguous rows, read in windows of random length.
 
-    A window's length is drawn from a normal distribution about `window`, one time in twenty about
-    half of it, with a standard deviation of 5; it is 5 or more and at most `window` + 10. So the
-    ends of the windows, over which no gradient flows, lie elsewhere in each pass. Batches have one
-    shape, `window` + 10 steps: what is behind the end has input 0 and target −1.
+    A window's length is drawn from a normal distribution with a mean of `window`, or one time in
+    twenty of half of it, and a standard deviation of 5; it is in [min(5, window), window + 10].
+    So the ends of the windows, which no gradient crosses, are at different steps in each pass. All
+    batches have `window` + 10 steps; padding has input 0 and target −1.
 
-    Row r of window p + 1 goes on where row r of window p ends. A pass ends within a window, which
-    goes on at the beginning, with a reset there. `windows(p)` depends on nothing but p and the
-    seed.
+    Row r of window p + 1 continues row r of window p. If a pass ends inside a window, the window
+    continues at the beginning of the text, with a reset there. `windows(p)` depends only on p and
+    the seed.
 
     Attributes:
       inputs, targets: [L, B], read-only; see `Batch`.
-      window: the length that most are about.
-      seed: of the lengths.
+      window: the mean length of 19 windows in 20.
+      seed: the seed of the lengths.
 
-    Reference: Merity, Keskar & Socher, 2018, section 4.1, arXiv:1708.02182; the bounds are of the
-    authors' code, in which the upper one is a comment.
+    Reference: Merity, Keskar & Socher, 2018, section 4.1, arXiv:1708.02182. The bounds are those of
+    the authors' code, in which the upper one is commented out.
     """
 
     inputs: NDArray[np.int32]
     targets: NDArray[np.int32]
     window: int
     seed: int
-    _last: dict[str, Any] = field(default_factory=dict, repr=False)
+    _cached: dict[str, Any] = field(default_factory=dict, repr=False)
     _block_starts: list[int] = field(default_factory=lambda: [0], repr=False)
 
     @classmethod
@@ -60,19 +60,19 @@ class VaryingWindows:
         """Cut `codes` [N] into `batch` rows of ⌊(N−1) / batch⌋ steps.
 
         Raises:
-          ValueError: `batch`, `window` or `seed` is no integer; `batch` or `window` is below 1,
-            `seed` below 0.
-          TextError: too short a text; it gives the lengths.
+          ValueError: `batch`, `window` or `seed` is not an integer, `batch` or `window` is below
+            1, or `seed` is below 0.
+          TextError: the text is too short; the message gives the lengths.
         """
         check_length(codes, batch, window)
-        whole("seed", seed, 0)
+        check_integer("seed", seed, 0)
         steps = Windows.of(codes, batch, 1)
         return cls(steps.inputs, steps.targets, window, seed)
 
     @property
     def longest(self) -> int:
-        """The steps of a batch, padding included."""
-        return self.window + ABOVE
+        """The number of steps of a batch, padding included."""
+        return self.window + MOST_ABOVE
 
     @property
     def mean_length(self) -> float:
@@ -81,13 +81,13 @@ class VaryingWindows:
 
     @property
     def batch_axes(self) -> Batch:
-        """The axis of the rows in each array of a batch, as `BatchSharding` takes it."""
+        """The axis of the rows in each array of a batch, for `BatchSharding`."""
         return ROW_AXES
 
     def start(self, p: int) -> int:
-        """Return how many steps the windows before window p read; raises as a call does."""
-        if whole("position", p, 0) > LAST:
-            raise ValueError(f"position is {p}, but must be at most {LAST}")
+        """Return the number of steps before window p; raises like a call."""
+        if check_integer("position", p, 0) > LAST_POSITION:
+            raise ValueError(f"position is {p}, but must be at most {LAST_POSITION}")
         block, place = divmod(operator.index(p), BLOCK)
         starts = self._block_starts
         while len(starts) <= block:
@@ -95,10 +95,10 @@ class VaryingWindows:
         return starts[block] + int(self._lengths(block)[:place].sum())
 
     def __call__(self, p: int) -> Batch:
-        """Return window p = 0, 1, …, 2³¹ − 1; `lengths` has its length for each row.
+        """Return window p = 0, 1, …, 2³¹ − 1; its `lengths` holds the length once for each row.
 
         Raises:
-          ValueError: another position.
+          ValueError: the position is not an integer, or out of range.
         """
         start = self.start(p)
         length = int(self._lengths(p // BLOCK)[p % BLOCK])
@@ -111,14 +111,14 @@ class VaryingWindows:
         return Batch(inputs, targets, resets, np.full(shape[1], length, np.int32))
 
     def _lengths(self, block: int) -> NDArray[np.int64]:
-        """Return the lengths of a block of windows; the last block asked for is kept."""
-        if self._last.get("block") != block:
+        """Return the lengths of a block of windows, cached for the last block."""
+        if self._cached.get("block") != block:
             lengths = _draw_lengths(self.window, np.random.default_rng([self.seed, block]))
-            self._last.update(block=block, lengths=lengths)
-        return self._last["lengths"]
+            self._cached.update(block=block, lengths=lengths)
+        return self._cached["lengths"]
 
 
 def _draw_lengths(window: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    about = np.where(rng.random(BLOCK) < FULL, window, window / 2)
-    drawn = rng.normal(about, SPREAD).astype(np.int64)
-    return np.clip(drawn, min(SHORTEST, window), window + ABOVE)
+    means = np.where(rng.random(BLOCK) < FULL, window, window / 2)
+    drawn = rng.normal(means, SPREAD).astype(np.int64)
+    return np.clip(drawn, min(SHORTEST, window), window + MOST_ABOVE)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_optax.checks import whole
+from lstm_optax.checks import check_integer
 from lstm_optax.data.text import TextError
 
 
@@ -17,9 +17,9 @@ class Batch(NamedTuple):
     """One window of every row, time-major: T steps of B rows."""
 
     inputs: NDArray[np.int32]  # [T, B], codes
-    targets: NDArray[np.int32]  # [T, B], the code after each input; −1: nothing to predict
-    resets: NDArray[np.bool_]  # [T, B], true where the carry is zeroed before the step
-    lengths: NDArray[np.int32] | None = None  # [B], the steps that count; all if None
+    targets: NDArray[np.int32]  # [T, B], the code after each input; −1 for padding
+    resets: NDArray[np.bool_]  # [T, B], true: the carry is zeroed before the step
+    lengths: NDArray[np.int32] | None = None  # [B], number of valid steps; None: all
 
 
 ROW_AXES: Any = Batch(inputs=1, targets=1, resets=1, lengths=0)  # pyright: ignore
@@ -27,15 +27,14 @@ ROW_AXES: Any = Batch(inputs=1, targets=1, resets=1, lengths=0)  # pyright: igno
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """A text as B contiguous rows, read window by window: truncated BPTT with a carried state.
+    """A text as B contiguous rows, read window by window, for truncated BPTT with a carried state.
 
-    Row r of window p + 1 goes on where row r of window p ends, so the carry after one window
-    is the carry before the next. `windows(p)` depends on nothing but p: to resume a run, p is
-    all there is to remember.
+    Row r of window p + 1 continues row r of window p, so the carry after one window is the carry
+    before the next. `windows(p)` depends only on p, so a run is resumed from p alone.
 
     Attributes:
       inputs, targets: [windows · window, B], read-only; see `Batch`.
-      window: T, the steps of a window.
+      window: T, the number of steps of a window.
     """
 
     inputs: NDArray[np.int32]
@@ -46,14 +45,14 @@ class Windows:
     def of(cls, codes: NDArray[np.int32], batch: int, window: int, *, pad: bool = False) -> Windows:
         """Cut `codes` [N] into `batch` rows of windows of `window` steps.
 
-        The N − 1 pairs (character, next character) lie row after row, L to a row. To train:
-        L = ⌊(N−1) / batch⌋, and what fills no window is dropped. With `pad`, to validate:
-        L = ⌈(N−1) / batch⌉, and every character but the first is a target exactly once;
-        what is left of the last rows and the last window has input 0 and target −1.
+        The N − 1 pairs (character, next character) fill the rows one after another, L to a row.
+        By default, for training, L = ⌊(N−1) / batch⌋, and a remainder that does not fill a window
+        is dropped. With `pad`, for validation, L = ⌈(N−1) / batch⌉, every character except the
+        first is a target exactly once, and padding has input 0 and target −1.
 
         Raises:
-          ValueError: `batch` or `window` is no integer, or below 1.
-          TextError: too short a text; it gives the lengths.
+          ValueError: `batch` or `window` is not an integer, or is below 1.
+          TextError: the text is too short; the message gives the lengths.
         """
         check_length(codes, batch, window, pad=pad)
         pairs = len(codes) - 1
@@ -65,31 +64,31 @@ class Windows:
 
     @property
     def mean_length(self) -> float:
-        """The steps of a window."""
+        """The number of steps of a window."""
         return self.window
 
     @property
     def batch_axes(self) -> Batch:
-        """The axis of the rows in each array of a batch, as `BatchSharding` takes it."""
+        """The axis of the rows in each array of a batch, for `BatchSharding`."""
         return ROW_AXES
 
     def __len__(self) -> int:
-        """The windows of one pass over the text."""
+        """Return the number of windows in one pass over the text."""
         return len(self.inputs) // self.window
 
     def __iter__(self) -> Iterator[Batch]:
-        """The windows of one pass."""
+        """Iterate over the windows of one pass."""
         return map(self, range(len(self)))
 
     def __call__(self, p: int) -> Batch:
-        """Return window p = 0, 1, …: after the last one the text begins again.
+        """Return window p = 0, 1, …; after the last one the text starts again.
 
         `resets` is true at the first step of a pass, for every row, and false elsewhere.
 
         Raises:
-          ValueError: p is no integer, or below 0.
+          ValueError: p is not an integer, or is below 0.
         """
-        index = whole("position", p, 0) % len(self)
+        index = check_integer("position", p, 0) % len(self)
         part = slice(index * self.window, (index + 1) * self.window)
         resets = np.zeros_like(self.inputs[part], np.bool_)
         resets[0] = index == 0
@@ -97,21 +96,21 @@ class Windows:
 
 
 def check_length(codes: NDArray[np.int32], batch: int, window: int, *, pad: bool = False) -> None:
-    """Raise TextError if `codes` fill no window of every row; with `pad`, if they make no pair."""
-    whole("batch", batch, 1)
-    whole("window", window, 1)
+    """Raise TextError if `codes` do not fill one window of each row; with `pad`, one pair."""
+    check_integer("batch", batch, 1)
+    check_integer("window", window, 1)
     needed = 2 if pad else batch * window + 1
     if len(codes) < needed:
         raise TextError(
             f"the text has {len(codes)} characters, batch {batch} × window {window} needs "
-            f"{needed}: take a smaller `batch` or `window`, or a longer text"
+            f"{needed}: use a smaller `batch` or `window`, or a longer text"
         )
 
 
 def _time_major_rows(
     values: NDArray[np.int32], shape: tuple[int, int], steps: int, fill: int
 ) -> NDArray[np.int32]:
-    """`values` row by row in `shape` (batch, length), turned to [steps, batch], filled up."""
+    """Return `values`, which fill rows of `shape` (batch, length), as [steps, batch], padded."""
     rows = np.full(shape, fill, np.int32)
     kept = values[: rows.size]
     rows.flat[: len(kept)] = kept

@@ -1,20 +1,8 @@
-"""The gates of an LSTM, and where they lie in the parameters of any library's LSTM.
+"""Gates of an LSTM, and their location in the parameters of several libraries.
 
-No JAX is imported before `find_gates` is called.
+`find_gates` imports JAX when it is called; importing this package does not.
 """
 
-from lstm_optax.gates.blocks import GateBlock, GateMap, GatePart
-from lstm_optax.gates.finding import find_gates
-from lstm_optax.gates.order import GATES, KINDS, gate_slice
-from lstm_optax.gates.packed import CuDNNLayout
+import lazy_loader
 
-__all__ = [
-    "GATES",
-    "KINDS",
-    "CuDNNLayout",
-    "GateBlock",
-    "GateMap",
-    "GatePart",
-    "find_gates",
-    "gate_slice",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

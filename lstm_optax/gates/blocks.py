@@ -1,24 +1,22 @@
-"""What a gate map is made of: parts of leaves that belong to one LSTM, cut into gates."""
+"""Gate maps: the location of every gate block in a tree of parameters."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 
 class GateBlock(NamedTuple):
-    """One gate's block of one parameter of an LSTM: `leaf[index]`, which `take` reads."""
+    """The location of one gate's block of one LSTM parameter: `leaf[index].reshape(shape)`."""
 
-    path: tuple[
-        Any, ...
-    ]  # of the leaf in the tree, as `jax.tree_util.tree_flatten_with_path` has it
-    lstm: str  # the names above it, by which an LSTM is told from others; "" at the root
-    layer: int  # in that LSTM; 0 where the names do not say
-    direction: str  # "forward", also where the names do not say, or "backward"
-    kind: str  # of `KINDS`
-    gate: str  # of `GATES`
-    index: tuple[slice, ...]  # where it lies in the leaf
-    shape: tuple[int, ...]  # what leaf[index] is reshaped to
-    transposed: bool  # a kernel is [hidden, inputs]; else [inputs, hidden]
-    added: float  # what the library itself adds to the gate's bias: 1 at Haiku's forget gate, or 0
+    path: tuple[Any, ...]  # key path of the leaf, as in `jax.tree_util.tree_flatten_with_path`
+    lstm: str  # path prefix that identifies the LSTM; "" at the root
+    layer: int  # layer of that LSTM; 0 if the names do not include it
+    direction: str  # "forward" or "backward"; "forward" if the names do not include it
+    kind: str  # one of `KINDS`
+    gate: str  # one of `GATES`
+    index: tuple[slice, ...]  # region of the block in the leaf
+    shape: tuple[int, ...]  # shape of the block, without axes of size 1 for a member or gate
+    transposed: bool  # True: a kernel block is [hidden, inputs]; False: [inputs, hidden]
+    added: float  # constant that the library adds to the gate's bias: 1 for Haiku's forget gate
 
     def take(self, leaf: Any) -> Any:
         """Return the block of a leaf: a kernel as [inputs, hidden], a bias as [hidden]."""
@@ -26,19 +24,20 @@ class GateBlock(NamedTuple):
         return block.T if self.transposed else block
 
     def put(self, leaf: Any, block: Any) -> Any:
-        """Return the leaf with this block in it, laid out as `take` gives it."""
+        """Return the leaf with the block replaced, in the shape that `take` returns."""
         import jax.numpy as jnp
 
         leaf = jnp.asarray(leaf)
-        there = leaf[self.index]
+        old = leaf[self.index]
         block = block.T if self.transposed else block
-        return leaf.at[self.index].set(block.reshape(there.shape).astype(there.dtype))
+        return leaf.at[self.index].set(block.reshape(old.shape).astype(old.dtype))
 
 
 class GatePart(NamedTuple):
-    """One parameter of one LSTM, or one gate of it where each has an array of its own.
+    """The location of one parameter of one LSTM cell: `leaf[index].reshape(shape)`.
 
-    `leaf[index].reshape(shape)` has an axis along which the gates lie.
+    The reshaped array has a gate axis. If each gate has an array of its own, a part is one gate of
+    the parameter, and the gate axis has length 1. Fields without a comment are as in `GateBlock`.
     """
 
     path: tuple[Any, ...]
@@ -46,16 +45,16 @@ class GatePart(NamedTuple):
     layer: int
     direction: str
     kind: str
-    gates: tuple[str, ...]  # in the order in which they lie
-    index: tuple[slice, ...]  # where the part lies in the leaf
-    shape: tuple[int, ...]  # with an axis of len(gates)
-    axis: int  # that axis
+    gates: tuple[str, ...]  # in their order on the gate axis
+    index: tuple[slice, ...]  # region of the part in the leaf
+    shape: tuple[int, ...]  # with the gate axis, such as (inputs, 4, hidden)
+    axis: int  # the gate axis of `shape`
     transposed: bool
     added: tuple[float, ...]  # for each gate
-    member: int | None = None  # on the leaf's first axis, where that stacks an ensemble
+    member: int | None = None  # index on the leaf's first axis if the leaf stacks an ensemble
 
     def blocks(self) -> Iterator[GateBlock]:
-        """Return the blocks of the part, as they lie."""
+        """Yield the blocks of the part, in their order on the gate axis."""
         shape = self.shape[: self.axis] + self.shape[self.axis + 1 :]
         for i, gate in enumerate(self.gates):
             yield GateBlock(
@@ -65,47 +64,47 @@ class GatePart(NamedTuple):
                 self.direction,
                 self.kind,
                 gate,
-                self._cut(i),
+                self._index_of(i),
                 shape,
                 self.transposed,
                 self.added[i],
             )
 
-    def _cut(self, i: int) -> tuple[slice, ...]:
-        """Where gate i lies in the leaf."""
-        before = 0 if self.member is None else 1  # axes of the leaf that a block does not have
-        axis = before + min(self.axis, len(self.index) - before - 1)  # a flat vector has one
+    def _index_of(self, i: int) -> tuple[slice, ...]:
+        """Return the region of gate i in the leaf."""
+        before = 0 if self.member is None else 1  # axes in front that `shape` does not have
+        axis = before + min(self.axis, len(self.index) - before - 1)  # a flat vector has one axis
         start, stop = self.index[axis].start, self.index[axis].stop
         size = (stop - start) // len(self.gates)
-        cut = slice(start + i * size, start + (i + 1) * size)
-        return (*self.index[:axis], cut, *self.index[axis + 1 :])
+        of_gate = slice(start + i * size, start + (i + 1) * size)
+        return (*self.index[:axis], of_gate, *self.index[axis + 1 :])
 
 
 class GateMap(NamedTuple):
-    """Where the gates of every LSTM of a tree lie, as `find_gates` finds them."""
+    """The location of the gates of every LSTM in a tree, as returned by `find_gates`."""
 
     parts: tuple[GatePart, ...]
 
     @property
     def blocks(self) -> tuple[GateBlock, ...]:
-        """Every block of every LSTM."""
+        """The blocks of every LSTM."""
         return tuple(block for part in self.parts for block in part.blocks())
 
     def map(self, fn: Callable[[GateBlock, Any], Any], params: Any) -> Any:
-        """Return the parameters with every block replaced by fn(where it is, the block).
+        """Return the parameters with every block x replaced by fn(its `GateBlock`, x).
 
-        A kernel comes and goes as [inputs, hidden], a bias as [hidden]; leaves outside an LSTM stay
-        as they are.
+        `fn` gets and returns a kernel as [inputs, hidden] and a bias as [hidden]. Leaves outside an
+        LSTM are returned unchanged.
         """
         from jax.tree_util import tree_map_with_path
 
-        of_leaf: dict[tuple, list[GateBlock]] = {}
+        by_path: dict[tuple, list[GateBlock]] = {}
         for block in self.blocks:
-            of_leaf.setdefault(block.path, []).append(block)
+            by_path.setdefault(block.path, []).append(block)
 
-        def leaf(path, value):
-            for block in of_leaf.get(path, ()):
-                value = block.put(value, fn(block, block.take(value)))
-            return value
+        def map_leaf(path, leaf):
+            for block in by_path.get(path, ()):
+                leaf = block.put(leaf, fn(block, block.take(leaf)))
+            return leaf
 
-        return tree_map_with_path(leaf, params)
+        return tree_map_with_path(map_leaf, params)

@@ -1,34 +1,38 @@
-"""The leaves of a tree by their names, whichever kind of tree it is."""
+"""The leaves of any tree by name."""
 
 import re
 from typing import Any, NamedTuple
 
 
 class Leaf(NamedTuple):
-    """A leaf of a tree."""
+    """A leaf of a tree: its location and shape."""
 
-    path: tuple[Any, ...]  # its key path
-    name: tuple[str, ...]  # the names on its path, those of "a/b" and "a.b" apart
-    shape: tuple[int, ...] | None  # None where there is no array, as under a mask
+    path: tuple[Any, ...]  # key path, as in `jax.tree_util.tree_flatten_with_path`
+    name: tuple[str, ...]  # the names on the path; "a/b" and "a.b" are split into "a" and "b"
+    shape: tuple[int, ...] | None  # None if the leaf is masked or not an array
 
     def __str__(self) -> str:
         return repr("/".join(self.name)) if self.name else "the root"
 
 
 def named_leaves(params: Any, names: Any = None) -> dict[tuple[str, ...], Leaf]:
-    """Return the leaves by name; names come from the key paths, or from a tree of strings.
+    """Return the leaves of a tree by name.
+
+    Args:
+      params: any tree.
+      names: a tree of strings with a name for each leaf; by default names come from the key paths.
 
     Raises:
-      ValueError: `names` is no tree of strings like the parameters, or two leaves have one name.
+      ValueError: `names` does not have one string for each leaf, or two leaves have the same name.
     """
     import jax
     import optax
 
-    def missing(node):
+    def is_masked(node: Any) -> bool:
         return node is None or isinstance(node, optax.MaskedNode)
 
-    found = jax.tree_util.tree_flatten_with_path(params, is_leaf=missing)[0]
-    paths = [_name(path) for path, _ in found]
+    found = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_masked)[0]
+    leaf_names = [_name_of_path(path) for path, _ in found]
     if names is not None:
         given = jax.tree.leaves(names)
         if len(given) != len(found) or not all(isinstance(name, str) for name in given):
@@ -36,18 +40,18 @@ def named_leaves(params: Any, names: Any = None) -> dict[tuple[str, ...], Leaf]:
                 f"names has {len(given)} leaves; expected one string for each of the "
                 f"{len(found)} leaves of the parameters, such as [v.path for v in variables]"
             )
-        paths = [split_name(name) for name in given]
+        leaf_names = [split_name(name) for name in given]
     leaves = {}
-    for name, (path, value) in zip(paths, found, strict=True):
-        shape = None if missing(value) else getattr(value, "shape", None)
+    for name, (path, value) in zip(leaf_names, found, strict=True):
+        shape = None if is_masked(value) else getattr(value, "shape", None)
         leaf = Leaf(path, name, None if shape is None else tuple(shape))
         if name in leaves:
-            raise ValueError(f"two leaves have the name {leaf}: give each its own by names=")
+            raise ValueError(f"two leaves have the name {leaf}: pass different names with names=")
         leaves[name] = leaf
     return leaves
 
 
-def _name(path: tuple) -> tuple[str, ...]:
+def _name_of_path(path: tuple) -> tuple[str, ...]:
     from jax.tree_util import GetAttrKey
 
     if path and isinstance(path[-1], GetAttrKey) and path[-1].name in ("value", "raw_value"):

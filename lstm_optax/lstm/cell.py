@@ -1,4 +1,4 @@
-"""One step of an LSTM: its parameters, its state, its gates."""
+"""One step of an LSTM: parameters, state and gates."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 
 class LSTMParams(NamedTuple):
-    """Parameters of one layer in one direction; blocks of the last axis in the order i, f, g, o."""
+    """Parameters of one layer in one direction; gates in the order i, f, g, o on the last axis."""
 
     kernel_ih: Float[Array, "features 4*hidden"]
     kernel_hh: Float[Array, "hidden 4*hidden"]
@@ -24,11 +24,11 @@ class LSTMState(NamedTuple):
 
 
 Mark: TypeAlias = Callable[[str, jax.Array], jax.Array]
-"""(name, x) → x, for "gates", "c" and "h" of a step; changes or records the gradient by each."""
+"""(name, x) → x for the "gates", "c" and "h" of a step; changes or records their gradient."""
 
 
-def unmarked(name: str, x: jax.Array) -> jax.Array:
-    """Return x, and do nothing to the gradient by it."""
+def no_mark(name: str, x: jax.Array) -> jax.Array:
+    """Return x; its gradient is neither changed nor recorded."""
     del name
     return x
 
@@ -36,21 +36,21 @@ def unmarked(name: str, x: jax.Array) -> jax.Array:
 def product(
     x: Float[Array, "*rows features"], kernel: Float[Array, "features columns"], dtype: jnp.dtype
 ) -> Float[Array, "*rows columns"]:
-    """Return x · kernel: factors in the kernel's dtype, accumulated and given in `dtype`."""
+    """Return x · kernel: factors in the kernel's dtype, sums and result in `dtype`."""
     return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=dtype)
 
 
 def apply_gates(
-    z: Float[Array, "batch 4*hidden"], c: Float[Array, "batch hidden"], mark: Mark = unmarked
+    z: Float[Array, "batch 4*hidden"], c: Float[Array, "batch hidden"], mark: Mark = no_mark
 ) -> LSTMState:
-    """Return the new state from the gates' pre-activations.
+    """Return the new state from the pre-activations of the gates.
 
     c′ = σ(z_f) ⊙ c + σ(z_i) ⊙ tanh(z_g);  h′ = σ(z_o) ⊙ tanh(c′)
 
     Reference: Hochreiter & Schmidhuber, 1997, doi:10.1162/neco.1997.9.8.1735; with the forget
     gate of Gers, Schmidhuber & Cummins, 2000, doi:10.1162/089976600300015015.
     """
-    i, f, g, o = jnp.split(mark("gates", z), 4, axis=-1)
+    i, f, g, o = jnp.split(mark("gates", z), 4, axis=-1)  # [batch, hidden] each
     c = mark("c", jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g))
     return LSTMState(mark("h", jax.nn.sigmoid(o) * jnp.tanh(c)), c)
 
@@ -59,9 +59,10 @@ def lstm_cell(
     params: LSTMParams,
     x: Float[Array, "batch features"],
     state: LSTMState,
-    mark: Mark = unmarked,
+    mark: Mark = no_mark,
 ) -> LSTMState:
     """Return the state after one input: z = x·kernel_ih + h·kernel_hh + bias, then the gates."""
     dtype = state.c.dtype
+    # [batch, 4·hidden]
     z = product(x, params.kernel_ih, dtype) + product(state.h, params.kernel_hh, dtype)
     return apply_gates(z + jnp.expand_dims(params.bias.astype(dtype), 0), state.c, mark)

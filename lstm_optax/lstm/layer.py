@@ -1,4 +1,4 @@
-"""The LSTM as a Flax NNX module: stacked, in one direction or both, with dropout between layers."""
+"""LSTM as a Flax NNX module: a stack in one or two directions, with dropout."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -9,48 +9,47 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.checks import ANY, LENGTH, check_flags
-from lstm_optax.lstm.bptt import check_cotangent_clip
+from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.checks import check_features, check_floats, check_probe, check_rows
-from lstm_optax.lstm.convert.methods import Conversions
-from lstm_optax.lstm.flow import GradientFlow
-from lstm_optax.lstm.reference import Clip, Gradient, before_step
+from lstm_optax.lstm.cotangents import check_cotangent_clip
 from lstm_optax.lstm.sequence import check_gradient, find_backend, lstm_sequence, zero_state
+from lstm_optax.lstm.steps import Clip, Gradient, before_step
 from lstm_optax.lstm.weights import LSTMWeights, keep_stream, make_dropout
 
 Carry = tuple[LSTMState, ...]
 """One state for each layer and direction: layer 0 forward, layer 0 backward, layer 1 forward, …"""
 
 
-class LSTM(Conversions, nnx.Module):
+class LSTM(nnx.Module):
     """A stack of LSTM layers.
 
     Args:
       in_features: features of the input, at least 1.
       hidden_features: hidden units of each layer and direction, at least 1.
       num_layers: layers, at least 1.
-      bidirectional: also run backwards in time; features of the two are concatenated, forward
-        first, so that a layer gives 2 · hidden_features.
-      dropout: probability in [0, 1) that an output of a layer other than the last is dropped; needs
+      bidirectional: also run backwards in time. The features of both directions are concatenated,
+        forward first, so a layer has 2 · hidden_features outputs.
+      dropout: probability in [0, 1) of dropping an output of a layer, except the last layer; needs
         two layers or more.
       locked_dropout: drop the same outputs of a row at all steps of a call (variational dropout).
-      weight_dropout: probability in [0, 1) that a weight of kernel_hh is dropped, for all rows and
+      weight_dropout: probability in [0, 1) of dropping a weight of kernel_hh, for all rows and
         steps of a call; the others are scaled by 1/(1 − probability).
-      forget_bias: start of the forget gate's bias.
+      forget_bias: initial bias of the forget gate.
       cotangent_clip: bounds on the gradient inside back-propagation through time, the same in every
-        layer, see `CotangentClip`; Python numbers here, `lstm_sequence` also takes traced ones.
-      dtype: dtype of the products and outputs; the parameters' by default. The state is float32 or
-        better in any case.
+        layer, see `CotangentClip`. Python numbers only; `lstm_sequence` also takes traced ones.
+      dtype: dtype of the products and outputs; the parameters' by default. The state is always
+        float32 or wider.
       param_dtype: dtype of the parameters.
-      backend: what computes a sequence: "auto" or a name in `lstm_optax.BACKENDS`.
+      backend: "auto" or a name in `lstm_optax.BACKENDS`.
       gradient: "stored", "remat" for less memory, or "autodiff", see `lstm_sequence`.
       time_major: inputs, outputs and resets are [time, batch, …]; else [batch, time, …].
-      rngs: where the parameters' randomness comes from. With a rate above 0 the layer keeps a
-        stream of it for its dropout, as `nnx.Dropout` does; `nnx.Rngs(params=0)` has no such
-        stream, so the layer stays without state, and each call needs its own `rngs`.
+      rngs: random streams for the parameters. If a dropout rate is above 0, the layer also stores a
+        stream for it, like `nnx.Dropout`. `nnx.Rngs(params=0)` has no such stream: the layer then
+        has no random state, and each call needs its own `rngs`.
 
     Raises:
-      ValueError: a size below 1, dropout out of range or between the layers of a single one, or an
+      ValueError: a size below 1, a dropout rate out of range, dropout with a single layer, or an
         unknown backend or gradient.
 
     Reference: Hochreiter & Schmidhuber, 1997, doi:10.1162/neco.1997.9.8.1735; Jozefowicz et al.,
@@ -132,27 +131,30 @@ class LSTM(Conversions, nnx.Module):
         rngs: nnx.Rngs | None = None,
         **options: Any,
     ) -> Self:
-        """Return a stack that has these parameters; also under `jit` and `grad`.
+        """Return a stack with these parameters; works under `jit` and `grad`.
 
         Args:
           params: one LSTMParams for each layer and direction, in the order of the carry.
-          bidirectional: whether every second one is of a backward direction.
-          rngs: the layer keeps a stream of it for its dropout, as above.
+          bidirectional: whether the parameters alternate between forward and backward directions.
+          rngs: random streams for the dropout, as above.
           options: `dropout`, `weight_dropout`, `dtype`, `backend`, …, as above.
 
         Raises:
-          ValueError: shapes that do not fit a stack, or an option that the parameters decide.
+          ValueError: shapes that do not form a stack, or an option that the parameters determine.
         """
         for name in ("forget_bias", "param_dtype", "num_layers"):
             if name in options:
-                raise ValueError(f"{name} is {options[name]}, but is that of the parameters given")
+                raise ValueError(
+                    f"{name} is {options[name]}, but the parameters determine it: leave it out"
+                )
         params = jax.tree.map(jnp.asarray, tuple(params))
         directions = 2 if bidirectional else 1
         if not params or len(params) % directions:
-            raise ValueError(f"{len(params)} LSTMParams came; expected {directions} for each layer")
+            raise ValueError(f"got {len(params)} LSTMParams; expected {directions} for each layer")
         features, hidden = params[0].kernel_ih.shape[0], params[0].kernel_hh.shape[0]
         sizes = dict(num_layers=len(params) // directions, bidirectional=bidirectional)
         options |= dict(param_dtype=params[0].kernel_ih.dtype)
+        # Only the structure: initial weights would be computed in vain.
         lstm = nnx.eval_shape(
             lambda: cls(features, hidden, **sizes, **options, rngs=nnx.Rngs(params=0))
         )
@@ -173,7 +175,7 @@ class LSTM(Conversions, nnx.Module):
         return tuple(weights.params() for weights in self._weights())
 
     def initial_carry(self, batch: int) -> Carry:
-        """Return the carry before anything was read: zero."""
+        """Return the carry before the first step, all zero."""
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         count = len(self.layers) * len(self.directions)
         return tuple(zero_state(batch, self.hidden_features, dtype) for _ in range(count))
@@ -195,26 +197,29 @@ class LSTM(Conversions, nnx.Module):
         Args:
           x: inputs, [time, batch, features] or, with time_major=False, [batch, time, features].
           carry: the state of each layer and direction before the sequence; zero if None.
-          seq_lengths: how many steps of each row count; the carry of a row is frozen after its
-            last, and its outputs are zero from there on.
-          resets: True where a new episode starts, before which the carry is zeroed; laid out as x.
-          detach: h-detach, as `lstm_sequence` has it, in every layer and direction; laid out as x.
-          probe: one `GradientFlow` for each layer and direction, in the order of the carry, time
-            first: record the gradient inside each as the derivative by it, see `probe`.
-          deterministic: drop nothing; None for the module's mode, see `train` and `eval`, which
-            is at first to drop.
-          rngs: randomness of the dropout, instead of the stream that the layer keeps.
+          seq_lengths: valid steps of each row; after them the carry is frozen and outputs are zero.
+          resets: True at the first step of an episode: the carry is zeroed before it. The axes are
+            in the order of those of x.
+          detach: h-detach in every layer and direction, see `lstm_sequence`. The axes are in the
+            order of those of x.
+          probe: one `GradientFlow` for each layer and direction, in the order of the carry, always
+            time first; the derivative with respect to it is the record, see `probe`.
+          deterministic: if True, disable dropout. None: the mode of the module, see `train` and
+            `eval`; initially dropout is enabled.
+          rngs: random streams for the dropout, instead of the stored stream.
 
         Returns:
-          The outputs of the last layer, laid out as x, and the carry after the sequence.
+          The outputs of the last layer, with the axes of x, and the carry after the sequence.
 
         Raises:
-          ValueError: shapes that do not fit, a carry that is not one state for each, or no `rngs`
-            to drop with.
+          ValueError: a wrong shape, a carry that does not have one state for each layer and
+            direction, or dropout without `rngs`.
         """
         x = jnp.asarray(x)
         axes = ("time", "batch") if self.time_major else ("batch", "time")
-        carry = self._checked(x, axes, carry, seq_lengths=seq_lengths, resets=resets, detach=detach)
+        carry = self._check_call(
+            x, axes, carry, seq_lengths=seq_lengths, resets=resets, detach=detach
+        )
         flows = check_probe(probe, len(carry))
         if not self.time_major:
             x = jnp.swapaxes(x, 0, 1)
@@ -222,6 +227,7 @@ class LSTM(Conversions, nnx.Module):
             if detach is not None and jnp.ndim(detach) == 2:
                 detach = jnp.swapaxes(jnp.asarray(detach), 0, 1)
         new_carry = []
+        # From here on, x is [time, batch, features of the layer].
         for layer, weights in enumerate(self.layers):
             if layer > 0:
                 x = self.dropout(x, deterministic=deterministic, rngs=rngs)
@@ -257,31 +263,30 @@ class LSTM(Conversions, nnx.Module):
         *,
         resets: Bool[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch hidden"], Carry]:
-        """Run one time step, as a control loop or a sampler does; nothing is dropped.
+        """Run one time step without dropout, for a control loop or a sampler.
 
         Args:
           x: inputs of the step.
           carry: the state of each layer before the step; zero if None.
-          resets: True, or not 0, for rows in which a new episode starts: their carry is zeroed
-            before the step.
+          resets: True, or not 0, for rows that start a new episode: their carry is zeroed before
+            the step.
 
         Raises:
-          ValueError: the stack is bidirectional, which needs the whole sequence; shapes that do not
-            fit.
+          ValueError: the stack is bidirectional, which needs the whole sequence, or a wrong shape.
         """
         if len(self.directions) == 2:
             raise ValueError("a bidirectional LSTM has no single step: it needs the whole sequence")
         x = jnp.asarray(x)
-        carry = self._checked(x, ("batch",), carry, resets=resets)
+        carry = self._check_call(x, ("batch",), carry, resets=resets)
         if resets is not None:
-            fresh = jnp.asarray(resets, bool)
-            carry = tuple(before_step(state, fresh) for state in carry)
+            reset = jnp.asarray(resets, bool)  # [batch]
+            carry = tuple(before_step(state, reset) for state in carry)
         axis = 0 if self.time_major else 1
         outputs, carry = self(jnp.expand_dims(x, axis), carry, deterministic=True)
         return jnp.squeeze(outputs, axis), carry
 
-    def _checked(self, x: jax.Array, axes: Sequence[str], carry: Carry | None, **rows) -> Carry:
-        """Return the carry; ValueError unless all of them fit this layer."""
+    def _check_call(self, x: jax.Array, axes: Sequence[str], carry: Carry | None, **rows) -> Carry:
+        """Return the carry, zero if None; ValueError unless all arguments fit this layer."""
         check_features(x, (*axes, "features"), self.in_features)
         states = len(self.layers) * len(self.directions)
         check_rows("x", x, axes, self.hidden_features, states, carry=carry, **rows)

@@ -1,4 +1,4 @@
-"""The parameters of one LSTM layer as a Flax NNX module: how they start, what drops some."""
+"""Parameters of one LSTM layer as a Flax NNX module, with initialisation and weight dropout."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from lstm_optax.lstm.cell import LSTMParams
 
 
 class LSTMWeights(nnx.Module):
-    """The parameters of one layer in one direction.
+    """Parameters of one layer in one direction.
 
     kernel_ih [features, 4·hidden] is LeCun-normal; kernel_hh [hidden, 4·hidden] has one orthogonal
-    block for each gate; bias [4·hidden] is zero, but `forget_bias` at the forget gate.
+    block for each gate; bias [4·hidden] is `forget_bias` at the forget gate, else 0.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class LSTMWeights(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        dtype = jnp.promote_types(param_dtype, jnp.float32)  # no QR in bfloat16
+        dtype = jnp.promote_types(param_dtype, jnp.float32)  # JAX has no QR in bfloat16
         shape, square = (in_features, 4 * hidden_features), (hidden_features, hidden_features)
         orthogonal, normal = nnx.initializers.orthogonal(), nnx.initializers.lecun_normal()
         kernel_ih = normal(rngs.params(), shape, dtype)
@@ -40,7 +40,7 @@ class LSTMWeights(nnx.Module):
         self.bias: nnx.Param[Array] = nnx.Param(bias.astype(param_dtype))
 
     def params(self) -> LSTMParams:
-        """Return the parameters as `lstm_sequence` takes them."""
+        """Return the parameters in the form that `lstm_sequence` accepts."""
         return LSTMParams(self.kernel_ih[...], self.kernel_hh[...], self.bias[...])
 
 
@@ -52,18 +52,19 @@ def make_dropout(
     time_axis: int = 0,
     rngs: nnx.Rngs | None = None,
 ) -> nnx.Dropout:
-    """Return the dropout of `rate`; `locked`, one whose mask is the same along the time axis.
+    """Return a dropout module; if `locked`, with the same mask at all steps of the time axis.
 
-    It keeps a stream of its own of `rngs`, see `keep_stream`.
+    The module stores its own stream of `rngs`, see `keep_stream`.
 
     Raises:
-      ValueError: a rate out of range, which is called `name`, or `locked` without a rate.
+      ValueError: the rate, called `name` in the message, is not in [0, 1), or `locked` without a
+        rate.
     """
     DECAY.check(**{name: rate})
     if locked and not rate:
         raise ValueError(
-            f"locked_dropout=True needs a {name} above 0: it makes the mask of {name} the same at "
-            f"all steps"
+            f"locked_dropout=True needs a {name} above 0: it fixes the mask of {name} over all "
+            f"steps"
         )
     return keep_stream(nnx.Dropout(rate, broadcast_dims=(time_axis,) if locked else ()), rngs)
 
@@ -71,8 +72,8 @@ def make_dropout(
 def keep_stream(dropout: nnx.Dropout, rngs: nnx.Rngs | None) -> nnx.Dropout:
     """Store a stream of `rngs` in the module, as `nnx.Dropout(rate, rngs=rngs)` does.
 
-    Without a rate, or where `rngs` has neither a stream "dropout" nor a default one, there is
-    nothing to store: the module stays without state, and a call needs its own `rngs`.
+    Nothing is stored if the rate is 0, or if `rngs` has neither a stream "dropout" nor a default
+    one: the module has no state, and each call needs its own `rngs`.
     """
     if dropout.rate and rngs is not None and {"dropout", "default"} & set(rngs):
         dropout.rngs = rngs["dropout"].fork()

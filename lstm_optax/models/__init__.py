@@ -1,19 +1,5 @@
-"""Models with an LSTM in them, and their losses."""
+"""Models around an LSTM layer, and their losses."""
 
-from lstm_optax.models.language import LanguageModel
-from lstm_optax.models.losses import (
-    activation_regularizer,
-    sequence_losses,
-    temporal_activation_regularizer,
-    token_losses,
-)
-from lstm_optax.models.sequence_model import SequenceModel
+import lazy_loader
 
-__all__ = [
-    "LanguageModel",
-    "SequenceModel",
-    "activation_regularizer",
-    "sequence_losses",
-    "temporal_activation_regularizer",
-    "token_losses",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

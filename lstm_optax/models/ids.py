@@ -1,4 +1,4 @@
-"""Integers that stand for tokens or classes, and what becomes of those out of range."""
+"""Ids of tokens and classes: dtype, range, and how traced ids out of range are read."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ LARGEST = 2**31 - 1
 
 
 def signed_ids(name: str, ids: Any) -> Int[Array, "..."]:
-    """Return ids as int32; ValueError where they are no integers."""
+    """Return ids as int32; ValueError unless they are integers."""
     ids = jnp.asarray(ids if hasattr(ids, "dtype") else np.asarray(ids))
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"{name} is {ids.dtype}; expected integers")
     limits = jnp.iinfo(ids.dtype)
-    if limits.max > LARGEST:  # what does not fit stays out of range
+    if limits.max > LARGEST:  # a wrapped id would be in range again
         ids = jnp.clip(ids, max(limits.min, -LARGEST), LARGEST)
     return ids.astype(jnp.int32)
 
 
 def check_range(name: str, ids: Any, size: int, *, least: int | None = 0) -> None:
-    """Raise ValueError unless those that are known are from `least` to below `size`."""
+    """Raise ValueError unless all ids are from `least` to below `size`; skip traced ids."""
     values = known(ids)
     if values is None or not values.size:
         return
@@ -35,14 +35,14 @@ def check_range(name: str, ids: Any, size: int, *, least: int | None = 0) -> Non
 
 
 def read_ids(name: str, ids: Any, size: int, axes: tuple[str, ...]) -> Int[Array, "..."]:
-    """Return ids for an embedding of `size` rows, which reads those out of range as NaN.
+    """Return ids for an embedding of `size` rows, which reads ids out of range as NaN.
 
-    Without this a traced −1 would be read as the last row.
+    A traced −1 would otherwise be read as the last row.
 
     Raises:
-      ValueError: other axes than these, no integers, or an id that is known and out of range.
+      ValueError: wrong number of axes, no integers, or an id out of range that is not traced.
     """
     check_axes(name, np.shape(ids), axes)
     signed = signed_ids(name, ids)
-    check_range(name, ids, size)  # and not `signed`, which is traced under `jit` in any case
+    check_range(name, ids, size)  # not `signed`, which is always traced under `jit`
     return jnp.where(signed < 0, size, signed)

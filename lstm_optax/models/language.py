@@ -1,4 +1,4 @@
-"""A language model of characters or words."""
+"""A language model of characters or words: embedding, LSTM stack, output layer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,47 +9,42 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from lstm_optax.checks import BOUND, LENGTH, Range, check_flags
+from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.checks import check_rows
-from lstm_optax.lstm.flow import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
-from lstm_optax.lstm.reference import Clip, Gradient
 from lstm_optax.lstm.weights import make_dropout
 from lstm_optax.models.ids import read_ids
+from lstm_optax.models.layer import check_language_layer, param_dtype
 
 
 class LanguageModel(nnx.Module):
     """Predict the next token: embedding, LSTM stack, output layer.
 
-    The embedding starts as standard normal, as PyTorch's does: smaller vectors, such as Flax's
-    default, cost a character model half of its early speed. With `tied` it starts 1/√features
-    times as large, so that the logits do not start large.
+    The embedding has the layer's `in_features` and starts standard normal, as in PyTorch: with
+    smaller vectors, such as Flax's default, a character model learns half as fast at first. With
+    `tied` it starts 1/√in_features times as large, so that the first logits are not large.
 
-    Dropout acts on the non-recurrent connections: on the embedding, between the layers, and on
-    the output of the last. `weight_dropout` acts on the recurrent ones, `embedding_dropout` on
-    whole tokens.
+    The dropout of the model acts on the embedding and on the output of the last layer. The dropout
+    between the layers and on the recurrent kernels belongs to the layer, see `LSTM`.
 
     Args:
       vocabulary: number of tokens, at least 1.
-      embedding_features: size of a token's vector.
-      hidden_features: hidden units of each LSTM layer.
-      num_layers: LSTM layers.
-      dropout: probability in [0, 1).
-      locked_dropout: each row's dropout is the same at all steps of a call, see `LSTM`.
-      embedding_dropout: probability in [0, 1) that a token's vector is zero for the whole call;
-        the others are scaled by 1/(1 − probability). A tied output layer keeps them all.
-      weight_dropout: probability in [0, 1) for the recurrent kernels, see `LSTM`.
-      tied: use the embedding as the output layer's kernel; needs embedding_features equal to
-        hidden_features.
-      cotangent_clip: bounds on the gradient inside back-propagation through time, see `LSTM`.
-      dtype: dtype of the products; logits are float32 or better in any case.
-      param_dtype: dtype of the parameters.
-      backend, gradient: what computes and differentiates an LSTM layer, see `LSTM`.
-      rngs: where the parameters' randomness comes from; the model keeps streams of it for its
-        dropout, see `LSTM`.
+      lstm: the layer, in one direction and with time_major=True. Embedding and output layer have
+        its `dtype` and `param_dtype`; logits are float32 or wider.
+      dropout: probability in [0, 1) for the embedding and for the output of the last layer.
+      locked_dropout: use the same dropout mask for a row at all steps of a call.
+      embedding_dropout: probability in [0, 1) that the vector of a token is zero for the whole
+        call; the other vectors are scaled by 1/(1 − probability). A tied output layer uses all
+        vectors.
+      tied: use the embedding as the kernel of the output layer, which then has no bias; needs a
+        layer with in_features equal to hidden_features.
+      rngs: randomness of the embedding, the output layer and the dropout, see `LSTM`. Pass the
+        `nnx.Rngs` that initialised the layer: a second one of the same seed would draw the same
+        numbers again.
 
     Raises:
-      ValueError: a size below 1, a probability or bound that cannot be, or `tied` with sizes that
-        differ.
+      ValueError: a layer that does not fit, a vocabulary below 1, a probability out of range, or
+        `locked_dropout` without `dropout`.
 
     Reference: Zaremba, Sutskever & Vinyals, 2014, arXiv:1409.2329; tying: Press & Wolf, 2017,
     arXiv:1608.05859; embedding dropout: Gal & Ghahramani, 2016, arXiv:1512.05287.
@@ -58,59 +53,32 @@ class LanguageModel(nnx.Module):
     def __init__(
         self,
         vocabulary: int,
+        lstm: LSTM,
         *,
-        embedding_features: int = 64,
-        hidden_features: int = 256,
-        num_layers: int = 1,
         dropout: float = 0.0,
         locked_dropout: bool = False,
         embedding_dropout: float = 0.0,
-        weight_dropout: float = 0.0,
         tied: bool = False,
-        cotangent_clip: Clip = None,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        backend: str = "auto",
-        gradient: Gradient = "stored",
         rngs: nnx.Rngs,
     ):
-        sizes = dict(embedding_features=embedding_features, num_layers=num_layers)
-        LENGTH.check(vocabulary=vocabulary, **sizes)
-        check_flags(tied=tied)
-        if tied and embedding_features != hidden_features:
-            raise ValueError(
-                f"a tied embedding needs embedding_features equal to hidden_features, "
-                f"but they are {embedding_features} and {hidden_features}"
-            )
-        self.dtype: Any = dtype or param_dtype
+        LENGTH.check(vocabulary=vocabulary)
+        check_flags(locked_dropout=locked_dropout, tied=tied)
+        check_language_layer(lstm, tied=tied)
+        features = lstm.in_features
+        dtypes: dict[str, Any] = dict(dtype=lstm.dtype, param_dtype=param_dtype(lstm))
+        self.dtype: Any = lstm.dtype
         self.embedding: nnx.Embed = nnx.Embed(
             vocabulary,
-            embedding_features,
-            embedding_init=nnx.initializers.normal(embedding_features**-0.5 if tied else 1.0),
-            dtype=self.dtype,
-            param_dtype=param_dtype,
+            features,
+            embedding_init=nnx.initializers.normal(features**-0.5 if tied else 1.0),
+            **dtypes,
             rngs=rngs,
         )
-        between: dict[str, Any] = {}
-        if num_layers > 1:
-            between = dict(dropout=dropout, locked_dropout=locked_dropout)
-        self.lstm: LSTM = LSTM(
-            embedding_features,
-            hidden_features,
-            num_layers=num_layers,
-            **between,
-            weight_dropout=weight_dropout,
-            cotangent_clip=cotangent_clip,
-            dtype=self.dtype,
-            param_dtype=param_dtype,
-            backend=backend,
-            gradient=gradient,
-            rngs=rngs,
-        )
+        self.lstm: LSTM = lstm
         self.tied = tied
         if not tied:
             self.output: nnx.Linear = nnx.Linear(
-                hidden_features, vocabulary, dtype=self.dtype, param_dtype=param_dtype, rngs=rngs
+                lstm.hidden_features, vocabulary, **dtypes, rngs=rngs
             )
         self.embedding_dropout: nnx.Dropout = make_dropout(
             "embedding_dropout", embedding_dropout, rngs=rngs
@@ -130,26 +98,24 @@ class LanguageModel(nnx.Module):
         deterministic: bool | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "time batch vocabulary"], Carry]:
-        """Return the logits of each next token, and the carry after the last.
+        """Return the logits of each next token and the carry after the last step.
 
         Args:
-          tokens: codes from 0 to below the vocabulary, time first.
+          tokens: ids from 0 to below the vocabulary, [time, batch].
           carry: the state of the LSTM before the first token; zero if None.
-          seq_lengths: how many tokens of each row count, see `LSTM`.
+          seq_lengths: number of valid tokens of each row, see `LSTM`.
           resets: True where the carry is zeroed before a token.
           probe: record the gradient inside the LSTM, see `LSTM`.
-          deterministic: drop nothing; None for the module's mode, see `train` and `eval`, which
-            is at first to drop.
-          rngs: randomness of the dropout, instead of the streams that the model keeps.
+          deterministic: if True, disable dropout. None: the module's mode, initially `train()`.
+          rngs: randomness of the dropout, instead of the streams that model and layer keep.
 
         Raises:
-          ValueError: a token out of range, or shapes that do not fit. A token out of range that is
-            traced, as under `jit`, is read as NaN.
+          ValueError: a token out of range, or shapes that do not fit. A traced token out of range,
+            as under `jit`, is read as NaN.
         """
         options: dict[str, Any] = dict(seq_lengths=seq_lengths, resets=resets, probe=probe)
-        _, dropped, carry = self.hidden(
-            tokens, carry, **options, deterministic=deterministic, rngs=rngs
-        )
+        options |= dict(deterministic=deterministic, rngs=rngs)
+        _, dropped, carry = self.hidden(tokens, carry, **options)
         return self.logits(dropped), carry
 
     def hidden(
@@ -163,10 +129,10 @@ class LanguageModel(nnx.Module):
         deterministic: bool | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "time batch hidden"], Float[Array, "time batch hidden"], Carry]:
-        """Return the last layer's outputs before and after their dropout, and the carry.
+        """Return the last layer's outputs before and after dropout, and the carry.
 
-        `logits` of the second are those that the model gives; the two are what
-        `temporal_activation_regularizer` and `activation_regularizer` take.
+        `logits` maps the second to the model's logits. `temporal_activation_regularizer` takes the
+        first, `activation_regularizer` the second. Arguments and errors are those of a call.
         """
         dropping: dict[str, Any] = dict(deterministic=deterministic, rngs=rngs)
         axes = ("time", "batch")
@@ -174,7 +140,7 @@ class LanguageModel(nnx.Module):
         rows: dict[str, Any] = dict(carry=carry, seq_lengths=seq_lengths, resets=resets)
         check_rows("tokens", tokens, axes, self.lstm.hidden_features, len(self.lstm.layers), **rows)
         x = self.embedding(tokens)
-        if self.embedding_dropout.rate:  # each token's vector times 0 or 1/(1 − rate)
+        if self.embedding_dropout.rate:  # one factor per token, 0 or 1/(1 − rate)
             ones = jnp.ones((self.embedding.num_embeddings, 1), x.dtype)
             x = x * jnp.take(self.embedding_dropout(ones, **dropping), tokens, axis=0)
         x = self.dropout(x, **dropping)
@@ -184,7 +150,7 @@ class LanguageModel(nnx.Module):
         return raw, self.dropout(raw, **dropping), carry
 
     def logits(self, hidden: Float[Array, "*axes hidden"]) -> Float[Array, "*axes vocabulary"]:
-        """Return the output layer's logits, float32 or better."""
+        """Return the output layer's logits, float32 or wider."""
         logits = self.embedding.attend(hidden) if self.tied else self.output(hidden)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
@@ -196,17 +162,16 @@ class LanguageModel(nnx.Module):
         *,
         temperature: float | jax.Array = 1.0,
     ) -> Int[Array, " length"]:
-        """Sample `length` tokens that follow the prompt.
+        """Sample the `length` tokens that follow the prompt, without dropout.
 
         Args:
           key: random key.
           prompt: at least one token.
-          length: how many tokens to sample.
-          temperature: logits are divided by it; 0 takes the likeliest token each time.
+          length: number of tokens to sample, at least 0.
+          temperature: divides the logits, at least 0; 0 always selects the most likely token.
 
         Raises:
-          ValueError: the prompt is empty, or has a token out of range; a length or a temperature
-            below 0.
+          ValueError: an empty prompt, a token out of range, or a length or temperature below 0.
         """
         Range(whole=True, static=True).check(length=length)
         BOUND.check(temperature=temperature)
@@ -217,14 +182,14 @@ class LanguageModel(nnx.Module):
 
         def body(state, key):
             logits, carry = state
-            token = _draw(key, logits, temperature)
+            token = _sample_token(key, logits, temperature)
             logits, carry = self(token[None, None], carry, deterministic=True)
             return (logits[-1, 0], carry), token
 
         return jax.lax.scan(body, (logits[-1, 0], carry), jax.random.split(key, length))[1]
 
 
-def _draw(key: jax.Array, logits: Float[Array, " vocabulary"], temperature) -> jax.Array:
+def _sample_token(key: jax.Array, logits: Float[Array, " vocabulary"], temperature) -> jax.Array:
     greedy = jnp.argmax(logits)
     scaled = logits / jnp.where(temperature > 0, temperature, 1)
     return jnp.where(temperature > 0, jax.random.categorical(key, scaled), greedy)

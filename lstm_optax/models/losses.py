@@ -1,4 +1,4 @@
-"""What a model is trained by: losses as sums with their counts, and terms on its activations."""
+"""Losses, as a sum and a count, and regularization terms on the activations."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,35 +14,34 @@ def token_losses(
     targets: Int[Array, "*axes"],
     weights: Bool[Array, "*axes"] | Float[Array, "*axes"] | None = None,
 ) -> tuple[Float[Array, ""], Num[Array, ""]]:
-    """Return the summed cross-entropy in nats, and over how many tokens.
+    """Return the summed cross-entropy in nats and the number of tokens.
 
         (Σ w · (log Σⱼ exp logitsⱼ − logits_target), Σ w)
 
     Args:
-      logits: of each class or token, along the last axis.
-      targets: ids below the vocabulary; a target below 0 stands for nothing to predict, and does
-        not count.
-      weights: w, 0 or more; a mask is one of bools. All 1 if None. Where it is 0, the logits have
-        no influence, not even those that are not finite.
+      logits: one for each class or token, along the last axis.
+      targets: ids below the vocabulary. A target below 0 is padding: its weight is 0.
+      weights: w, 0 or more, or a mask of bools; all 1 if None. Logits with a weight of 0 have no
+        influence, even if they are not finite.
 
     Raises:
-      ValueError: shapes that do not fit, targets that are no integers, or a known target or weight
-        out of range. The loss of a traced target out of range is NaN, and so is its gradient.
+      ValueError: shapes that do not fit, targets that are not integers, or a target or weight out
+        of range. If a traced target is out of range, the loss and its gradient are NaN.
     """
-    logits = _wide("logits", logits)
+    logits = _as_floats("logits", logits)
     vocabulary, axes = logits.shape[-1], logits.shape[:-1]
-    _check_shape("targets", targets, axes, f"ids for logits of shape {logits.shape}")
-    given, targets = targets, signed_ids("targets", targets)
+    _check_target_shape(targets, axes, f"ids for logits of shape {logits.shape}")
+    checked, targets = targets, signed_ids("targets", targets)  # `targets` are traced under `jit`
     if weights is not None:
-        weights = _checked_weights(weights, axes)
-        given = targets = jnp.where(weights != 0, targets, -1)
+        weights = _check_weights(weights, axes)
+        checked = targets = jnp.where(weights != 0, targets, -1)
         logits = jnp.where((targets >= 0)[..., None], logits, 0)
-    check_range("targets", given, vocabulary, least=None)
-    counted = targets >= 0
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(counted, targets, 0))
+    check_range("targets", checked, vocabulary, least=None)
+    valid = targets >= 0
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(valid, targets, 0))
     losses = losses * jnp.where(targets < vocabulary, 1, jnp.nan)
-    weights = counted if weights is None else jnp.where(counted, weights, 0)
-    return jnp.sum(jnp.where(counted, losses * weights, 0)), jnp.sum(weights)
+    weights = valid if weights is None else jnp.where(valid, weights, 0)
+    return jnp.sum(jnp.where(valid, losses * weights, 0)), jnp.sum(weights)
 
 
 def sequence_losses(
@@ -50,81 +49,82 @@ def sequence_losses(
     targets: Shaped[Array, "*answers"],
     weights: Shaped[Array, "*answers"] | None = None,
 ) -> tuple[Float[Array, ""], Num[Array, ""]]:
-    """Return the summed loss of a sequence model, and over how many answers.
+    """Return the summed loss of a sequence model and the number of targets.
 
-    The targets' dtype says which: the cross-entropy of `token_losses` for integers, which are
-    classes; the squared error for floats, (Σ w · (outputs − targets)², Σ w).
+    The dtype of the targets selects the loss: for integers, which are classes, the cross-entropy of
+    `token_losses`; for floats the squared error, (Σ w · (outputs − targets)², Σ w).
 
     Args:
-      outputs: logits or numbers, the last axis that of the outputs; of every step or of one.
-      targets: classes, without that axis, or numbers, of the outputs' shape.
-      weights: w, 0 or more, for each answer, without the axis of the outputs; for numbers also of
-        the outputs' shape. A mask is one of bools: `t < seq_lengths`, or `~isnan(targets)`. All 1
-        if None. Where it is 0, outputs and targets have no influence, not even those that are NaN.
+      outputs: logits or numbers along the last axis, for every step or for one.
+      targets: classes, without the last axis, or numbers in the shape of the outputs.
+      weights: w, 0 or more, without the last axis; for numbers also in the shape of the outputs.
+        A mask of bools works too, such as `t < seq_lengths` or `~isnan(targets)`. All 1 if None.
+        Outputs and targets with a weight of 0 have no influence, even if they are NaN.
 
     Raises:
-      ValueError: targets or weights of another shape, or a known class or weight out of range.
+      ValueError: targets or weights of another shape, or a class or weight out of range. If a
+        traced class is out of range, the loss and its gradient are NaN.
     """
-    outputs = _wide("outputs", outputs)
+    outputs = _as_floats("outputs", outputs)
     axes = outputs.shape[:-1]
-    if jnp.issubdtype(_dtype(targets), jnp.integer):
-        _check_shape("targets", targets, axes, f"classes for outputs of shape {outputs.shape}")
+    if jnp.issubdtype(_dtype_of(targets), jnp.integer):
+        _check_target_shape(targets, axes, f"classes for outputs of shape {outputs.shape}")
         return token_losses(outputs, targets, weights)
-    targets = _wide("targets", targets)
-    _check_shape("targets", targets, outputs.shape, f"numbers for outputs of shape {outputs.shape}")
+    targets = _as_floats("targets", targets)
+    _check_target_shape(targets, outputs.shape, f"numbers for outputs of shape {outputs.shape}")
     if weights is None:
         return jnp.sum(jnp.square(outputs - targets)), jnp.asarray(outputs.size)
-    weights = _checked_weights(weights, axes, outputs.shape)
+    weights = _check_weights(weights, axes, outputs.shape)
     weights = weights if weights.shape == outputs.shape else weights[..., None]
     weights = jnp.broadcast_to(weights, outputs.shape)
-    counted = weights != 0
-    errors = jnp.where(counted, outputs, 0) - jnp.where(counted, targets, 0)
+    valid = weights != 0
+    errors = jnp.where(valid, outputs, 0) - jnp.where(valid, targets, 0)
     return jnp.sum(jnp.square(errors) * weights), jnp.sum(weights)
 
 
 def activation_regularizer(
     dropped: Float[Array, "time batch hidden"], counted: Bool[Array, "time batch"] | None = None
 ) -> Float[Array, ""]:
-    """Return AR, which keeps the outputs of an LSTM small.
+    """Return activation regularization (AR), which keeps the outputs of an LSTM small.
 
         mean((m ⊙ h)²)
 
     Args:
-      dropped: m ⊙ h, the outputs of the last layer after their dropout.
-      counted: the steps that count; all if None.
+      dropped: m ⊙ h, the outputs of the last layer after dropout.
+      counted: mask of the valid steps; all if None.
 
     Raises:
-      ValueError: `counted` of another shape than [time, batch].
+      ValueError: `counted` is not [time, batch].
 
-    Reference: Merity, McCann & Socher, 2017, arXiv:1708.01009; as a mean of squares, which the
-    authors' code takes for the norm of the text.
+    Reference: Merity, McCann & Socher, 2017, arXiv:1708.01009. The paper has a norm; the mean of
+    squares follows the authors' code.
     """
-    return _mean_square(dropped, _counted(dropped, counted))
+    return _mean_square(dropped, _check_counted(dropped, counted))
 
 
 def temporal_activation_regularizer(
     raw: Float[Array, "time batch hidden"], counted: Bool[Array, "time batch"] | None = None
 ) -> Float[Array, ""]:
-    """Return TAR, which keeps the outputs of an LSTM from changing fast.
+    """Return temporal activation regularization (TAR), which keeps the outputs from changing fast.
 
         mean((h_{t+1} − h_t)²), and 0 for a single step
 
     Args:
-      raw: h, the outputs of the last layer before their dropout.
-      counted: the steps that count; a pair does if both do; all if None.
+      raw: h, the outputs of the last layer before dropout.
+      counted: mask of the valid steps; all if None. A pair is valid if both steps are.
 
     Raises:
-      ValueError: `counted` of another shape than [time, batch].
+      ValueError: `counted` is not [time, batch].
 
-    Reference: Merity, McCann & Socher, 2017, arXiv:1708.01009; as a mean of squares, which the
-    authors' code takes for the norm of the text.
+    Reference: Merity, McCann & Socher, 2017, arXiv:1708.01009. The paper has a norm; the mean of
+    squares follows the authors' code.
     """
-    counted = _counted(raw, counted)
+    counted = _check_counted(raw, counted)
     both = None if counted is None else counted[1:] & counted[:-1]
     return _mean_square(raw[1:] - raw[:-1], both)
 
 
-def _counted(x, counted) -> Bool[Array, "time batch"] | None:
+def _check_counted(x, counted) -> Bool[Array, "time batch"] | None:
     if counted is None:
         return None
     if jnp.shape(counted) != x.shape[:2]:
@@ -143,9 +143,9 @@ def _mean_square(x, counted) -> Float[Array, ""]:
     return total / jnp.maximum(jnp.sum(counted) * x.shape[-1], 1)
 
 
-def _checked_weights(given, *shapes: tuple[int, ...]) -> Shaped[Array, "..."]:
-    exact = any(jnp.issubdtype(_dtype(given), kind) for kind in (jnp.bool_, jnp.integer))
-    weights = jnp.asarray(given) if exact else _wide("weights", given)
+def _check_weights(given, *shapes: tuple[int, ...]) -> Shaped[Array, "..."]:
+    exact = any(jnp.issubdtype(_dtype_of(given), kind) for kind in (jnp.bool_, jnp.integer))
+    weights = jnp.asarray(given) if exact else _as_floats("weights", given)
     if weights.shape not in shapes:
         raise ValueError(
             f"weights have shape {weights.shape}; expected {' or '.join(map(str, shapes))}"
@@ -156,19 +156,19 @@ def _checked_weights(given, *shapes: tuple[int, ...]) -> Shaped[Array, "..."]:
     return weights
 
 
-def _wide(name: str, values) -> Float[Array, "..."]:
-    """Return floats in float32 or better, to be summed; ValueError for anything else."""
-    dtype = _dtype(values)
+def _as_floats(name: str, values) -> Float[Array, "..."]:
+    """Return floats as float32 or wider, ready to be summed; ValueError for other dtypes."""
+    dtype = _dtype_of(values)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"{name} are {dtype}; expected floats, such as float32 or bfloat16")
     values = jnp.asarray(values)
     return values.astype(jnp.promote_types(values.dtype, jnp.float32))
 
 
-def _dtype(values) -> np.dtype:
+def _dtype_of(values) -> np.dtype:
     return values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype
 
 
-def _check_shape(name: str, value, expected: tuple[int, ...], meaning: str) -> None:
-    if jnp.shape(value) != expected:
-        raise ValueError(f"{name} have shape {jnp.shape(value)}; expected {expected}: {meaning}")
+def _check_target_shape(targets, expected: tuple[int, ...], meaning: str) -> None:
+    if jnp.shape(targets) != expected:
+        raise ValueError(f"targets have shape {jnp.shape(targets)}; expected {expected}: {meaning}")

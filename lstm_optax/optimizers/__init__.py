@@ -1,28 +1,5 @@
-"""The library's own optimizers, each one chain of the algebra, and the table of all there are."""
+"""The library's optimizers, each one `optax.chain` of links, and the table `OPTIMIZERS`."""
 
-from lstm_optax.optimizers.classic import (
-    adam,
-    momentum_sgd,
-    nadam,
-    nadamw,
-    nesterov_sgd,
-    rmsprop,
-    rmsprop_momentum,
-    sgd,
-)
-from lstm_optax.optimizers.recurrent import awd_sgd, gate_muon
-from lstm_optax.optimizers.table import OPTIMIZERS
+import lazy_loader
 
-__all__ = [
-    "OPTIMIZERS",
-    "adam",
-    "awd_sgd",
-    "gate_muon",
-    "momentum_sgd",
-    "nadam",
-    "nadamw",
-    "nesterov_sgd",
-    "rmsprop",
-    "rmsprop_momentum",
-    "sgd",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

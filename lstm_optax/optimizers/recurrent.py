@@ -1,4 +1,4 @@
-"""The optimizers made for LSTMs: one that averages when the time has come, and Muon by gate."""
+"""Optimizers for LSTMs: triggered averaging (AWD-LSTM), and Muon for each gate block."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,21 +27,23 @@ def awd_sgd(
     weight_decay: Scalar = 1.2e-6,
     nonmonotone: int = 5,
 ) -> optax.GradientTransformationExtraArgs:
-    """Clip, descend, and average once the validation loss has ceased to fall, as AWD-LSTM does.
+    """Descend with clipping, and average once the validation loss stops improving.
 
-        θ ← θ − η (g · min(1, c/‖g‖) + λ θ);  `eval_params` gives the mean of θ since the trigger
+        θ ← θ − η (g · min(1, c/‖g‖) + λ θ);  `eval_params` returns the mean of θ since the trigger
 
-    The clip is exact: a norm below c changes nothing, and above it the norm becomes c. The authors'
-    code has PyTorch's, which divides by ‖g‖ + 1e-6: `presets.algoperf.clip_gradients` is that one.
+    This is the optimizer of AWD-LSTM, except that clipping is exact: a gradient with norm at most c
+    is unchanged, a larger one is scaled to norm c. The authors' code uses PyTorch's clipping, which
+    divides by ‖g‖ + 1e-6; see `presets.algoperf.clip_gradients`.
 
-    The losses come by `observe`; see `triggered_average`. A `rate_factor` given to `update`, such
-    as the relative length of a window, scales η of that step.
+    Report each validation loss with `report_validation_loss`; see `triggered_average`. A
+    `rate_factor` passed to `update`, such as the relative length of a window, scales η of that
+    step.
 
     Args:
-      learning_rate: η ≥ 0; a number, a traced scalar, or a schedule. The authors' is constant.
-      clip: c ≥ 0, the largest norm of the gradient; ∞ only measures.
+      learning_rate: η ≥ 0; a number, a traced scalar, or a schedule. The authors use a constant.
+      clip: c ≥ 0, the largest norm of the gradient; with ∞ the norm is only recorded.
       weight_decay: λ ≥ 0, per unit of learning rate.
-      nonmonotone: n ≥ 1, how many of the losses may be no better than one before them; a Python
+      nonmonotone: n ≥ 1, the number of recent losses that the newest is not compared with; a Python
         integer.
 
     Raises:
@@ -70,31 +72,34 @@ def gate_muon(
     eps: Scalar = 1e-8,
     gates: Callable[[Any], GateMap] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Muon on each gate's kernels of an LSTM, Nadam on all other parameters.
+    """Apply Muon to each gate's kernels of an LSTM, and Nadam to all other parameters.
 
-        u = rms · √max(rows, columns) · orthogonalised(momentum of g),  for each gate's block alone
-        θ ← θ − η u;  elsewhere u is the direction of nadam
+        θ ← θ − η u
+        gate kernels: u = rms · √max(rows, columns) · orthogonalised(momentum of g), for each block
+        other parameters: u is the direction of `nadam`
 
-    The momentum is that of Optax's Muon, which corrects the bias of the mean and of the gradient
-    before Nesterov's mix of the two. Jordan's code corrects neither, so its first steps differ: of
-    the second, the newest gradient is 68 % there and 73 % here, at the default momentum.
+    Each gate block is orthogonalised separately. Muon on a whole kernel couples its four gates: a
+    large gradient of one gate reduces the steps of the others.
 
-    Muon on a whole kernel mixes its four gates: where one has a large gradient, the steps of the
-    others shrink.
+    The momentum is computed by Optax's Muon, which corrects the bias of the mean and of the
+    gradient before it combines them for Nesterov's look-ahead. Jordan's code corrects neither, so
+    the first steps differ: at the default momentum, the weight of the newest gradient in the second
+    step is 68 % there and 73 % here.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
-      momentum: in [0, 1), Muon's, with Nesterov's look-ahead.
-      rms: ≥ 0, about the root mean square of Muon's u; Nadam's entries are of that order.
-      b1: in [0, 1), of `nadam`.
-      b2: in [0, 1), of `nadam`.
-      eps: ≥ 0, of `nadam`.
+      momentum: in [0, 1), the momentum of Muon, with Nesterov's look-ahead.
+      rms: ≥ 0, the approximate root mean square of Muon's u; the entries of Nadam's u have the same
+        order of magnitude at the default.
+      b1: in [0, 1), for `nadam`.
+      b2: in [0, 1), for `nadam`.
+      eps: ≥ 0, for `nadam`.
       gates: as in `by_gate`.
 
     Raises:
-      ValueError: a number out of range; at `init`: there is no LSTM, or as `find_gates`.
+      ValueError: a number is out of range; at `init`: the tree has no LSTM, or `find_gates` raises.
 
-    Reference: Jordan et al., 2024, "Muon"; the scale of Liu et al., 2025, arXiv:2502.16982.
+    Reference: Jordan et al., 2024, "Muon"; scale from Liu et al., 2025, arXiv:2502.16982.
     """
     RATE.check(learning_rate=learning_rate)
     muon = muon_direction(momentum, rms)

@@ -1,4 +1,4 @@
-"""The table of all optimizers there are."""
+"""The table of optimizers by name."""
 
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -11,14 +11,15 @@ from lstm_optax.names import OPTIMIZER_NAMES
 from lstm_optax.optimizers import classic, recurrent
 
 
-def _find(name: str) -> Callable[..., optax.GradientTransformation]:
+def _factory_of(name: str) -> Callable[..., optax.GradientTransformation]:
     if name.startswith("optax."):
         return reduce(getattr, name.split(".")[1:], optax)
     return getattr(classic if hasattr(classic, name) else recurrent, name)
 
 
 OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = MappingProxyType(
-    {name: _find(name) for name in OPTIMIZER_NAMES}
+    {name: _factory_of(name) for name in OPTIMIZER_NAMES}
 )
-"""Every optimizer by name, each called with its learning rate first; Optax's own under their full
-names, so that they can be compared."""
+"""Optimizer factories by name; the first argument of each is the learning rate.
+
+Optax's optimizers for comparison have their full names, such as "optax.adamw"."""

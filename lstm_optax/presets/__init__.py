@@ -1,32 +1,10 @@
-"""The update rules as each source ships them: its signature, names, defaults and trajectory.
+"""Optimizers that reproduce other libraries and papers: signature, defaults and trajectory.
 
-One module for each source. Each preset is one `optax.chain` of the links of
-`lstm_optax.transforms` and Optax's own, with an average around it where the source has one, and
-equals its source to rounding. Options of a source that cannot change the result are left out.
+Each source has a module. A preset equals its source up to rounding. It is one `optax.chain` of
+links from `lstm_optax.transforms` and Optax, inside an average if the source has one. Options of a
+source that do not change the result are omitted.
 """
 
-from lstm_optax.presets import (
-    algoperf,
-    dozat,
-    graves,
-    hinton,
-    keras,
-    links,
-    sutskever,
-    tf1,
-    torch,
-    torch_state,
-)
+import lazy_loader
 
-__all__ = [
-    "algoperf",
-    "dozat",
-    "graves",
-    "hinton",
-    "keras",
-    "links",
-    "sutskever",
-    "tf1",
-    "torch",
-    "torch_state",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Nadam in both forms that Dozat published: the report of 2015 and the workshop paper of 2016."""
+"""Nadam in the two forms that Dozat published: the report of 2015 and the paper of 2016."""
 
 import optax
 
@@ -15,7 +15,7 @@ from lstm_optax.transforms.scalars import Scalar
 
 __all__ = ["nadam_2015", "nadam_2016"]
 
-PSI = 1 / 250
+PSI = 1 / 250  # ψ of `dozat_momentum`
 
 
 def nadam_2015(
@@ -24,14 +24,14 @@ def nadam_2015(
     nu: Scalar = 0.999,
     eps: Scalar = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with a scheduled look-ahead, averaged with the constant μ: the report.
+    """Apply Adam with a scheduled look-ahead and an average with constant μ (the report).
 
         μₜ = μ (1 − ½ · 0.96^(t/250)),  Pₜ = μ₁ … μₜ
         m ← μ m + (1 − μ) g;  n ← ν n + (1 − ν) g²
         m̄ = (1 − μₜ) g/(1 − Pₜ) + μₜ₊₁ m/(1 − Pₜ₊₁);  θ ← θ − η m̄ / (√(n/(1 − νᵗ)) + ε)
 
-    ε stands outside the root, after the bias correction; the learning rate comes last. PyTorch's
-    and TF-Keras 2's Nadam are this rule.
+    ε is added outside the square root, after the bias correction; the learning rate comes last. The
+    Nadam of PyTorch and of TF-Keras 2 is this rule.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
@@ -59,15 +59,16 @@ def nadam_2016(
     nu: Scalar = 0.999,
     eps: Scalar = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with a scheduled look-ahead, averaged with μₜ: the paper's algorithm 2.
+    """Apply Adam with a scheduled look-ahead and an average with μₜ (the paper, algorithm 2).
 
         μₜ = μ (1 − ½ · 0.96^(t/250)),  Pₜ = μ₁ … μₜ
         m ← μₜ m + (1 − μₜ) g;  n ← ν n + (1 − ν) g²
         m̂ = μₜ₊₁ m/(1 − Pₜ₊₁) + (1 − μₜ) g/(1 − Pₜ);  n̂ = ν n/(1 − νᵗ)
         θ ← θ − η m̂ / (√n̂ + ε)
 
-    ε stands outside the root; the learning rate comes last. n̂ has one factor ν more than in
-    the report, PyTorch and Keras, so a steady step is 1/√ν of η.
+    ε is added outside the square root; the learning rate comes last. n̂ has an additional factor ν
+    compared with the report, PyTorch and Keras, so for a constant gradient the step converges to
+    η/√ν.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
@@ -83,8 +84,8 @@ def nadam_2016(
     RATE.check(learning_rate=learning_rate)
     DECAY.check(mu=mu, nu=nu)
     SIZE.check(eps=eps)
-    size = optax.chain(debias(mean_square(nu), nu), keep_dtype(optax.scale(nu)))
+    second_moment = optax.chain(debias(mean_square(nu), nu), keep_dtype(optax.scale(nu)))
     return optax.chain(
-        precondition(dozat_momentum(mu, PSI, scheduled_average=True), size, eps=eps),
+        precondition(dozat_momentum(mu, PSI, scheduled_average=True), second_moment, eps=eps),
         scale_by_learning_rate(learning_rate),
     )

@@ -1,16 +1,9 @@
-"""The centred RMSprop of Graves, who generated handwriting and text with it."""
+"""Centred RMSprop from Graves' paper on generating text and handwriting."""
 
 import optax
 
+import lstm_optax.transforms as tx
 from lstm_optax.checks import DECAY, RATE, SHARE, SIZE
-from lstm_optax.transforms import (
-    centered_mean_square,
-    precondition,
-    scale_by_learning_rate,
-)
-from lstm_optax.transforms import (
-    momentum as heavy_ball,
-)
 from lstm_optax.transforms.scalars import Scalar
 
 __all__ = ["rmsprop"]
@@ -22,18 +15,18 @@ def rmsprop(
     momentum: Scalar = 0.9,
     eps: Scalar = 1e-4,
 ) -> optax.GradientTransformationExtraArgs:
-    """Divide by the root of the variance, then accumulate.
+    """Divide by the square root of the variance, then accumulate momentum.
 
         n ← ℵ n + (1 − ℵ) g²;  ḡ ← ℵ ḡ + (1 − ℵ) g
         Δ ← ℶ Δ − ℷ g / √(n − ḡ² + ℸ);  θ ← θ + Δ
 
-    ε (ℸ) stands inside the root and the learning rate (ℷ) inside the velocity. n − ḡ² is a
-    recurrence here that cannot go negative. Graves clipped the derivatives inside the LSTM, to
-    [−10, 10], and those of its outputs, to [−100, 100]: no part of this rule.
+    ε (ℸ) is added inside the square root; the learning rate (ℷ) is inside the velocity. n − ḡ² is
+    computed by a recurrence that cannot become negative. Graves also clipped derivatives, inside
+    the LSTM to [−10, 10] and at its outputs to [−100, 100]; that is not part of this rule.
 
     Args:
       learning_rate: ℷ ≥ 0; a number, a traced scalar, or a schedule.
-      decay: ℵ in [0, 1), of both averages.
+      decay: ℵ in [0, 1), the decay of both averages.
       momentum: ℶ in [0, 1].
       eps: ℸ ≥ 0, in units of the squared gradient.
 
@@ -47,7 +40,7 @@ def rmsprop(
     SHARE.check(momentum=momentum)
     SIZE.check(eps=eps)
     return optax.chain(
-        precondition(optax.identity(), centered_mean_square(decay), eps_root=eps),
-        scale_by_learning_rate(learning_rate),
-        heavy_ball(momentum),
+        tx.precondition(optax.identity(), tx.centered_mean_square(decay), eps_root=eps),
+        tx.scale_by_learning_rate(learning_rate),
+        tx.momentum(momentum),
     )

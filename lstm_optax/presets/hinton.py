@@ -1,4 +1,4 @@
-"""RMSprop as Hinton's lecture gave it."""
+"""RMSprop as in Hinton's lecture."""
 
 import optax
 
@@ -12,11 +12,11 @@ __all__ = ["rmsprop"]
 def rmsprop(
     learning_rate: optax.ScalarOrSchedule, decay: Scalar = 0.9
 ) -> optax.GradientTransformationExtraArgs:
-    """Divide the gradient by the root of its mean square, with no ε anywhere.
+    """Divide the gradient by its root mean square, without ε.
 
-        ν ← ρ ν + (1 − ρ) g²;  θ ← θ − η g / √ν,  and no step where ν = 0
+        ν ← ρ ν + (1 − ρ) g²;  θ ← θ − η g / √ν,  without a step where ν = 0
 
-    The learning rate comes last. The lecture names none.
+    The learning rate comes last; the lecture does not suggest a value.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.

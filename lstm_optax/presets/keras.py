@@ -1,40 +1,30 @@
 """Keras' optimizers, equal to `keras.optimizers` of Keras 3.15.
 
-The learning rate stands inside the velocity. Around its rule each does, in this order, what the
-arguments below say: divide the gradient by `loss_scale_factor`, clip it, take the step of the rule,
-decay the parameters (θ − η λ θ, never through the rule), and average them.
+The learning rate is inside the velocity. Each optimizer divides the gradient by
+`loss_scale_factor`, clips it, applies its rule, decays the parameters (θ − η λ θ, not through the
+rule), and averages them, in this order.
 
-The arguments that all share:
+Arguments of all optimizers:
 
 - weight_decay: λ ≥ 0, or None;
-- clipnorm, clipvalue, global_clipnorm: ≥ 0, at most one of them: clip each leaf by its norm, each
-  entry, or all leaves by the norm of them all; 0 does not clip;
-- use_ema, ema_momentum in [0, 1], ema_overwrite_frequency ≥ 1 or None: average the parameters;
-  `eval_params` gives the average from the state; after every so many steps it takes the place of
-  the parameters;
-- loss_scale_factor: > 0, what the loss was multiplied with, or None.
+- clipnorm, clipvalue, global_clipnorm: ≥ 0, at most one of the three: clip each leaf by its norm,
+  each entry by its absolute value, or all leaves by their global norm; 0 disables clipping;
+- use_ema: average the parameters, with decay ema_momentum in [0, 1]; `eval_params` returns the
+  average from the state;
+- ema_overwrite_frequency: ≥ 1, or None: replace the parameters by the average after this many
+  steps;
+- loss_scale_factor: > 0, or None: the factor by which the loss was multiplied.
 
-`name` is left out, and `gradient_accumulation_steps`, for which there is `optax.MultiSteps`. Keras
-keeps its moments in the parameters' dtype, where these are float32 or better.
+The argument `name` is omitted, and `gradient_accumulation_steps`; use `optax.MultiSteps` for the
+latter. The moments are float32 or wider here; Keras uses the parameters' dtype.
 """
 
 import optax
 
+import lstm_optax.transforms as tx
 from lstm_optax.checks import DECAY, RATE, SHARE, SIZE, check_flags
-from lstm_optax.presets.keras_around import averaged, decayed, prepared
+from lstm_optax.presets.keras_around import links_after, links_before, with_average
 from lstm_optax.presets.links import unbias_epsilon
-from lstm_optax.transforms import (
-    centered_mean_square,
-    debias,
-    dozat_momentum,
-    ema,
-    mean_square,
-    precondition,
-    running_max,
-    scale_by_learning_rate,
-)
-from lstm_optax.transforms import momentum as heavy_ball
-from lstm_optax.transforms import nesterov as look_ahead
 from lstm_optax.transforms.scalars import Scalar
 
 __all__ = ["Adam", "Nadam", "RMSprop", "SGD"]
@@ -53,32 +43,32 @@ def SGD(
     ema_overwrite_frequency: int | None = None,
     loss_scale_factor: Scalar | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Descend with momentum, as `keras.optimizers.SGD` does; the learning rate inside the velocity.
+    """Descend with momentum, with the learning rate inside the velocity.
 
         v ← μ v − η g;  θ ← θ + v,  or with nesterov  θ ← θ + μ v − η g
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
       momentum: μ in [0, 1].
-      nesterov: look one step ahead.
-      weight_decay: this and the arguments after it are explained at the top of this module.
+      nesterov: use Nesterov momentum.
+      weight_decay: see the module docstring for this and the following arguments.
 
     Raises:
-      ValueError: a number is out of range, or there is more than one clip.
+      ValueError: a number is out of range, or more than one clip argument is set.
 
     Reference: `keras.optimizers.SGD`, Keras 3.15; Polyak, 1964, doi:10.1016/0041-5553(64)90137-5.
     """
     RATE.check(learning_rate=learning_rate)
     SHARE.check(momentum=momentum)
     check_flags(nesterov=nesterov)
-    velocity = look_ahead(heavy_ball(momentum)) if nesterov else heavy_ball(momentum)
+    velocity = tx.nesterov(tx.momentum(momentum)) if nesterov else tx.momentum(momentum)
     rule = optax.chain(
-        *prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
-        scale_by_learning_rate(learning_rate),
+        *links_before(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
+        tx.scale_by_learning_rate(learning_rate),
         velocity,
-        *decayed(learning_rate, weight_decay),
+        *links_after(learning_rate, weight_decay),
     )
-    return averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
+    return with_average(rule, use_ema, ema_momentum, ema_overwrite_frequency)
 
 
 def RMSprop(
@@ -96,23 +86,24 @@ def RMSprop(
     ema_overwrite_frequency: int | None = None,
     loss_scale_factor: Scalar | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Divide by the root of the mean square, then accumulate, as `keras.optimizers.RMSprop` does.
+    """Divide by the root mean square of the gradient, then accumulate momentum.
 
         ν ← ρ ν + (1 − ρ) g²;  v ← μ v + η g / √(ν + ε);  θ ← θ − v
 
-    ε stands inside the root and η inside the velocity, unlike PyTorch. The variance of `centered`
-    is a recurrence that cannot go negative, where Keras takes a difference that can.
+    Unlike in PyTorch, ε is added inside the square root, and η is inside the velocity. For
+    `centered`, the variance is computed by a recurrence that cannot become negative; Keras
+    subtracts, and its variance can.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
       rho: ρ in [0, 1).
       momentum: μ in [0, 1].
       epsilon: ε ≥ 0, in units of the squared gradient.
-      centered: divide by the root of the variance, ν minus the squared mean gradient.
-      weight_decay: this and the arguments after it are explained at the top of this module.
+      centered: divide by the square root of the variance, ν minus the squared mean gradient.
+      weight_decay: see the module docstring for this and the following arguments.
 
     Raises:
-      ValueError: a number is out of range, or there is more than one clip.
+      ValueError: a number is out of range, or more than one clip argument is set.
 
     Reference: `keras.optimizers.RMSprop`, Keras 3.15; Tieleman & Hinton, 2012, lecture 6e.
     """
@@ -121,15 +112,15 @@ def RMSprop(
     SHARE.check(momentum=momentum)
     SIZE.check(epsilon=epsilon)
     check_flags(centered=centered)
-    size = centered_mean_square(rho) if centered else mean_square(rho)
+    second_moment = tx.centered_mean_square(rho) if centered else tx.mean_square(rho)
     rule = optax.chain(
-        *prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
-        precondition(optax.identity(), size, eps_root=epsilon),
-        scale_by_learning_rate(learning_rate),
-        heavy_ball(momentum),
-        *decayed(learning_rate, weight_decay),
+        *links_before(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
+        tx.precondition(optax.identity(), second_moment, eps_root=epsilon),
+        tx.scale_by_learning_rate(learning_rate),
+        tx.momentum(momentum),
+        *links_after(learning_rate, weight_decay),
     )
-    return averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
+    return with_average(rule, use_ema, ema_momentum, ema_overwrite_frequency)
 
 
 def Nadam(
@@ -146,13 +137,13 @@ def Nadam(
     ema_overwrite_frequency: int | None = None,
     loss_scale_factor: Scalar | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with Dozat's look-ahead, scheduled 250 times as fast, as `keras.optimizers.Nadam` does.
+    """Apply Adam with Dozat's scheduled look-ahead, with a schedule 250 times as fast.
 
         μₜ = β₁ (1 − ½ · 0.96ᵗ),  Pₜ = μ₁ … μₜ
         m ← β₁ m + (1 − β₁) g;  ν ← β₂ ν + (1 − β₂) g²
         m̂ = μₜ₊₁ m / (1 − Pₜ₊₁) + (1 − μₜ) g / (1 − Pₜ);  θ ← θ − η m̂ / (√(ν/(1 − β₂ᵗ)) + ε)
 
-    ε stands outside the root, after the bias correction. PyTorch, TF-Keras 2 and Dozat have
+    ε is added outside the square root, after the bias correction. PyTorch, TF-Keras 2 and Dozat use
     0.96^(t/250).
 
     Args:
@@ -160,24 +151,24 @@ def Nadam(
       beta_1: β₁ in [0, 1).
       beta_2: β₂ in [0, 1).
       epsilon: ε ≥ 0, in units of the gradient.
-      weight_decay: this and the arguments after it are explained at the top of this module.
+      weight_decay: see the module docstring for this and the following arguments.
 
     Raises:
-      ValueError: a number is out of range, or there is more than one clip.
+      ValueError: a number is out of range, or more than one clip argument is set.
 
     Reference: `keras.optimizers.Nadam`, Keras 3.15; Dozat, 2015, report for Stanford's CS229.
     """
     RATE.check(learning_rate=learning_rate)
     DECAY.check(beta_1=beta_1, beta_2=beta_2)
     SIZE.check(epsilon=epsilon)
-    direction = dozat_momentum(beta_1, 1.0)
+    direction = tx.dozat_momentum(beta_1, 1.0)
     rule = optax.chain(
-        *prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
-        precondition(direction, debias(mean_square(beta_2), beta_2), eps=epsilon),
-        scale_by_learning_rate(learning_rate),
-        *decayed(learning_rate, weight_decay),
+        *links_before(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
+        tx.precondition(direction, tx.debias(tx.mean_square(beta_2), beta_2), eps=epsilon),
+        tx.scale_by_learning_rate(learning_rate),
+        *links_after(learning_rate, weight_decay),
     )
-    return averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
+    return with_average(rule, use_ema, ema_momentum, ema_overwrite_frequency)
 
 
 def Adam(
@@ -195,24 +186,24 @@ def Adam(
     ema_overwrite_frequency: int | None = None,
     loss_scale_factor: Scalar | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Divide the mean gradient by the root of its mean square, as `keras.optimizers.Adam` does.
+    """Divide the averaged gradient by its root mean square, with ε outside the bias correction.
 
         m ← β₁ m + (1 − β₁) g;  ν ← β₂ ν + (1 − β₂) g²
         θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√ν + ε)
 
-    ε stands outside the root and is not bias-corrected: at the first step it weighs 1/√(1 − β₂)
-    times what it does in PyTorch. With `amsgrad` the largest ν so far takes the place of ν.
+    ε is added outside the square root of the uncorrected ν: at the first step it has 1/√(1 − β₂)
+    times its effect in PyTorch. With `amsgrad`, the largest ν of all steps replaces ν.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
       beta_1: β₁ in [0, 1).
       beta_2: β₂ in [0, 1).
       epsilon: ε ≥ 0, in units of the gradient.
-      amsgrad: never forget a large gradient.
-      weight_decay: this and the arguments after it are explained at the top of this module.
+      amsgrad: use the largest ν of all steps.
+      weight_decay: see the module docstring for this and the following arguments.
 
     Raises:
-      ValueError: a number is out of range, or there is more than one clip.
+      ValueError: a number is out of range, or more than one clip argument is set.
 
     Reference: `keras.optimizers.Adam`, Keras 3.15; Kingma & Ba, 2015, arXiv:1412.6980.
     """
@@ -220,12 +211,14 @@ def Adam(
     DECAY.check(beta_1=beta_1, beta_2=beta_2)
     SIZE.check(epsilon=epsilon)
     check_flags(amsgrad=amsgrad)
-    direction = optax.chain(debias(ema(beta_1), beta_1), unbias_epsilon(beta_2))
-    size = running_max(mean_square(beta_2)) if amsgrad else mean_square(beta_2)
+    direction = optax.chain(tx.debias(tx.ema(beta_1), beta_1), unbias_epsilon(beta_2))
+    second_moment = tx.mean_square(beta_2)
+    if amsgrad:
+        second_moment = tx.running_max(second_moment)
     rule = optax.chain(
-        *prepared(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
-        precondition(direction, size, eps=epsilon),
-        scale_by_learning_rate(learning_rate),
-        *decayed(learning_rate, weight_decay),
+        *links_before(clipnorm, clipvalue, global_clipnorm, loss_scale_factor),
+        tx.precondition(direction, second_moment, eps=epsilon),
+        tx.scale_by_learning_rate(learning_rate),
+        *links_after(learning_rate, weight_decay),
     )
-    return averaged(rule, use_ema, ema_momentum, ema_overwrite_frequency)
+    return with_average(rule, use_ema, ema_momentum, ema_overwrite_frequency)

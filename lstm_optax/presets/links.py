@@ -1,4 +1,4 @@
-"""Small links that only some sources need: Adam's ε hat, and what Keras does around a rule."""
+"""Links that only some presets need: Adam's ε̂, and clipping, decay and averaging of Keras."""
 
 from typing import Any, NamedTuple
 
@@ -7,14 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import COUNT, DECAY, RATE, SIZE, check_transformations
-from lstm_optax.transforms.derivatives import root
+from lstm_optax.transforms.derivatives import safe_sqrt
 from lstm_optax.transforms.dtypes import cast_like, real_only
-from lstm_optax.transforms.scalars import (
-    Scalar,
-    as_schedule,
-    debias_factor,
-    increment,
-)
+from lstm_optax.transforms.scalars import Scalar, as_schedule, debias_factor, increment
 
 __all__ = [
     "clip_each_by_norm",
@@ -26,22 +21,22 @@ __all__ = [
 
 
 class CountState(NamedTuple):
-    """State of a link that only counts its steps."""
+    """State of `unbias_epsilon` and `decay_at_rate`: the step count."""
 
     count: jax.Array  # int32 []
 
 
 @real_only
 def unbias_epsilon(decay: Scalar) -> optax.GradientTransformation:
-    """Leave ε out of the bias correction of a second moment, by a factor on the direction.
+    """Scale a direction by the bias correction of the second moment, which excludes ε from it.
 
-        gives √(1 − decayᵗ) u
+        u ← √(1 − decayᵗ) u
 
-    Put on the direction over √ν + ε, where ν is not bias-corrected, it gives
-    m̂ / (√ν̂ + ε/√(1 − decayᵗ)): the ε hat of Adam's efficient form, in Keras and TensorFlow.
+    A direction scaled in this way and divided by √ν + ε, with ν not bias-corrected, equals
+    m̂ / (√ν̂ + ε/√(1 − decayᵗ)). This ε is the ε̂ of Adam's efficient form, in Keras and TensorFlow.
 
     Args:
-      decay: of the second moment, in [0, 1).
+      decay: in [0, 1), the decay of the second moment.
 
     Raises:
       ValueError: decay is a number out of range.
@@ -58,7 +53,7 @@ def unbias_epsilon(decay: Scalar) -> optax.GradientTransformation:
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
-        factor = root(debias_factor(decay, count))
+        factor = safe_sqrt(debias_factor(decay, count))
         return cast_like(jax.tree.map(lambda u: factor * u, updates), updates), CountState(count)
 
     return optax.GradientTransformation(init, update)
@@ -68,12 +63,12 @@ def unbias_epsilon(decay: Scalar) -> optax.GradientTransformation:
 def decay_at_rate(
     learning_rate: optax.ScalarOrSchedule, weight_decay: Scalar
 ) -> optax.GradientTransformation:
-    """Decay the parameters beside a finished rule, at its learning rate, as Keras does.
+    """Add weight decay to the final updates of a rule, scaled by the learning rate, as Keras does.
 
-        gives u − η λ θ
+        u ← u − η λ θ
 
     Args:
-      learning_rate: η ≥ 0; a number, a traced scalar, or a schedule of this link's own count.
+      learning_rate: η ≥ 0; a number, a traced scalar, or a schedule of this link's own step count.
       weight_decay: λ ≥ 0, per unit of learning rate.
 
     Raises:
@@ -92,7 +87,7 @@ def decay_at_rate(
     @jax.named_scope("decay_at_rate")
     def update(updates, state, params=None):
         if params is None:
-            raise ValueError("params is None, but they are to decay: pass them to `update`")
+            raise ValueError("params is None, but the decay needs them: pass them to `update`")
         step = rate(state.count) * weight_decay
         decayed = jax.tree.map(lambda u, p: u - step * p, updates, params)
         return cast_like(decayed, updates), CountState(increment(state.count))
@@ -104,16 +99,16 @@ def decay_at_rate(
 def overwrite_parameters(
     average: optax.GradientTransformationExtraArgs, every: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Put the average in place of the parameters after every n-th step, as Keras can.
+    """Replace the parameters by their average after every n-th step, as an option of Keras does.
 
-        gives a − θ where t is a multiple of n, else the updates as they are
+        u ← a − θ if t is a multiple of n, otherwise unchanged
 
     Args:
-      average: an average of the parameters around an optimizer, of state `AverageState`.
+      average: an optimizer inside an average of the parameters, with the state `AverageState`.
       every: n ≥ 1.
 
     Raises:
-      ValueError: n is out of range, or `average` is no transformation.
+      ValueError: n is out of range, or `average` is not a gradient transformation.
 
     Reference: `keras.optimizers.Optimizer`, Keras 3.15, `ema_overwrite_frequency`.
     """
@@ -122,12 +117,12 @@ def overwrite_parameters(
 
     def update(updates, state, params=None, **extra_args):
         updates, new_state = average.update(updates, state, params, **extra_args)
-        kept: Any = new_state
-        due = kept.count % every == 0
-        moved = jax.tree.map(
-            lambda u, a, p: jnp.where(due, a - p, u), updates, kept.average, params
+        average_state: Any = new_state
+        due = average_state.count % every == 0
+        new_updates = jax.tree.map(
+            lambda u, a, p: jnp.where(due, a - p, u), updates, average_state.average, params
         )
-        return cast_like(moved, updates), kept
+        return cast_like(new_updates, updates), average_state
 
     return optax.GradientTransformationExtraArgs(average.init, update)
 
@@ -136,7 +131,7 @@ def overwrite_parameters(
 def clip_each_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
     """Clip each leaf by its own norm, as Keras' `clipnorm` does.
 
-        gives c g / max(‖g‖, c) for each leaf g, or g where c = 0
+        g ← c g / max(‖g‖, c) for each leaf g, unchanged if c = 0
 
     Args:
       max_norm: c ≥ 0.
@@ -149,17 +144,17 @@ def clip_each_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
     SIZE.check(max_norm=max_norm)
 
     def leaf(g):
-        norm = root(jnp.sum(jnp.square(_wide(g))))
-        return jnp.where(max_norm > 0, max_norm * g / _positive(jnp.maximum(norm, max_norm)), g)
+        norm = safe_sqrt(jnp.sum(jnp.square(_wide(g))))
+        return jnp.where(max_norm > 0, max_norm * g / _nonzero(jnp.maximum(norm, max_norm)), g)
 
     return optax.stateless(lambda updates, _: cast_like(jax.tree.map(leaf, updates), updates))
 
 
 @real_only
 def clip_together_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
-    """Clip all leaves by the norm of them all, as Keras' `global_clipnorm` does.
+    """Clip by the norm of all leaves together, as Keras' `global_clipnorm` does.
 
-        gives c g · min(1/‖g‖, 1/c), or g where c = 0;  NaN where the norm is not finite
+        g ← c g · min(1/‖g‖, 1/c), unchanged if c = 0;  NaN if the norm is not finite
 
     Args:
       max_norm: c ≥ 0.
@@ -173,19 +168,19 @@ def clip_together_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
 
     def clip(updates, _):
         squares = [jnp.sum(jnp.square(_wide(g))) for g in jax.tree.leaves(updates)]
-        norm = root(sum(squares, start=jnp.zeros([])))
-        scale = max_norm * jnp.minimum(1 / _positive(norm), 1 / _positive(max_norm))
-        scale = jnp.where(max_norm > 0, scale + (norm - norm), 1)
+        norm = safe_sqrt(sum(squares, start=jnp.zeros([])))
+        scale = max_norm * jnp.minimum(1 / _nonzero(norm), 1 / _nonzero(max_norm))
+        scale = jnp.where(max_norm > 0, scale + (norm - norm), 1)  # norm - norm: 0, or NaN for ∞
         return cast_like(jax.tree.map(lambda g: scale * g, updates), updates)
 
     return optax.stateless(clip)
 
 
-def _wide(g) -> jax.Array:
+def _wide(g: Any) -> jax.Array:
     return jnp.asarray(g, jnp.promote_types(jnp.result_type(g), jnp.float32))
 
 
-def _positive(x: Scalar) -> jax.Array:
-    """The number x, and the smallest positive one where x is 0."""
+def _nonzero(x: Scalar) -> jax.Array:
+    """Return x, or the smallest positive normal number if x is 0, to divide by."""
     x = jnp.asarray(x, float)
     return jnp.where(x == 0, jnp.finfo(x.dtype).tiny, x)

@@ -1,12 +1,17 @@
-"""Momentum and Nesterov's method as Sutskever et al. wrote them, with their schedule."""
+"""Momentum and Nesterov's method as in Sutskever et al., with their momentum schedule."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import RATE, SHARE
-from lstm_optax.transforms import MomentumState, nesterov, scale_by_learning_rate
-from lstm_optax.transforms import momentum as heavy_ball
+from lstm_optax.transforms import (
+    MomentumState,
+    find_states,
+    momentum,
+    nesterov,
+    scale_by_learning_rate,
+)
 from lstm_optax.transforms.dtypes import cast_like
 from lstm_optax.transforms.scalars import Scalar
 
@@ -14,12 +19,13 @@ __all__ = ["classical_momentum", "eval_params", "momentum_schedule", "nesterov_m
 
 
 def momentum_schedule(mu_max: Scalar = 0.99) -> optax.Schedule:
-    """Return the momentum's schedule: .5 at first, and nearer to 1 every 250 steps.
+    """Return the momentum schedule, which starts at .5 and increases every 250 steps.
 
         μₜ = min(1 − 2^(−1 − log₂(⌊t/250⌋ + 1)), μ_max),  t = 0 at the first step
 
     Args:
-      mu_max: in [0, 1]; the paper tried 0, .9, .99, .995 and .999, and took .9 for the last steps.
+      mu_max: in [0, 1]; the paper compares 0, .9, .99, .995 and .999, and uses .9 for the last
+        steps.
 
     Raises:
       ValueError: μ_max is a number out of range.
@@ -33,13 +39,13 @@ def momentum_schedule(mu_max: Scalar = 0.99) -> optax.Schedule:
 def classical_momentum(
     learning_rate: optax.ScalarOrSchedule, mu_max: optax.ScalarOrSchedule = 0.99
 ) -> optax.GradientTransformationExtraArgs:
-    """Descend with the paper's scheduled momentum, the learning rate inside the velocity.
+    """Descend with the paper's scheduled momentum, with the learning rate inside the velocity.
 
         v ← μₜ v − ε g(θ);  θ ← θ + v
 
     Args:
       learning_rate: ε ≥ 0; a number, a traced scalar, or a schedule.
-      mu_max: in [0, 1], where `momentum_schedule` ends; or a schedule in its place.
+      mu_max: in [0, 1], the limit of `momentum_schedule`; or a schedule of the momentum.
 
     Raises:
       ValueError: a number is out of range.
@@ -48,22 +54,22 @@ def classical_momentum(
     """
     RATE.check(learning_rate=learning_rate)
     SHARE.or_schedule().check(mu_max=mu_max)
-    return optax.chain(scale_by_learning_rate(learning_rate), heavy_ball(_schedule(mu_max)))
+    return optax.chain(scale_by_learning_rate(learning_rate), momentum(_schedule(mu_max)))
 
 
 def nesterov_momentum(
     learning_rate: optax.ScalarOrSchedule, mu_max: optax.ScalarOrSchedule = 0.99
 ) -> optax.GradientTransformationExtraArgs:
-    """Descend with Nesterov's method, exact for a momentum and a rate that move.
+    """Descend with Nesterov's method, exact for scheduled momentum and learning rate.
 
         v ← μₜ v − ε g(θ + μₜ v);  θ ← θ + v
 
-    The learning rate stands inside the velocity. The parameters that are stored, and whose gradient
-    is taken, are Θ = θ + μₜ v: each update is μₜ₊₁ v − ε g. `eval_params` gives θ.
+    The learning rate is inside the velocity. The stored parameters, at which the gradient is
+    evaluated, are Θ = θ + μₜ v, with updates μₜ₊₁ v − ε g. `eval_params` returns θ.
 
     Args:
       learning_rate: ε ≥ 0; a number, a traced scalar, or a schedule.
-      mu_max: in [0, 1], where `momentum_schedule` ends; or a schedule in its place.
+      mu_max: in [0, 1], the limit of `momentum_schedule`; or a schedule of the momentum.
 
     Raises:
       ValueError: a number is out of range.
@@ -72,30 +78,32 @@ def nesterov_momentum(
     """
     RATE.check(learning_rate=learning_rate)
     SHARE.or_schedule().check(mu_max=mu_max)
-    velocity = heavy_ball(_schedule(mu_max))
+    velocity = momentum(_schedule(mu_max))
     return optax.chain(scale_by_learning_rate(learning_rate), nesterov(velocity))
 
 
 def eval_params(
     state: optax.OptState, params: optax.Params, mu_max: optax.ScalarOrSchedule = 0.99
 ) -> optax.Params:
-    """Return θ = Θ − μ v, the parameters that `nesterov_momentum` descends with, from those stored.
+    """Return the parameters θ = Θ − μ v of `nesterov_momentum` from the stored parameters Θ.
 
     Args:
-      state: the optimizer's.
-      params: Θ, as they are between steps.
-      mu_max: the optimizer's.
+      state: the state of `nesterov_momentum`.
+      params: Θ, the parameters after the last step.
+      mu_max: the value passed to `nesterov_momentum`.
 
     Raises:
-      ValueError: the state is not one of `nesterov_momentum`, or `mu_max` is out of range.
+      ValueError: the state is not from `nesterov_momentum`, or `mu_max` is out of range.
 
     Reference: Sutskever et al., 2013, ICML, section 2; Bengio et al., 2013, arXiv:1212.0901.
     """
     SHARE.or_schedule().check(mu_max=mu_max)
-    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, MomentumState))
-    found = [leaf for leaf in leaves if isinstance(leaf, MomentumState)]
+    found = find_states(state, MomentumState)
     if len(found) != 1:
-        raise ValueError(f"the state holds {len(found)} velocities, but must hold one")
+        raise ValueError(
+            f"the state holds {len(found)} velocities, but must hold one: pass the state of "
+            "nesterov_momentum"
+        )
     mu = _schedule(mu_max)(found[0].count)
     return cast_like(jax.tree.map(lambda p, v: p - mu * v, params, found[0].mu), params)
 

@@ -1,23 +1,14 @@
-"""TensorFlow 1's optimizers, as `tf.compat.v1.train` still has them, for dense gradients.
+"""TensorFlow 1's optimizers (`tf.compat.v1.train`), for dense gradients.
 
-`name` and `use_locking` are left out. The slices of a sparse gradient (`tf.IndexedSlices`), of
-which TensorFlow updates no other entries, are not followed: here every entry decays.
+The arguments `name` and `use_locking` are omitted. Sparse gradients (`tf.IndexedSlices`) are not
+reproduced: TensorFlow updates only the moments of their entries, here all moments decay.
 """
 
 import optax
 
+import lstm_optax.transforms as tx
 from lstm_optax.checks import DECAY, RATE, SHARE, SIZE, check_flags
 from lstm_optax.presets.links import unbias_epsilon
-from lstm_optax.transforms import (
-    centered_mean_square,
-    debias,
-    ema,
-    mean_square,
-    precondition,
-    scale_by_learning_rate,
-)
-from lstm_optax.transforms import momentum as heavy_ball
-from lstm_optax.transforms import nesterov as look_ahead
 from lstm_optax.transforms.scalars import Scalar
 
 __all__ = ["AdamOptimizer", "MomentumOptimizer", "RMSPropOptimizer"]
@@ -31,19 +22,19 @@ def RMSPropOptimizer(
     *,
     centered: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Divide by the root of a mean square that starts at 1, then accumulate.
+    """Divide by the root of a mean square that starts at 1, then accumulate momentum.
 
         ν₀ = 1;  ν ← ρ ν + (1 − ρ) g²;  v ← μ v + η g / √(ν + ε);  θ ← θ − v
 
-    ε stands inside the root and η inside the velocity. As ν starts at 1, small gradients take
-    small steps at first, where Keras' and PyTorch's start with a large one.
+    ε is added inside the square root; η is inside the velocity. Because ν starts at 1, the first
+    steps for small gradients are small; in Keras and PyTorch they are large.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
       decay: ρ in [0, 1).
       momentum: μ in [0, 1].
       epsilon: ε ≥ 0, in units of the squared gradient.
-      centered: divide by the root of the variance, ν minus the squared mean gradient.
+      centered: divide by the square root of the variance, ν minus the squared mean gradient.
 
     Raises:
       ValueError: a number is out of range.
@@ -55,27 +46,27 @@ def RMSPropOptimizer(
     SHARE.check(momentum=momentum)
     SIZE.check(epsilon=epsilon)
     check_flags(centered=centered)
-    estimator = centered_mean_square if centered else mean_square
+    estimator = tx.centered_mean_square if centered else tx.mean_square
     return optax.chain(
-        precondition(optax.identity(), estimator(decay, initial=1.0), eps_root=epsilon),
-        scale_by_learning_rate(learning_rate),
-        heavy_ball(momentum),
+        tx.precondition(optax.identity(), estimator(decay, initial=1.0), eps_root=epsilon),
+        tx.scale_by_learning_rate(learning_rate),
+        tx.momentum(momentum),
     )
 
 
 def MomentumOptimizer(
     learning_rate: optax.ScalarOrSchedule, momentum: Scalar, *, use_nesterov: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """Descend with momentum, the learning rate outside the velocity.
+    """Descend with momentum, with the learning rate outside the velocity.
 
         v ← μ v + g;  θ ← θ − η v,  or with Nesterov  θ ← θ − η (g + μ v)
 
-    Keras' SGD, which took its place, has η inside the velocity.
+    Its successor, Keras' SGD, has η inside the velocity.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
       momentum: μ in [0, 1].
-      use_nesterov: look one step ahead, with the μ of this step.
+      use_nesterov: use Nesterov momentum, with the μ of this step.
 
     Raises:
       ValueError: a number is out of range.
@@ -85,10 +76,10 @@ def MomentumOptimizer(
     RATE.check(learning_rate=learning_rate)
     SHARE.check(momentum=momentum)
     check_flags(use_nesterov=use_nesterov)
-    velocity = heavy_ball(momentum)
+    velocity = tx.momentum(momentum)
     return optax.chain(
-        look_ahead(velocity) if use_nesterov else velocity,
-        scale_by_learning_rate(learning_rate),
+        tx.nesterov(velocity) if use_nesterov else velocity,
+        tx.scale_by_learning_rate(learning_rate),
     )
 
 
@@ -98,12 +89,13 @@ def AdamOptimizer(
     beta2: Scalar = 0.999,
     epsilon: Scalar = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    """Divide the mean gradient by the root of its mean square, ε not bias-corrected.
+    """Divide the averaged gradient by its root mean square, with ε outside the bias correction.
 
         m ← β₁ m + (1 − β₁) g;  ν ← β₂ ν + (1 − β₂) g²
         θ ← θ − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√ν + ε)
 
-    ε stands outside the root, as Adam's ε hat; the learning rate comes last.
+    ε is added outside the square root of the uncorrected ν (Adam's ε̂); the learning rate comes
+    last.
 
     Args:
       learning_rate: η ≥ 0; a number, a traced scalar, or a schedule.
@@ -119,8 +111,8 @@ def AdamOptimizer(
     RATE.check(learning_rate=learning_rate)
     DECAY.check(beta1=beta1, beta2=beta2)
     SIZE.check(epsilon=epsilon)
-    direction = optax.chain(debias(ema(beta1), beta1), unbias_epsilon(beta2))
+    direction = optax.chain(tx.debias(tx.ema(beta1), beta1), unbias_epsilon(beta2))
     return optax.chain(
-        precondition(direction, mean_square(beta2), eps=epsilon),
-        scale_by_learning_rate(learning_rate),
+        tx.precondition(direction, tx.mean_square(beta2), eps=epsilon),
+        tx.scale_by_learning_rate(learning_rate),
     )

@@ -1,31 +1,25 @@
 """PyTorch's optimizers, equal to `torch.optim` of PyTorch 2.13.
 
-`params` is left out, as are `foreach`, `fused`, `capturable` and `differentiable`, which do not
-change the result. Everywhere the learning rate stands outside the velocity and ε outside the root.
-`update` needs the parameters. A rate that changes is a schedule here, which is read at each step
-as `param_groups` are there.
+The argument `params` is omitted, and `foreach`, `fused`, `capturable` and `differentiable`, which
+do not change the result. In all rules the learning rate is outside the velocity, and ε is added
+outside the square root. `update` needs the parameters. Pass a changing learning rate as a schedule,
+which is evaluated at each step; PyTorch reads it from `param_groups`.
 """
 
 import jax.numpy as jnp
 import optax
 
+import lstm_optax.transforms as tx
 from lstm_optax.checks import ANY, RATE, SHARE, SIZE, check_flags
 from lstm_optax.presets.torch_checks import check_adaptive, check_nesterov
-from lstm_optax.transforms import (
-    debias,
-    dozat_momentum,
-    ema,
-    mean_square,
-    precondition,
-    running_max,
-    scale_by_learning_rate,
+from lstm_optax.transforms._mean_square import (
+    unchecked_centered_mean_square,
+    unchecked_mean_square,
 )
-from lstm_optax.transforms import nesterov as look_ahead
+from lstm_optax.transforms._momentum import unchecked_damped_momentum, unchecked_momentum
 from lstm_optax.transforms.averaging import average_parameters
 from lstm_optax.transforms.decay import decayed_weights
-from lstm_optax.transforms.directions import damped_ball, heavy_ball
 from lstm_optax.transforms.scalars import Scalar, as_schedule
-from lstm_optax.transforms.second_moment import averaged_square, averaged_variance
 
 __all__ = ["ASGD", "Adam", "AdamW", "NAdam", "RMSprop", "SGD"]
 
@@ -39,7 +33,7 @@ def SGD(
     *,
     maximize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Descend with momentum, as `torch.optim.SGD` does; the learning rate outside the velocity.
+    """Descend with momentum, with the learning rate outside the velocity.
 
         g ← ±g + λ θ;  b₁ = g, then  b ← μ b + (1 − d) g
         θ ← θ − η b,  or with nesterov  θ ← θ − η (g + μ b)
@@ -47,13 +41,13 @@ def SGD(
     Args:
       lr: η ≥ 0; a number, a traced scalar, or a schedule.
       momentum: μ ≥ 0.
-      dampening: d, any number; without effect at μ = 0.
+      dampening: d, any number; ignored if μ = 0.
       weight_decay: λ ≥ 0, added to the gradient.
-      nesterov: look one step ahead; only with μ > 0 and d = 0.
-      maximize: ascend.
+      nesterov: use Nesterov momentum; needs μ > 0 and d = 0.
+      maximize: ascend instead of descend.
 
     Raises:
-      ValueError: a number is out of range, or `nesterov` comes without momentum or with dampening.
+      ValueError: a number is out of range, or `nesterov` is set without momentum or with dampening.
 
     Reference: `torch.optim.SGD`, PyTorch 2.13; Sutskever et al., 2013, ICML.
     """
@@ -63,11 +57,11 @@ def SGD(
     check_flags(nesterov=nesterov, maximize=maximize)
     if nesterov:
         check_nesterov(momentum, dampening)
-        velocity = look_ahead(heavy_ball(momentum))
+        velocity = tx.nesterov(unchecked_momentum(momentum))
     else:
-        velocity = damped_ball(momentum, dampening * (momentum != 0))
+        velocity = unchecked_damped_momentum(momentum, dampening * (momentum != 0))
     return optax.chain(
-        _signed(maximize), decayed_weights(weight_decay), velocity, scale_by_learning_rate(lr)
+        _sign(maximize), decayed_weights(weight_decay), velocity, tx.scale_by_learning_rate(lr)
     )
 
 
@@ -81,13 +75,13 @@ def RMSprop(
     *,
     maximize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Divide by the root of the mean square, then accumulate, as `torch.optim.RMSprop` does.
+    """Divide by the root mean square of the gradient, then accumulate momentum.
 
         g ← ±g + λ θ;  ν ← α ν + (1 − α) g²;  b ← μ b + g / (√ν + ε);  θ ← θ − η b
 
-    ε stands outside the root and η outside the velocity, unlike Keras and TensorFlow. The variance
-    of `centered` is a recurrence that cannot go negative, where PyTorch takes a difference that
-    can, and gives NaN then.
+    Unlike in Keras and TensorFlow, ε is added outside the square root, and η is outside the
+    velocity. For `centered`, the variance is computed by a recurrence that cannot become negative;
+    PyTorch subtracts, and returns NaN if the difference is negative.
 
     Args:
       lr: η ≥ 0; a number, a traced scalar, or a schedule.
@@ -95,8 +89,8 @@ def RMSprop(
       eps: ε ≥ 0, in units of the gradient.
       weight_decay: λ ≥ 0, added to the gradient.
       momentum: μ ≥ 0.
-      centered: divide by the root of the variance, ν minus the squared mean gradient.
-      maximize: ascend.
+      centered: divide by the square root of the variance, ν minus the squared mean gradient.
+      maximize: ascend instead of descend.
 
     Raises:
       ValueError: a number is out of range.
@@ -107,13 +101,13 @@ def RMSprop(
     SHARE.check(alpha=alpha)
     SIZE.check(eps=eps, weight_decay=weight_decay, momentum=momentum)
     check_flags(centered=centered, maximize=maximize)
-    size = averaged_variance(alpha) if centered else averaged_square(alpha)
+    estimator = unchecked_centered_mean_square if centered else unchecked_mean_square
     return optax.chain(
-        _signed(maximize),
+        _sign(maximize),
         decayed_weights(weight_decay),
-        precondition(optax.identity(), size, eps=eps),
-        heavy_ball(momentum),
-        scale_by_learning_rate(lr),
+        tx.precondition(optax.identity(), estimator(alpha), eps=eps),
+        unchecked_momentum(momentum),
+        tx.scale_by_learning_rate(lr),
     )
 
 
@@ -127,22 +121,22 @@ def NAdam(
     *,
     maximize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with Dozat's scheduled look-ahead, as `torch.optim.NAdam` has it.
+    """Apply Adam with Dozat's scheduled look-ahead.
 
         μₜ = β₁ (1 − ½ · 0.96^(ψ t)),  Pₜ = μ₁ … μₜ
         m ← β₁ m + (1 − β₁) g;  ν ← β₂ ν + (1 − β₂) g²
         m̂ = μₜ₊₁ m / (1 − Pₜ₊₁) + (1 − μₜ) g / (1 − Pₜ);  θ ← θ − η m̂ / (√(ν/(1 − β₂ᵗ)) + ε)
 
-    ε stands outside the root, after the bias correction. The first step is 1.056 η, not η.
+    ε is added outside the square root, after the bias correction. The first step is 1.056 η.
 
     Args:
       lr: η ≥ 0; a number, a traced scalar, or a schedule.
       betas: β₁ and β₂ in [0, 1).
       eps: ε ≥ 0, in units of the gradient.
-      weight_decay: λ ≥ 0: g ← g + λ θ, or if decoupled θ ← (1 − η λ) θ.
+      weight_decay: λ ≥ 0: g ← g + λ θ, or θ ← (1 − η λ) θ if decoupled.
       momentum_decay: ψ ≥ 0, the speed of the schedule.
-      decoupled_weight_decay: keep the decay out of the moments.
-      maximize: ascend.
+      decoupled_weight_decay: exclude the decay from the moments.
+      maximize: ascend instead of descend.
 
     Raises:
       ValueError: a number is out of range.
@@ -152,9 +146,9 @@ def NAdam(
     b1, b2 = check_adaptive(lr, betas, eps, weight_decay)
     SIZE.check(momentum_decay=momentum_decay)
     check_flags(decoupled_weight_decay=decoupled_weight_decay, maximize=maximize)
-    direction = dozat_momentum(b1, momentum_decay)
-    rule = precondition(direction, debias(mean_square(b2), b2), eps=eps)
-    return _adaptive(rule, lr, weight_decay, decoupled_weight_decay, maximize)
+    direction = tx.dozat_momentum(b1, momentum_decay)
+    rule = tx.precondition(direction, tx.debias(tx.mean_square(b2), b2), eps=eps)
+    return _adaptive_chain(rule, lr, weight_decay, decoupled_weight_decay, maximize)
 
 
 def Adam(
@@ -167,22 +161,22 @@ def Adam(
     maximize: bool = False,
     decoupled_weight_decay: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Divide the mean gradient by the root of its mean square, as `torch.optim.Adam` does.
+    """Divide the averaged gradient by its root mean square, both bias-corrected.
 
         m ← β₁ m + (1 − β₁) g;  ν ← β₂ ν + (1 − β₂) g²
         θ ← θ − η · m/(1 − β₁ᵗ) / (√(ν/(1 − β₂ᵗ)) + ε)
 
-    ε stands outside the root, after the bias correction. With `amsgrad` the largest ν so far takes
-    the place of ν, before its correction (Optax's takes the largest corrected one).
+    ε is added outside the square root, after the bias correction. With `amsgrad`, the largest ν of
+    all steps replaces ν before the bias correction; Optax takes the largest corrected ν.
 
     Args:
       lr: η ≥ 0; a number, a traced scalar, or a schedule.
       betas: β₁ and β₂ in [0, 1).
       eps: ε ≥ 0, in units of the gradient.
-      weight_decay: λ ≥ 0: g ← g + λ θ, or if decoupled θ ← (1 − η λ) θ.
-      amsgrad: never forget a large gradient.
-      maximize: ascend.
-      decoupled_weight_decay: keep the decay out of the moments, as AdamW does.
+      weight_decay: λ ≥ 0: g ← g + λ θ, or θ ← (1 − η λ) θ if decoupled.
+      amsgrad: use the largest ν of all steps.
+      maximize: ascend instead of descend.
+      decoupled_weight_decay: exclude the decay from the moments, as AdamW does.
 
     Raises:
       ValueError: a number is out of range.
@@ -191,9 +185,10 @@ def Adam(
     """
     b1, b2 = check_adaptive(lr, betas, eps, weight_decay)
     check_flags(amsgrad=amsgrad, maximize=maximize, decoupled_weight_decay=decoupled_weight_decay)
-    size = running_max(mean_square(b2)) if amsgrad else mean_square(b2)
-    rule = precondition(debias(ema(b1), b1), debias(size, b2), eps=eps)
-    return _adaptive(rule, lr, weight_decay, decoupled_weight_decay, maximize)
+    second_moment = tx.running_max(tx.mean_square(b2)) if amsgrad else tx.mean_square(b2)
+    direction = tx.debias(tx.ema(b1), b1)
+    rule = tx.precondition(direction, tx.debias(second_moment, b2), eps=eps)
+    return _adaptive_chain(rule, lr, weight_decay, decoupled_weight_decay, maximize)
 
 
 def AdamW(
@@ -205,17 +200,17 @@ def AdamW(
     *,
     maximize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with decoupled weight decay, as `torch.optim.AdamW` has it.
+    """Apply Adam with decoupled weight decay.
 
         θ ← θ − η (u + λ θ),  u the direction of `Adam`
 
     Args:
       lr: η ≥ 0; a number, a traced scalar, or a schedule.
       betas: β₁ and β₂ in [0, 1).
-      eps: ε ≥ 0, outside the root, in units of the gradient.
+      eps: ε ≥ 0, added outside the square root; in units of the gradient.
       weight_decay: λ ≥ 0, per unit of learning rate.
-      amsgrad: never forget a large gradient.
-      maximize: ascend; the decay still pulls to zero.
+      amsgrad: use the largest ν of all steps.
+      maximize: ascend instead of descend; the decay does not change sign.
 
     Raises:
       ValueError: a number is out of range.
@@ -236,22 +231,22 @@ def ASGD(
     *,
     maximize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Descend with a decaying rate and average the parameters, as `torch.optim.ASGD` does.
+    """Descend with a decaying learning rate, and average the parameters.
 
-        ηₜ = r / (1 + λ r (t − 1))^α,  r the lr of the step before
+        ηₜ = r / (1 + λ r (t − 1))^α,  r the lr of the previous step
         θ ← (1 − λ ηₜ) θ − ηₜ (±g + weight_decay · θ);  a ← a + (θ − a) / max(1, t − 1 − t₀)
 
-    PyTorch computes ηₜ at the end of the step before, so that a schedule of `lr` acts one step
-    late, save for its first value; this does too. The parameters are θ; `eval_params` gives a,
-    PyTorch's `ax`, from the state.
+    PyTorch computes ηₜ at the end of the previous step. So each value of a schedule of `lr`, except
+    the first, takes effect one step late, here as well. The parameters are θ; `eval_params` returns
+    a, which is PyTorch's `ax`, from the state.
 
     Args:
       lr: a number ≥ 0, a traced scalar, or a schedule.
-      lambd: λ ≥ 0, the decay of the parameters and of the rate.
-      alpha: α ≥ 0, the power of the rate's decay.
-      t0: t₀ ≥ 0, the step after which to average; before, a is θ.
+      lambd: λ ≥ 0, the decay of the parameters and of the learning rate.
+      alpha: α ≥ 0, the exponent of the learning-rate decay.
+      t0: t₀ ≥ 0, the step after which averaging starts; until then a is θ.
       weight_decay: ≥ 0, added to the gradient.
-      maximize: ascend.
+      maximize: ascend instead of descend.
 
     Raises:
       ValueError: a number is out of range.
@@ -268,26 +263,26 @@ def ASGD(
         return r / (1 + lambd * r * count) ** alpha
 
     descent = optax.chain(
-        _signed(maximize),
+        _sign(maximize),
         decayed_weights(weight_decay),
         decayed_weights(lambd),
-        scale_by_learning_rate(rate),
+        tx.scale_by_learning_rate(rate),
     )
     return average_parameters(descent, lambda count: 1 / jnp.maximum(1, count - t0))
 
 
-def _signed(maximize: bool) -> optax.GradientTransformation:
+def _sign(maximize: bool) -> optax.GradientTransformation:
     return optax.scale(-1.0) if maximize else optax.identity()
 
 
-def _adaptive(
+def _adaptive_chain(
     rule: optax.GradientTransformation,
     lr: optax.ScalarOrSchedule,
     weight_decay: Scalar,
     decoupled: bool,
     maximize: bool,
 ) -> optax.GradientTransformationExtraArgs:
-    """The chain of an adaptive rule, its decay before or after the division."""
-    decayed = decayed_weights(weight_decay)
-    links = (rule, decayed) if decoupled else (decayed, rule)
-    return optax.chain(_signed(maximize), *links, scale_by_learning_rate(lr))
+    """Return the chain of an adaptive rule, with weight decay before or after the division."""
+    decay = decayed_weights(weight_decay)
+    links = (rule, decay) if decoupled else (decay, rule)
+    return optax.chain(_sign(maximize), *links, tx.scale_by_learning_rate(lr))

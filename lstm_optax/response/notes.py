@@ -1,44 +1,45 @@
-"""What the numbers say that is easily missed."""
+"""Notes on a response: findings that are easily missed in the numbers."""
 
 import numpy as np
 
-from lstm_optax.response.records import Response
+from lstm_optax.response.responses import Response
 
-SEVERAL = 5  # steps off by more than a factor of 2, to speak of
+MIN_DISTURBED = 5  # steps off by more than a factor of 2, for a note on clipping
 
 
-def notes_on(measured: Response, why_no_rate: str, on_specimen: str) -> tuple[str, ...]:
-    """The notes on what was measured.
+def make_notes(measured: Response, why_no_rate: str, params_note: str) -> tuple[str, ...]:
+    """Return the notes on a response.
 
     Args:
-      measured: the response, its notes still empty.
-      why_no_rate: why a change of the rate could not be measured, if so.
-      on_specimen: what to say of the parameters it was measured on, if anything.
+      measured: the response; its own notes are still empty.
+      why_no_rate: why a cut of the learning rate could not be measured; "" if it was.
+      params_note: a note on the parameters that it was measured on; "" for none.
     """
-    notes = [_uphill(measured), _unfinite(measured), _still(measured), _unsettled(measured)]
-    notes += [_at_parameter(measured), _late_clip(measured), _moving_dtypes(measured)]
-    if why_no_rate:
-        notes.append(f"A change of the rate was not measured: {why_no_rate}.")
-    notes.append(on_specimen)
+    notes = [
+        _uphill_note(measured),
+        _nonfinite_note(measured),
+        _zero_steps_note(measured),
+        _unsettled_note(measured),
+        _parameter_note(measured),
+        _late_clip_note(measured),
+        _dtype_note(measured),
+        f"A cut of the learning rate was not measured: {why_no_rate}." if why_no_rate else "",
+        params_note,
+    ]
     return tuple(note for note in notes if note)
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return next(iter(str(error).strip().splitlines()), "")
+def _late_clip_note(measured: Response) -> str:
+    """Return a note if a clip after the optimizer would let the state absorb a spike.
 
-
-def _late_clip(measured: Response) -> str:
-    """That clipping the steps comes too late, where the state has swallowed the spike.
-
-    However large the spike, the step stays as it is, so that a clip behind the rule sees little or
-    nothing; and yet several later steps are off by more than a factor of 2.
+    That is so if a larger spike makes no larger step, so a clip after the optimizer has little to
+    clip, but several later steps are off by more than a factor of 2.
     """
     spikes = {"1,000": measured.spike, "−1,000": measured.counter_spike}
-    swallowed = {s: r for s, r in spikes.items() if r.bounded and r.disturbed >= SEVERAL}
-    if not swallowed:
+    absorbed = {s: r for s, r in spikes.items() if r.bounded and r.disturbed >= MIN_DISTURBED}
+    if not absorbed:
         return ""
-    size, spike = max(swallowed.items(), key=lambda item: item[1].disturbed)
+    size, spike = max(absorbed.items(), key=lambda item: item[1].disturbed)
     extremes = []
     if spike.smallest_after < 0.5:
         extremes.append(f"down to {spike.smallest_after:.2g}")
@@ -46,69 +47,69 @@ def _late_clip(measured: Response) -> str:
         extremes.append(f"up to {spike.largest_after:.3g}")
     return (
         f"Clipping the steps comes too late: a gradient of {size} makes a step "
-        f"{spike.at_spike:.3g} times the usual one, and a larger gradient hardly a larger step, "
-        f"but the state has swallowed it: {spike.disturbed:,} of the next "
+        f"{spike.at_spike:.3g} times the usual one, and larger gradients make hardly larger steps, "
+        f"but the spike stays in the state: {spike.disturbed:,} of the next "
         f"{len(spike.relative) - 1:,} steps are off by more than a factor of 2, "
-        f"{' and '.join(extremes)} times the usual. Clip the gradient, in front of the rule."
+        f"{' and '.join(extremes)} times the usual step. Clip the gradient, before the optimizer."
     )
 
 
-def _uphill(measured: Response) -> str:
+def _uphill_note(measured: Response) -> str:
     steps = measured.constant[measured.constant != 0]
     if not (steps.size and steps[0] < 0):
         return ""
     return (
-        "The first step goes up the gradient, as in a chain without learning rate, which has no "
-        "minus sign yet."
+        "The first step goes up the gradient, as for a chain without a learning rate: the minus "
+        "sign is in the link of the learning rate."
     )
 
 
-def _still(measured: Response) -> str:
+def _zero_steps_note(measured: Response) -> str:
     late = measured.constant[len(measured.constant) // 2 :]
-    still = int(np.sum(late == 0))
-    if not still:
+    zeros = int(np.sum(late == 0))
+    if not zeros:
         return ""
     return (
-        f"Under a constant gradient {still:,} of the last {len(late):,} steps are 0: a cut of the "
-        "rate or a spike can change nothing there."
+        f"Under a constant gradient {zeros:,} of the last {len(late):,} steps are 0: a cut of the "
+        "learning rate or a spike has no effect on those."
     )
 
 
-def _at_parameter(measured: Response) -> str:
+def _parameter_note(measured: Response) -> str:
     expected = measured.constant[0] + measured.pull
     if not np.isfinite([expected, measured.at_one]).all():
         return ""
     if abs(measured.at_one - expected) <= 0.01 * max(abs(expected), abs(measured.at_one)):
         return ""
     return (
-        f"The step depends on the parameter: the first is {measured.constant[0]:.4g} at 0 and "
-        f"{measured.at_one:.4g} at 1. All else was measured at 0."
+        f"The step depends on the parameter: the first step is {measured.constant[0]:.4g} at 0 and "
+        f"{measured.at_one:.4g} at 1. All other measurements are at 0."
     )
 
 
-def _unfinite(measured: Response) -> str:
+def _nonfinite_note(measured: Response) -> str:
     runs = {
         "a constant gradient": measured.constant,
         "an impulse": measured.impulse,
         "gradients from 1e-12 to 1e12": measured.scale.outputs,
         "no gradient, with a parameter at 1": measured.pull,
     }
-    bad = [what for what, steps in runs.items() if not np.isfinite(steps).all()]
+    bad = [name for name, steps in runs.items() if not np.isfinite(steps).all()]
     return f"Some steps are not finite: under {', '.join(bad)}." if bad else ""
 
 
-def _unsettled(measured: Response) -> str:
+def _unsettled_note(measured: Response) -> str:
     steps = measured.constant
     if measured.settled or not np.isfinite(steps).all():
         return ""
     late = steps[len(steps) // 2 :]
     return (
-        f"Under a constant gradient it has not settled: the last {len(late):,} steps lie between "
+        f"The steps under a constant gradient have not settled: the last {len(late):,} are between "
         f"{late.min():.4g} and {late.max():.4g}."
     )
 
 
-def _moving_dtypes(measured: Response) -> str:
+def _dtype_note(measured: Response) -> str:
     mixes = [
         f"{mix.parameter} parameters with {mix.gradient} gradients"
         for mix in measured.dtypes
@@ -117,6 +118,6 @@ def _moving_dtypes(measured: Response) -> str:
     if not mixes:
         return ""
     return (
-        f"The state changes its dtype at the first update for {' and '.join(mixes)}: a second "
-        "compilation under jit, an error under scan."
+        f"The first update changes the dtype of the state for {' and '.join(mixes)}: jit compiles "
+        "a second time, and scan raises an error."
     )

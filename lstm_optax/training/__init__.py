@@ -1,27 +1,5 @@
-"""Training of any recurrent model; loss, optimizer and batches are arguments."""
+"""Training of any recurrent model; the loss, the optimizer and the batches are arguments."""
 
-from lstm_optax.training.checkpoint import CheckpointError, Checkpoints
-from lstm_optax.training.evaluation import make_evaluate
-from lstm_optax.training.loop import FitResult, NonFiniteError, fit
-from lstm_optax.training.reading import SavedParams, read_params
-from lstm_optax.training.records import best_record
-from lstm_optax.training.sharding import BatchSharding
-from lstm_optax.training.state import TrainState, init_state
-from lstm_optax.training.step import make_step, run_steps
+import lazy_loader
 
-__all__ = [
-    "BatchSharding",
-    "CheckpointError",
-    "Checkpoints",
-    "FitResult",
-    "NonFiniteError",
-    "SavedParams",
-    "TrainState",
-    "best_record",
-    "fit",
-    "init_state",
-    "make_evaluate",
-    "make_step",
-    "read_params",
-    "run_steps",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Means over a whole data set, the carry running from window to window."""
+"""Means over a whole data set; the carry runs from window to window."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -7,8 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from lstm_optax.training.batches import check_arrays, stack
-from lstm_optax.training.checks import check_callable, check_same, describe, describe_leaf, is_array
+from lstm_optax.training.argument_checks import (
+    check_callable,
+    check_same_tree,
+    describe_leaf,
+    describe_leaves,
+    is_array,
+)
+from lstm_optax.training.batches import check_batch, stack_batches
 from lstm_optax.training.sharding import BatchSharding
 
 Measure = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -16,12 +22,14 @@ Measure = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 class Evaluation:
-    """The function params → mean over all targets of all batches; `make_evaluate` makes it."""
+    """The function params → mean over all targets of all batches; made by `make_evaluate`."""
 
     def __init__(
         self, measure: Measure, carry: Any, stacks: list[Any], sharding: BatchSharding | None
     ):
-        self._sums = jax.jit(partial(sum_over, measure))  # its own, and freed with it
+        # a program of its own is freed with the evaluation; a static argument of a module-level
+        # jit would keep `measure` alive
+        self._sums = jax.jit(partial(sum_over_batches, measure))
         self._carry, self._stacks, self._sharding = carry, stacks, sharding
 
     def __call__(self, params: Any) -> Any:
@@ -30,13 +38,13 @@ class Evaluation:
         for stacked in self._stacks:
             sums, carry = self._sums(params, carry, stacked)
             parts.append(sums)
-        parts = jax.device_get(parts)
+        parts = jax.device_get(parts)  # after the loop, so that no dispatch waits for the host
         if isinstance(parts[0], Mapping):
-            return {name: _mean(name, [part[name] for part in parts]) for name in parts[0]}
-        return _mean("loss", parts)
+            return {name: _mean_of_parts(name, [p[name] for p in parts]) for name in parts[0]}
+        return _mean_of_parts("loss", parts)
 
     def names(self, params: Any) -> list[str]:
-        """Return the names of the means, without computing them; raises as `measure` does."""
+        """Return the names of the means without computing them; raises as `measure` does."""
         sums, _ = jax.eval_shape(self._sums, params, self._carry, self._stacks[0])
         return list(sums) if isinstance(sums, Mapping) else ["loss"]
 
@@ -46,45 +54,45 @@ def make_evaluate(
 ) -> Callable[[Any], Any]:
     """Return the function params → mean loss over all targets of all batches.
 
-    A mean is the sum over all batches divided by the number of targets in all of them, added up in
-    double precision. Batches of one shape are read in one dispatch. Where shapes differ, each batch
-    is a dispatch, and each shape is compiled once.
+    A mean is the sum over all batches divided by the number of targets in all batches, added up in
+    double precision. Batches of one shape run in one dispatch. If shapes differ, each batch is a
+    dispatch, and each shape is compiled once.
 
     Args:
       measure: (params, carry, batch) → ((summed loss, number of targets), new carry), without
-        dropout. For several metrics, a dictionary of such pairs by name takes the place of the
-        pair, and the function returns a dictionary of means.
+        dropout. For several metrics, return a dictionary of such pairs by name instead of the
+        pair; the evaluation then returns a dictionary of means.
       carry: the carry before the first batch.
       batches: the windows of the data set in order.
       sharding: how devices share the rows of each batch; None for one device.
 
     Raises:
-      ValueError: no batches, a batch without arrays, or rows that the devices do not divide; when
-        the function is called, a `measure` of another form, or no targets.
+      ValueError: no batches, a batch without arrays, or a number of rows that the devices do not
+        divide; when the function is called, a `measure` of another form, or no targets.
     """
     check_callable("measure", measure, "a function (params, carry, batch) → (sums, new carry)")
     batches = list(batches)
     if not batches:
         raise ValueError("batches is empty; expected at least one batch to evaluate on")
     for i, batch in enumerate(batches):
-        check_arrays(f"batch {i}", batch)
+        check_batch(f"batch {i}", batch)
     first = batches[0]
-    alike = all(
-        describe(batch) == describe(first)
+    same_shapes = all(
+        describe_leaves(batch) == describe_leaves(first)
         and jax.tree.structure(batch) == jax.tree.structure(first)
         for batch in batches
     )
-    stacks = [stack(batches)] if alike else [stack([batch]) for batch in batches]
+    stacks = [stack_batches(batches)] if same_shapes else [stack_batches([b]) for b in batches]
     place = sharding.batches if sharding else jax.device_put
     carry = sharding.carry(carry) if sharding else carry
     return Evaluation(measure, carry, [place(stacked) for stacked in stacks], sharding)
 
 
-def sum_over(measure: Measure, params: Any, carry: Any, stacked: Any) -> tuple[Any, Any]:
-    """Return the sums and numbers of targets of batches stacked along a first axis, and the carry.
+def sum_over_batches(measure: Measure, params: Any, carry: Any, stacked: Any) -> tuple[Any, Any]:
+    """Return the sums and target counts of batches stacked along a first axis, and the carry.
 
     Raises:
-      ValueError: `measure` returns something else than pairs of scalars and a carry as it was.
+      ValueError: `measure` does not return pairs of scalars and a carry of the shape that it got.
     """
 
     def body(carry, batch):
@@ -92,10 +100,10 @@ def sum_over(measure: Measure, params: Any, carry: Any, stacked: Any) -> tuple[A
         if not (isinstance(found, tuple) and len(found) == 2 and _are_sums(found[0])):
             raise ValueError(
                 f"measure returned {jax.tree.map(describe_leaf, found)}; expected ((sum, number of "
-                "targets), new carry) with scalars in the pair, or a dictionary of such pairs in "
-                "the place of the pair"
+                "targets), new carry) with scalars in the pair, or a dictionary of such pairs "
+                "instead of the pair"
             )
-        check_same("the carry of measure", found[1], carry, "return it as it came")
+        check_same_tree("the carry of measure", found[1], carry, "return a carry like the argument")
         return found[1], found[0]
 
     carry, sums = jax.lax.scan(body, carry, stacked)
@@ -112,7 +120,7 @@ def _are_sums(sums: Any) -> bool:
     )
 
 
-def _mean(name: str, parts: list[tuple[np.ndarray, np.ndarray]]) -> float:
+def _mean_of_parts(name: str, parts: list[tuple[np.ndarray, np.ndarray]]) -> float:
     total, count = (np.sum(np.concatenate(part), dtype=float) for part in zip(*parts, strict=True))
     if not count > 0:
         raise ValueError(

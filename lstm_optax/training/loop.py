@@ -1,4 +1,4 @@
-"""Training until converged or out of steps."""
+"""The training loop: until converged or out of steps."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lstm_optax.checks import whole
+from lstm_optax.checks import check_integer
+from lstm_optax.training.argument_checks import check_callable, check_instance
 from lstm_optax.training.batches import BatchReader
-from lstm_optax.training.checks import check_callable, check_kind
-from lstm_optax.training.metrics import StepMetrics, means, zero_sums
-from lstm_optax.training.records import Judge, Record, learning_rate, replaced
+from lstm_optax.training.metrics import StepMetrics, interval_means, zero_sums
+from lstm_optax.training.records import Record, Validation, checked_state, current_learning_rate
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
-from lstm_optax.training.step import Step, may_go_on, run_steps
+from lstm_optax.training.step import Step, run_steps, should_continue
 from lstm_optax.transforms import eval_params
 
 
@@ -25,8 +25,8 @@ class NonFiniteError(ArithmeticError):
       step: the number of the step, counted from 1.
       loss: its loss.
       grad_norm: the norm of its gradient.
-      leaf: the path of the parameter with the largest gradient, not-a-number counting as largest.
-      largest: the largest absolute entry there.
+      leaf: the path of the parameter with the largest gradient; NaN counts as largest.
+      largest: the largest absolute entry of its gradient.
     """
 
     def __init__(self, step: int, metrics: StepMetrics):
@@ -38,8 +38,8 @@ class NonFiniteError(ArithmeticError):
         leaf = jax.tree_util.keystr(path, simple=True, separator=".")
         self.leaf: str = leaf.removesuffix(".value")
         self.largest: float = float(size)
-        fault = "was refused, and the guard gives up" if metrics.gave_up else "is not finite"
-        hint = "; a token or target out of range has this loss" if np.isnan(self.loss) else ""
+        fault = "was skipped, too many in a row" if metrics.gave_up else "is not finite"
+        hint = "; a token or target out of range causes this" if np.isnan(self.loss) else ""
         super().__init__(
             f"step {step} {fault}: loss {self.loss:g}, gradient norm {self.grad_norm:g}, "
             f"largest gradient {self.largest:g} in {self.leaf}{hint}"
@@ -47,12 +47,12 @@ class NonFiniteError(ArithmeticError):
 
 
 class FitResult(NamedTuple):
-    """How a run ended."""
+    """The result of a run."""
 
     state: TrainState
     history: list[Record]
     reason: str  # "steps", "patience", "interrupted" or "gave_up"
-    detail: str = ""  # of "gave_up": at which step, its loss, and where the gradient was largest
+    detail: str = ""  # for "gave_up": the step, its loss, and the largest gradient
 
 
 def fit(
@@ -77,73 +77,79 @@ def fit(
 ) -> FitResult:
     """Train: forward, loss, backward, update, until converged or out of steps.
 
-    Where the optimizer keeps an average of the parameters, that is what is evaluated, by
-    `eval_params`; and its triggers receive the deciding metric, by `observe`.
+    If the optimizer keeps an average of the parameters, the average is evaluated (`eval_params`),
+    and its triggers receive the deciding metric (`report_validation_loss`).
 
-    Where a `guard` in the optimizer gives up, the run ends with the state that it kept. Several
-    steps run in one dispatch. Where dispatches end is a function of the step's number
-    alone, so a run that is resumed from any record or interruption takes the same steps.
+    If a `guard` in the optimizer has skipped too many steps in a row, the run ends with the state
+    that the guard kept.
+
+    Several steps run in one dispatch. The step numbers at which dispatches end do not depend on
+    where the run started, so a run that is resumed from any record or interruption takes the same
+    steps.
 
     Args:
-      step: what `make_step` returns.
-      state: where to begin; is donated, and must not be used again.
-      batches: position → batch, for positions 0, 1, 2, …; a pure function. Each position is asked
-        for once, in order, and all batches have the same structure, shapes and dtypes.
+      step: the function that `make_step` returns.
+      state: the state to start from; it is donated, and must not be used again.
+      batches: position → batch, for positions 0, 1, 2, …; a pure function. It is called once for
+        each position, in order, and all batches have the same structure, shapes and dtypes.
       steps: the step to end at, counted from the beginning of training, at least 0.
       evaluate: params → validation loss, or a dictionary of metrics by name; None for none.
-      metric: the metric that decides: the one that `patience` and `observe` follow.
-      larger_is_better: whether that metric is to rise; `observe` receives its negative.
-      eval_every: steps from record to record, at least 1.
-      patience: end after so many evaluations without a new best value; None for never.
-      steps_per_dispatch: most steps in one dispatch, at least 1.
+      metric: the deciding metric, used by `patience` and `report_validation_loss`.
+      larger_is_better: whether that metric should rise; `report_validation_loss` receives its
+        negative.
+      eval_every: the number of steps between records, at least 1.
+      patience: end after this many evaluations without a new best value; None for never.
+      steps_per_dispatch: the largest number of steps in one dispatch, at least 1.
       sharding: how devices share the rows of each batch; None for one device.
       history: the records of an earlier part of the run.
-      on_progress: called with step and loss after each dispatch; the loss of a refused step may be
+      on_progress: called with step and loss after each dispatch; the loss of a skipped step may be
         NaN.
-      on_record: called with the history, a new record at its end, and the state to save with it;
-        may return a state to go on with, in which values are changed, such as the learning rate.
-      should_stop: asked after each dispatch; true ends the run, to be resumed later.
+      on_record: called with the history, whose last record is new, and the state to save with it.
+        It may return a state with changed values, such as the learning rate, to continue with.
+      should_stop: called after each dispatch; if it returns true, the run ends and can be resumed.
 
     Raises:
       NonFiniteError: a step's loss or gradient was not finite, and no `guard` in the optimizer
-        refused it; nothing after it was computed.
-      ValueError: a count that is no whole number or too small, `patience` without `evaluate`, a
+        skipped the step; no later step was computed.
+      ValueError: a count that is not a whole number or too small, `patience` without `evaluate`, a
         batch without arrays or one that differs from the first, a metric that the evaluation does
-        not return, a parameter of which the optimizer keeps two averages, or rows that the devices
-        do not divide.
+        not return, two averages of one parameter in the optimizer, or a number of rows that the
+        devices do not divide.
     """
-    steps = whole("steps", steps, 0)
-    eval_every = whole("eval_every", eval_every, 1)
-    size = whole("steps_per_dispatch", steps_per_dispatch, 1)
-    patience = None if patience is None else whole("patience", patience, 1)
-    check_callable("step", step, "what make_step returns")
+    steps = check_integer("steps", steps, 0)
+    eval_every = check_integer("eval_every", eval_every, 1)
+    size = check_integer("steps_per_dispatch", steps_per_dispatch, 1)
+    patience = None if patience is None else check_integer("patience", patience, 1)
+    check_callable("step", step, "the function that make_step returns")
     check_callable("batches", batches, "a function position → batch")
     check_callable("on_progress", on_progress, "a function (step, loss), or leave it out")
     check_callable("on_record", on_record, "a function (history, state), or leave it out")
     check_callable("should_stop", should_stop, "a function without arguments, or leave it out")
-    check_kind("state", state, TrainState, "what init_state returns")
+    check_instance("state", state, TrainState, "the state that init_state returns")
     if sharding is not None:
-        check_kind("sharding", sharding, BatchSharding, "a BatchSharding, or None")
+        check_instance("sharding", sharding, BatchSharding, "a BatchSharding, or None")
     if patience and evaluate is None:
         raise ValueError(f"patience is {patience}, but evaluate is None: nothing can improve")
-    judge = Judge(evaluate, metric, larger_is_better)
-    if evaluate:  # errors are found now, and not at the first record
+    validation = Validation(evaluate, metric, larger_is_better)
+    if evaluate:  # raise its errors now, not at the first record
         check_callable("evaluate", evaluate, "a function params → loss, or None")
-        judge.check(jax.eval_shape(eval_params, state.opt_state, state.params))
+        validation.check_names(jax.eval_shape(eval_params, state.opt_state, state.params))
     state = sharding.state(state) if sharding else state
     reader, history = BatchReader(batches, size), list(history)
-    began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
+    started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     now, position = int(state.step), int(state.position)
     while True:
-        reason = _reason_to_end(now, steps, history, patience, judge, should_stop)
+        reason = _end_reason(now, steps, history, patience, validation, should_stop)
         if reason:
             return FitResult(state, history, reason)
-        end = min(_next(now, size), _next(now, eval_every), steps)
+        # dispatches end at multiples of both numbers, so a resumed run joins the same grid
+        end = min(_next_multiple(now, size), _next_multiple(now, eval_every), steps)
         stacked = reader.read(position, end - now)
         stacked = sharding.batches(stacked) if sharding else stacked
         state, metrics = run_steps(step, state, stacked, end - now)
-        metrics = jax.device_get(metrics)
-        if not may_go_on(metrics):
+        metrics = jax.device_get(metrics)  # waits for the dispatch
+        if not should_continue(metrics):
+            # the loop on the device stopped after this step, so state.step is its number
             error = NonFiniteError(int(state.step), metrics)
             if not metrics.gave_up:
                 raise error
@@ -152,25 +158,26 @@ def fit(
         now = end
         on_progress(now, float(metrics.loss))
         if now % eval_every == 0 or now == steps:
-            record = {"step": now, "seconds": 0.0} | means(jax.device_get(state.sums))
-            validation, state = judge.validated(state)
-            record |= validation | {"learning_rate": learning_rate(state.opt_state)}
-            record["seconds"] = time.perf_counter() - began
+            record = {"step": now, "seconds": 0.0} | interval_means(jax.device_get(state.sums))
+            # before on_record, so that a saved state has received its validation loss
+            results, state = validation.evaluate_state(state)
+            record |= results | {"learning_rate": current_learning_rate(state.opt_state)}
+            record["seconds"] = time.perf_counter() - started
             state = state._replace(sums=zero_sums())
-            state = sharding.state(state) if sharding else state  # what is new in it, too
+            state = sharding.state(state) if sharding else state  # the new arrays as well
             history.append(record)
-            state = replaced(on_record(history, state), state)
-            position = int(state.position)
+            state = checked_state(on_record(history, state), state)
+            position = int(state.position)  # on_record may have changed it
 
 
-def _reason_to_end(now, steps, history, patience, judge, should_stop) -> str | None:
+def _end_reason(now, steps, history, patience, validation, should_stop) -> str | None:
     if now >= steps:
         return "steps"
-    best = judge.best(history)
+    best = validation.best(history)
     if patience and best and len(history) - 1 - history.index(best) >= patience:
         return "patience"
     return "interrupted" if should_stop() else None
 
 
-def _next(now: int, every: int) -> int:
+def _next_multiple(now: int, every: int) -> int:
     return now - now % every + every

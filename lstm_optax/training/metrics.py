@@ -1,4 +1,4 @@
-"""Running sums of what a step measures, kept on the device until the host asks."""
+"""The metrics of a step, and their running sums, kept on the device until the host asks."""
 
 import math
 from collections.abc import Iterable
@@ -12,104 +12,118 @@ from lstm_optax.transforms import ClipByGlobalNormState, GuardState, find_states
 
 
 class StepMetrics(NamedTuple):
-    """What one step measures."""
+    """The metrics of one step."""
 
     loss: jax.Array  # float []
-    grad_norm: jax.Array  # float [], of all gradients together, before the optimizer
-    largest: Any  # parameters' tree: max |g| of each leaf where the step went wrong, else 0
+    grad_norm: jax.Array  # float [], global norm of the gradients, before the optimizer
+    largest: Any  # params' tree: max |g| of each leaf if the step is skipped or not finite, else 0
     clipped: jax.Array  # bool [], whether a clip of the optimizer scaled the gradient
-    refused: jax.Array  # bool [], whether a guard of the optimizer refused the step
-    gave_up: jax.Array  # bool [], whether a guard has refused too many in a row
+    skipped: jax.Array  # bool [], whether a guard of the optimizer skipped the step
+    gave_up: jax.Array  # bool [], whether a guard has skipped too many steps in a row
 
 
-class Total(NamedTuple):
-    """A running sum in two parts. One float32 is 1 % off after 10⁶ equal terms, 12 % after 10⁷."""
+class CompensatedSum(NamedTuple):
+    """A running sum in two parts, value + rest.
+
+    A sum in one float32 is 1 % off after 10⁶ equal terms, and 12 % after 10⁷: each addition rounds
+    the term to the precision of the sum. The second part keeps what the rounding lost.
+    """
 
     value: jax.Array  # float []
-    rest: jax.Array  # float [], the part of the sum that rounding has taken from the value
+    rest: jax.Array  # float [], the rounding error of the value
 
-    def plus(self, term: jax.Array) -> "Total":
-        """Return the sum with one more term, by Knuth's TwoSum; no part of it is rounded away."""
+    def plus(self, term: jax.Array) -> "CompensatedSum":
+        """Return the sum with one more term, by Knuth's TwoSum, which keeps the rounding error."""
         term = term.astype(self.value.dtype)
         value = self.value + term
-        seen = value - self.value
-        lost = (self.value - (value - seen)) + (term - seen) + self.rest
-        return _two_parts(value, lost)
+        added = value - self.value  # the part of the term that reached the rounded sum
+        lost = (self.value - (value - added)) + (term - added) + self.rest
+        return _renormalise(value, lost)
 
     def mean(self, count: float) -> float:
-        """Return the sum divided by a count, as a number of the host."""
+        """Return the sum divided by a count, as a Python float."""
         return (float(self.value) + float(self.rest)) / count
 
 
-def _two_parts(value: jax.Array, rest: jax.Array) -> Total:
-    """Return value + rest, the rest at most half a unit in the last place of the value."""
-    whole = value + rest
-    left = rest - (whole - value)
-    finite = jnp.isfinite(whole)  # infinity − infinity is not a number
-    return Total(jnp.where(finite, whole, value), jnp.where(finite, left, 0.0))
+def _renormalise(value: jax.Array, rest: jax.Array) -> CompensatedSum:
+    """Return value + rest with a rest of at most half a unit in the last place of the value."""
+    total = value + rest
+    new_rest = rest - (total - value)
+    finite = jnp.isfinite(total)  # infinity − infinity would turn an overflow into NaN
+    return CompensatedSum(jnp.where(finite, total, value), jnp.where(finite, new_rest, 0.0))
 
 
 class Sums(NamedTuple):
-    """Sums over the steps since the last record; a part of the training state, so that an
-    interrupted interval goes on where it was."""
+    """Sums of the metrics over the steps since the last record.
 
-    steps: jax.Array  # int32 [], without those refused
-    loss: Total
-    grad_norm: Total
+    They are part of the training state, so a run that is interrupted inside an interval continues
+    its means.
+    """
+
+    steps: jax.Array  # int32 [], skipped steps excluded
+    loss: CompensatedSum
+    grad_norm: CompensatedSum
     clipped: jax.Array  # int32 []
-    refused: jax.Array  # int32 []
+    skipped: jax.Array  # int32 []
 
 
 def zero_sums() -> Sums:
     """Return the sums over no steps."""
-    steps, clipped, refused = (jnp.zeros([], jnp.int32) for _ in range(3))
-    loss, grad_norm = (Total(jnp.zeros([]), jnp.zeros([])) for _ in range(2))
-    return Sums(steps, loss, grad_norm, clipped, refused)
+    steps, clipped, skipped = (jnp.zeros([], jnp.int32) for _ in range(3))
+    loss, grad_norm = (CompensatedSum(jnp.zeros([]), jnp.zeros([])) for _ in range(2))
+    return Sums(steps, loss, grad_norm, clipped, skipped)
 
 
-def add(sums: Sums, metrics: StepMetrics) -> Sums:
-    """Return the sums with one more step; of one that was refused, only that it was."""
+def add_step(sums: Sums, metrics: StepMetrics) -> Sums:
+    """Return the sums with one more step; a skipped step only raises the count `skipped`."""
     taken = Sums(
         steps=sums.steps + 1,
         loss=sums.loss.plus(metrics.loss),
         grad_norm=sums.grad_norm.plus(metrics.grad_norm),
         clipped=sums.clipped + metrics.clipped,
-        refused=sums.refused,
+        skipped=sums.skipped,
     )
-    refused = sums._replace(refused=sums.refused + 1)
-    return jax.tree.map(lambda a, b: jnp.where(metrics.refused, a, b), refused, taken)
+    skipped = sums._replace(skipped=sums.skipped + 1)
+    return jax.tree.map(lambda a, b: jnp.where(metrics.skipped, a, b), skipped, taken)
 
 
-def means(sums: Sums) -> dict[str, float]:
-    """Return, as numbers of the host, the mean loss and gradient norm of the steps taken, the share
-    of them that was clipped, and how many were refused; a mean over no steps is NaN."""
+def interval_means(sums: Sums) -> dict[str, float]:
+    """Return the metrics of an interval as Python numbers.
+
+    These are the mean loss and gradient norm, and the share of clipped steps, of the steps that
+    were not skipped, and the number of skipped steps. A mean over no steps is NaN.
+    """
     steps = int(sums.steps) or math.nan
     return {
         "train_loss": sums.loss.mean(steps),
         "grad_norm": sums.grad_norm.mean(steps),
         "clipped": int(sums.clipped) / steps,
-        "refused": int(sums.refused),
+        "skipped": int(sums.skipped),
     }
 
 
-class Watch(NamedTuple):
-    """What the clips and guards of an optimizer say of a step."""
+class OptimizerEvents(NamedTuple):
+    """The events of one step in the clips and guards of an optimizer."""
 
     clipped: jax.Array  # bool []
-    refused: jax.Array  # bool []
+    skipped: jax.Array  # bool []
     gave_up: jax.Array  # bool []
 
 
-def watch(before: Any, after: Any) -> Watch:
-    """Compare the optimizer's state before a step and after it."""
+def optimizer_events(before: Any, after: Any) -> OptimizerEvents:
+    """Return the events of a step from the optimizer's states before and after it.
+
+    Clips and guards count their events in their state, so a count that has grown is an event.
+    """
     old_clips, clips = (find_states(s, ClipByGlobalNormState) for s in (before, after))
     old_guards, guards = (find_states(s, GuardState) for s in (before, after))
-    return Watch(
-        clipped=_any(a.clipped > b.clipped for a, b in zip(clips, old_clips, strict=True)),
-        refused=_any(a.refused > b.refused for a, b in zip(guards, old_guards, strict=True)),
-        gave_up=_any(guard.gave_up for guard in guards),
+    return OptimizerEvents(
+        clipped=_any_true(a.clipped > b.clipped for a, b in zip(clips, old_clips, strict=True)),
+        skipped=_any_true(a.skipped > b.skipped for a, b in zip(guards, old_guards, strict=True)),
+        gave_up=_any_true(guard.gave_up for guard in guards),
     )
 
 
-def _any(flags: Iterable[jax.Array]) -> jax.Array:
-    return reduce(jnp.logical_or, map(jnp.any, flags), jnp.bool_(False))  # one for each in by_gate
+def _any_true(flags: Iterable[jax.Array]) -> jax.Array:
+    # inside by_gate a flag is an array with an entry for each gate
+    return reduce(jnp.logical_or, map(jnp.any, flags), jnp.bool_(False))

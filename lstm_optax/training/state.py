@@ -1,4 +1,4 @@
-"""All that a run must remember: with it, a resumed run equals an unbroken one to the bit."""
+"""The training state: a resumed run equals an uninterrupted one to the bit."""
 
 from typing import Any, NamedTuple
 
@@ -13,12 +13,12 @@ from lstm_optax.training.metrics import Sums, zero_sums
 class TrainState(NamedTuple):
     """The state of training; every checkpoint holds all of it."""
 
-    step: jax.Array  # int32 [], updates done
-    position: jax.Array  # int32 [], the next batch to read
+    step: jax.Array  # int32 [], number of updates done
+    position: jax.Array  # int32 [], position of the next batch
     params: Any
     opt_state: optax.OptState
     carry: Any  # state of the recurrent layers, carried from window to window
-    key: jax.Array  # uint32 [2]; each step folds its own number in
+    key: jax.Array  # uint32 [2], never changes; each step folds its own number in
     sums: Sums
 
 
@@ -27,25 +27,25 @@ def init_state(
 ) -> TrainState:
     """Return the state before the first step.
 
-    Its arrays are copies: training donates them, and leaves the caller's as they are.
+    Its arrays are copies: training donates them, and the caller's arrays stay valid.
 
     Args:
       params: the parameters, any tree of arrays.
-      optimizer: what will update them.
+      optimizer: the optimizer that `make_step` gets.
       carry: the state of the recurrent layers before the first window.
-      key: a random key, of JAX's default implementation.
+      key: a random key of JAX's default implementation.
 
     Raises:
-      ValueError: an optimizer without `init` and `update`, a random key among the parameters, such
-        as one of a Flax module's dropout, a leaf that is no array, or a key of another
-        implementation, which a checkpoint would not remember.
+      ValueError: an optimizer without `init` and `update`; a random key in the parameters, such as
+        that of a Flax module's dropout; a leaf that is not an array; or a key of another
+        implementation, which a checkpoint would not record.
     """
     check_transformations(optimizer=optimizer)
     _check_no_keys(params)
     zero = jnp.zeros([], jnp.int32)
     opt_state = optimizer.init(params)
     state = TrainState(zero, zero, params, opt_state, carry, _key_data(key), zero_sums())
-    return jax.tree_util.tree_map_with_path(_copy, state)
+    return jax.tree_util.tree_map_with_path(_copy_leaf, state)
 
 
 def _key_data(key: jax.Array) -> jax.Array:
@@ -57,13 +57,13 @@ def _key_data(key: jax.Array) -> jax.Array:
     if (key.shape, key.dtype) != (expected.shape, expected.dtype):
         raise ValueError(
             f"the key's data has shape {key.shape} and dtype {key.dtype}, the default "
-            f"implementation's {expected.shape} and {expected.dtype}: make it by "
+            f"implementation's {expected.shape} and {expected.dtype}: make it with "
             "jax.random.key(seed) without `impl`"
         )
     return key
 
 
-def _copy(path: Any, leaf: Any) -> jax.Array:
+def _copy_leaf(path: Any, leaf: Any) -> jax.Array:
     try:
         return jnp.copy(leaf)
     except TypeError:

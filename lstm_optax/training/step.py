@@ -1,4 +1,4 @@
-"""One training step, and several of them in one dispatch."""
+"""One training step, and several steps in one dispatch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import check_transformations
-from lstm_optax.training.checks import check_callable, check_same
-from lstm_optax.training.metrics import StepMetrics, Watch, add, watch
+from lstm_optax.training.argument_checks import check_callable, check_same_tree
+from lstm_optax.training.metrics import OptimizerEvents, StepMetrics, add_step, optimizer_events
 from lstm_optax.training.state import TrainState
 from lstm_optax.transforms import global_norm
 
@@ -19,10 +19,9 @@ Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 """(params, carry, batch, key) → (mean loss, new carry)."""
 
 Step = Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]
-"""(state, batch) → (new state, what the step measured); pure."""
+"""(state, batch) → (new state, metrics of the step); pure."""
 
-
-CARRY_REMEDY = "return it as it came, or give `init_state` a carry like the one returned"
+CARRY_REMEDY = "return a carry like the argument, or pass `init_state` one like the result"
 
 
 def make_step(
@@ -34,14 +33,14 @@ def make_step(
     """Return one step of truncated back-propagation through time.
 
     Forward, loss, backward, update. The carry crosses from window to window, its gradient does
-    not: the carry is an argument that the loss is not differentiated by. Where a `guard` in the
-    optimizer refuses the step, the carry stays as it was too: the batch is skipped.
+    not: the carry is an argument of the loss, and the loss is differentiated with respect to the
+    parameters only. If a `guard` in the optimizer skips the step, the carry does not change either.
 
     Args:
       loss: (params, carry, batch, key) → (mean loss, new carry).
       optimizer: any Optax transformation that ends with the learning rate.
-      extra_args: batch → what the optimizer's `update` is told beside the loss (`value`), such as
-        the `rate_factor` of `scale_by_rate_factor`.
+      extra_args: batch → extra keyword arguments for the optimizer's `update`, such as the
+        `rate_factor` of `scale_by_rate_factor`. The loss is always passed, as `value`.
 
     Raises:
       ValueError: an optimizer without `init` and `update`; when the step is traced, a carry that
@@ -54,58 +53,61 @@ def make_step(
     optimizer = optax.with_extra_args_support(optimizer)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
+        # the key is a function of the step's number, so a resumed run draws the same numbers
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         with jax.named_scope("loss"):
             (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(
                 state.params, state.carry, batch, key
             )
-        check_same("the carry that the loss returns", carry, state.carry, CARRY_REMEDY)
+        check_same_tree("the carry that the loss returns", carry, state.carry, CARRY_REMEDY)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(
                 grads, state.opt_state, state.params, value=value, **extra_args(batch)
             )
             params = optax.apply_updates(state.params, updates)
-        metrics = _measure(value, grads, updates, watch(state.opt_state, opt_state))
+        metrics = _step_metrics(value, grads, updates, optimizer_events(state.opt_state, opt_state))
         new_state = TrainState(
             step=state.step + 1,
             position=state.position + 1,
             params=params,
             opt_state=opt_state,
-            carry=jax.tree.map(partial(jnp.where, metrics.refused), state.carry, carry),
+            # the carry of a skipped step may hold NaN, which would spoil every later window
+            carry=jax.tree.map(partial(jnp.where, metrics.skipped), state.carry, carry),
             key=state.key,
-            sums=add(state.sums, metrics),
+            sums=add_step(state.sums, metrics),
         )
         return new_state, metrics
 
     return step
 
 
-def may_go_on(metrics: StepMetrics) -> jax.Array:
-    """Return whether the loss and the gradient are finite, or else a guard dealt with it."""
+def should_continue(metrics: StepMetrics) -> jax.Array:
+    """Return whether training may continue: the step is finite, or a guard skipped it."""
     finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
-    return jnp.where(metrics.refused, ~metrics.gave_up, finite)
+    return jnp.where(metrics.skipped, ~metrics.gave_up, finite)
 
 
 def run_steps(
     step: Step, state: TrainState, batches: Any, count: Any
 ) -> tuple[TrainState, StepMetrics]:
-    """Run `count` steps in one dispatch; fewer where one goes wrong or the batches end.
+    """Run `count` steps in one dispatch; stop early after a failed step or the last batch.
 
-    A step goes wrong whose loss or gradient is not finite, unless a `guard` in the optimizer
-    refused it and has not given up.
+    A step fails if its loss or gradient is not finite, unless a `guard` in the optimizer skips it;
+    a skipped step fails if it is one of too many in a row.
 
-    Several steps in one program save what each dispatch costs. The loop's length is no constant of
-    the program, so however steps are grouped, the same program computes them.
+    Several steps in one program save the overhead of a dispatch for each. The loop's length is an
+    argument of the program, so the same program runs every grouping of the steps, and the results
+    are equal to the bit.
 
     Args:
-      step: what `make_step` returns. The program is compiled once for each step function, and is
-        freed with it; so keep the function in a variable between two calls.
+      step: the function that `make_step` returns. The program is compiled once for each step
+        function and is freed with it, so keep the function in a variable between two calls.
       state: is donated: its buffers are reused, and it must not be used again.
       batches: the steps' batches, stacked along a first axis.
-      count: how many, at least 1.
+      count: the number of steps, at least 1.
 
     Returns:
-      The state after the last step, and what that step measured.
+      The state after the last step, and the metrics of that step.
     """
     return program_of(step)(state, batches, jnp.int32(count))
 
@@ -116,51 +118,58 @@ _programs: WeakKeyDictionary[Step, Any] = WeakKeyDictionary()
 def program_of(step: Step) -> Any:
     """Return the jitted function (state, batches, count) → (state, metrics) of a step function.
 
-    The program refers to the step weakly, so that the two are freed once the caller drops the step.
-    A static argument of one module-level `jax.jit` would keep each step, and all that its loss
-    closes over, for the life of the process.
+    The program refers to the step weakly, so both are freed when the caller drops the step. With
+    the step as a static argument of one module-level `jax.jit`, each step, and everything that its
+    loss closes over, would live as long as the process.
     """
     if step not in _programs:
         weak = ref(step)
 
         def program(state: TrainState, batches: Any, count: jax.Array):
             alive = weak()
-            assert alive is not None  # whoever calls the program holds the step
-            return _run(alive, state, batches, count)
+            assert alive is not None  # the caller of the program holds the step
+            return _run_loop(alive, state, batches, count)
 
+        # donation: the new state is written into the buffers of the old one, so that parameters
+        # and moments are in memory once
         _programs[step] = jax.jit(program, donate_argnums=0)
     return _programs[step]
 
 
-def _run(
+def _run_loop(
     step: Step, state: TrainState, batches: Any, count: jax.Array
 ) -> tuple[TrainState, StepMetrics]:
     count = jnp.minimum(count, jax.tree.leaves(batches)[0].shape[0])
 
-    def go_on(loop):
+    def keep_running(loop):
         i, _, metrics = loop
-        return (i < count) & may_go_on(metrics)
+        return (i < count) & should_continue(metrics)
 
     def body(loop):
         i, state, _ = loop
         return i + 1, *step(state, jax.tree.map(lambda b: b[i], batches))
 
+    # the loop carries the metrics of the last step; zeros before the first one pass as finite
     shapes = jax.eval_shape(step, state, jax.tree.map(lambda b: b[0], batches))[1]
-    nothing = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes)
-    _, state, metrics = jax.lax.while_loop(go_on, body, (jnp.int32(0), state, nothing))
+    zeros = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes)
+    _, state, metrics = jax.lax.while_loop(keep_running, body, (jnp.int32(0), state, zeros))
     return state, metrics
 
 
-def _measure(loss: jax.Array, grads: Any, updates: Any, watched: Watch) -> StepMetrics:
+def _step_metrics(
+    loss: jax.Array, grads: Any, updates: Any, events: OptimizerEvents
+) -> StepMetrics:
     norm = global_norm(grads)
-    # a guard of a part of the parameters does not answer for what the others do
-    refused = jax.lax.cond(
-        watched.refused, lambda u: jnp.isfinite(global_norm(u)), lambda u: jnp.bool_(False), updates
+    # a guard may wrap the optimizer of some parameters only: the step counts as skipped only if
+    # the updates of all parameters are finite
+    skipped = jax.lax.cond(
+        events.skipped, lambda u: jnp.isfinite(global_norm(u)), lambda u: jnp.bool_(False), updates
     )
+    # under a condition, since a usual step need not read every gradient once more
     largest = jax.lax.cond(
-        jnp.isfinite(loss) & jnp.isfinite(norm) & ~refused,
+        jnp.isfinite(loss) & jnp.isfinite(norm) & ~skipped,
         lambda g: jax.tree.map(lambda x: jnp.zeros([], x.dtype), g),
         lambda g: jax.tree.map(lambda x: jnp.max(jnp.abs(x)), g),
         grads,
     )
-    return StepMetrics(loss, norm, largest, watched.clipped, refused, watched.gave_up)
+    return StepMetrics(loss, norm, largest, events.clipped, skipped, events.gave_up)

@@ -1,4 +1,4 @@
-"""Averages of the parameters, kept in the optimizer's state beside those that train."""
+"""Averages of the parameters, stored in the optimizer state."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,20 +9,14 @@ import optax
 
 from lstm_optax.checks import DECAY, SIZE, check_transformations
 from lstm_optax.transforms.dtypes import accumulate, moments_like, real_only
-from lstm_optax.transforms.scalars import (
-    Scalar,
-    complement,
-    debias_factor,
-    increment,
-    scalar,
-)
+from lstm_optax.transforms.scalars import Scalar, complement, debias_factor, increment, scalar
 
 
 class AverageState(NamedTuple):
     """State of an average of the parameters."""
 
     count: jax.Array  # int32 []
-    weight: jax.Array  # of the newest parameters; 1 while they alone are the average; float []
+    weight: jax.Array  # float []; of the newest parameters; 1 if the average equals them
     average: optax.Params  # the parameters' tree and shapes
     inner: optax.OptState
 
@@ -31,14 +25,14 @@ class AverageState(NamedTuple):
 def average_parameters(
     inner: optax.GradientTransformation, weight: Callable[[jax.Array], Scalar]
 ) -> optax.GradientTransformationExtraArgs:
-    """Average the parameters as they are after each step of `inner`, whose updates pass through.
+    """Average the parameters after each step of `inner`, and return its updates unchanged.
 
-        a ← a + wₜ (θ − a),  θ the parameters with this step's updates, a = θ where wₜ = 1
+        a ← a + wₜ (θ − a),  θ the parameters after this step,  a = θ if wₜ = 1
 
     Args:
       inner: the whole optimizer.
-      weight: w in [0, 1], a function of this average's own count, which is 0 at the first step, for
-        which w must be 1.
+      weight: w in [0, 1], a function of this average's own step count. The count is 0 at the first
+        step, where w must be 1.
 
     Raises:
       ValueError: `update` is called without the parameters.
@@ -56,7 +50,7 @@ def average_parameters(
 
 
 def initial_average(inner: optax.GradientTransformation, params: optax.Params) -> AverageState:
-    """Return the state before the first step."""
+    """Return the state of an average before the first step."""
     zero = jnp.zeros([], jnp.int32)
     return AverageState(zero, scalar(1), moments_like(params), inner.init(params))
 
@@ -69,9 +63,13 @@ def advance_average(
     params: optax.Params | None,
     extra_args: dict[str, Any],
 ) -> tuple[optax.Updates, AverageState]:
-    """Return the updates of `inner`, and the state with the parameters after them averaged in."""
+    """Return the updates of `inner`, and the state that includes the new parameters in the average.
+
+    Raises:
+      ValueError: the parameters are None.
+    """
     if params is None:
-        raise ValueError("params is None, but they are to be averaged: pass them to `update`")
+        raise ValueError("params is None, but the average needs them: pass them to `update`")
     updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
     w = scalar(weight)
     average = accumulate(
@@ -85,16 +83,16 @@ def advance_average(
 def polyak_average(
     inner: optax.GradientTransformation, *, start: Scalar = 0
 ) -> optax.GradientTransformationExtraArgs:
-    """Keep the mean of the parameters of all steps after the first `start`, by Polyak and Ruppert.
+    """Keep the mean of the parameters over all steps after step `start` (Polyak–Ruppert averaging).
 
         a = (θₛ₊₁ + … + θₜ) / (t − s),  θₜ the parameters after step t = 1, 2, …
 
-    `eval_params` gives a, and the parameters themselves up to step s + 1. The parameters that
-    train are never replaced.
+    `eval_params` returns a, or up to step s + 1 the parameters. The trained parameters are not
+    replaced.
 
     Args:
-      inner: the whole optimizer, its learning rate included.
-      start: s ≥ 0.
+      inner: the whole optimizer, including the learning rate.
+      start: s ≥ 0, the number of steps to exclude.
 
     Raises:
       ValueError: `start` is a negative number, or `update` is called without the parameters.
@@ -109,16 +107,16 @@ def polyak_average(
 def ema_average(
     inner: optax.GradientTransformation, decay: Scalar
 ) -> optax.GradientTransformationExtraArgs:
-    """Keep an exponential average of the parameters, bias-corrected.
+    """Keep a bias-corrected exponential moving average of the parameters.
 
         a ← a + (1 − decay)/(1 − decayᵗ) (θₜ − a),  θₜ the parameters after step t = 1, 2, …
 
-    So a is θ₁ after the first step, and θ₀, the parameters before it, never enter. `eval_params`
-    gives a. The parameters that train are never replaced.
+    After the first step a is θ₁; the initial parameters θ₀ are not part of the average.
+    `eval_params` returns a. The trained parameters are not replaced.
 
     Args:
-      inner: the whole optimizer, its learning rate included.
-      decay: in [0, 1); .999 remembers about a thousand steps.
+      inner: the whole optimizer, including the learning rate.
+      decay: in [0, 1); .999 averages over about the last 1,000 steps.
 
     Raises:
       ValueError: decay is a number outside [0, 1), or `update` is called without the parameters.

@@ -1,4 +1,4 @@
-"""Clipping by the norm of all gradients, which no finite gradient can overflow."""
+"""Clipping by the global norm, computed so that finite gradients cannot overflow it."""
 
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -7,44 +7,45 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import BOUND, LENGTH, SHARE, check_choice
-from lstm_optax.transforms.derivatives import root
+from lstm_optax.transforms.derivatives import safe_sqrt
 from lstm_optax.transforms.dtypes import real_only
 from lstm_optax.transforms.scalars import Scalar, increment, scalar
 
 NonFinite = Literal["pass", "zero"]
 
-_SMALL = 2**14
-"""Leaves of at most so many entries are measured together: a copy costs less than a call each."""
+_SMALL_SIZE = 2**14
+"""Leaves with at most this many entries are concatenated before the norm is computed."""
 
 
 class ClipByGlobalNormState(NamedTuple):
-    """State of `clip_by_global_norm`: what the last step did, and how often."""
+    """State of `clip_by_global_norm`."""
 
-    norm: jax.Array  # of the finite entries that came last; float []
-    factor: jax.Array  # in [0, 1], what they were multiplied with, or 0 if too small; float []
-    clipped: jax.Array  # steps whose factor was below 1; int32 []
-    nonfinite: jax.Array  # steps with an entry that was not finite; int32 []
+    norm: jax.Array  # float []; norm of the last updates, without non-finite entries
+    factor: jax.Array  # float []; scale of the last updates, in [0, 1]; 0 if it underflows
+    clipped: jax.Array  # int32 []; number of steps with a factor below 1
+    nonfinite: jax.Array  # int32 []; number of steps with a non-finite entry
 
 
 @real_only
 def clip_by_global_norm(
     max_norm: Scalar, *, nonfinite: NonFinite = "pass"
 ) -> optax.GradientTransformation:
-    """Scale the updates down where their norm, of all leaves together, exceeds a bound.
+    """Scale the updates down if the norm of all leaves together exceeds a bound.
 
-        gives g · min(1, c / ‖g‖)
+        g ← g · min(1, c / ‖g‖)
 
-    Where the sum of squares overflows or vanishes, the norm is taken of g / max|g| instead, so
+    If the sum of squares overflows or underflows, the norm is computed from g / max|g|. So
     [1e20, 1, 0] in float32 and [300, 1] in float16 are scaled like any other gradient
-    (`optax.clip_by_global_norm` makes them zero). Entries that are not finite do not count in the
-    norm. Refusing a step is the work of `guard`.
+    (`optax.clip_by_global_norm` returns zeros for them). Non-finite entries are excluded from the
+    norm. To skip a step with non-finite entries, use `guard`.
 
     Args:
-      max_norm: c ≥ 0; ∞ only measures.
-      nonfinite: what becomes of infinities and NaN: they "pass" as they are, or become "zero".
+      max_norm: c ≥ 0; with ∞ the norm is recorded, but nothing is clipped.
+      nonfinite: how to treat infinities and NaN: "pass" leaves them unchanged, "zero" replaces them
+        by 0.
 
     Raises:
-      ValueError: c is a negative number, or `nonfinite` is neither.
+      ValueError: c is a negative number, or `nonfinite` is another value.
 
     Reference: Pascanu, Mikolov & Bengio, 2013, arXiv:1211.5063, algorithm 1.
     """
@@ -53,12 +54,12 @@ def clip_by_global_norm(
 
     def init(params):
         del params
-        return _no_clips()
+        return _initial_clip_state()
 
     @jax.named_scope("clip_by_global_norm")
     def update(updates, state, params=None):
         del params
-        return _clip(updates, _measure(updates), max_norm, state, nonfinite)
+        return _clip(updates, _scaled_norm(updates), max_norm, state, nonfinite)
 
     return optax.GradientTransformation(init, update)
 
@@ -66,8 +67,8 @@ def clip_by_global_norm(
 class ClipByNormQuantileState(NamedTuple):
     """State of `clip_by_norm_quantile`."""
 
-    count: jax.Array  # norms seen; int32 []
-    recent: jax.Array  # the last of them, in a ring; float [window]
+    count: jax.Array  # int32 []; number of norms recorded
+    recent: jax.Array  # float [window]; ring buffer of the most recent norms
     clip: ClipByGlobalNormState
 
 
@@ -75,26 +76,25 @@ class ClipByNormQuantileState(NamedTuple):
 def clip_by_norm_quantile(
     quantile: Scalar = 0.9, *, window: int = 100, nonfinite: NonFinite = "pass"
 ) -> optax.GradientTransformation:
-    """Clip by a bound that follows the norms of the recent gradients.
+    """Clip by a quantile of the norms of recent gradients.
 
-        gives g · min(1, c / ‖g‖),  c the quantile of the last norms, this one among them
+        g ← g · min(1, c / ‖g‖),  c the quantile of the recent norms, including this one
 
-    The bound is one of the norms, the next lower one where the quantile falls between two, so that
-    an outlier moves it by a rank, not by its size. The norms are those before the clip, so the
-    bound can rise again. Norms of 0 are not remembered. The first gradient is never clipped: chain
-    it with `clip_by_global_norm` where that one may explode.
+    If the quantile is between two norms, c is the lower one, so an outlier changes c by one rank
+    and not by its size. The norms are those before clipping, so c can increase again. Norms of 0
+    are not recorded. The first gradient is never clipped: if it may be very large, chain this link
+    with `clip_by_global_norm`.
 
     Args:
-      quantile: in [0, 1]; where the norms neither rise nor fall, about so large a share of the
-        steps is not clipped.
-      window: how many norms to remember, ≥ 1; a Python integer, since the shape of the state
+      quantile: in [0, 1]; for stationary norms, about the fraction of steps that are not clipped.
+      window: the number of norms to store, ≥ 1; a Python integer, because the shape of the state
         depends on it.
       nonfinite: as in `clip_by_global_norm`.
 
     Raises:
-      ValueError: a number out of range, or `nonfinite` is neither.
+      ValueError: a number is out of range, or `nonfinite` is another value.
 
-    Reference: Seetharaman et al., 2020, arXiv:2007.14469, "AutoClip", over a window here.
+    Reference: Seetharaman et al., 2020, arXiv:2007.14469, "AutoClip", with a window of norms here.
     """
     SHARE.check(quantile=quantile)
     LENGTH.check(window=window)
@@ -103,86 +103,91 @@ def clip_by_norm_quantile(
     def init(params):
         del params
         recent = jnp.zeros(window, scalar(0).dtype)
-        return ClipByNormQuantileState(jnp.zeros([], jnp.int32), recent, _no_clips())
+        return ClipByNormQuantileState(jnp.zeros([], jnp.int32), recent, _initial_clip_state())
 
     @jax.named_scope("clip_by_norm_quantile")
     def update(updates, state, params=None):
         del params
-        size = _measure(updates)
-        norm = scalar(size.norm())
-        seen = norm > 0
-        recent = jnp.where(seen, state.recent.at[state.count % window].set(norm), state.recent)
-        count = jnp.where(seen, increment(state.count), state.count)
-        filled = jnp.where(jnp.arange(window) < count, recent, jnp.nan)
+        scaled_norm = _scaled_norm(updates)
+        norm = scalar(scaled_norm.norm())
+        nonzero = norm > 0
+        recent = jnp.where(nonzero, state.recent.at[state.count % window].set(norm), state.recent)
+        count = jnp.where(nonzero, increment(state.count), state.count)
+        filled = jnp.where(jnp.arange(window) < count, recent, jnp.nan)  # [window]
         lower = jnp.nanquantile(filled, quantile, method="lower")
         bound = jnp.where(count > 0, lower, jnp.inf)
-        updates, clip = _clip(updates, size, bound, state.clip, nonfinite)
+        updates, clip = _clip(updates, scaled_norm, bound, state.clip, nonfinite)
         return updates, ClipByNormQuantileState(count, recent, clip)
 
     return optax.GradientTransformation(init, update)
 
 
 def global_norm(tree: Any) -> jax.Array:
-    """Return the norm √Σ |x|² over all entries of a tree, finite where they are.
+    """Return the norm √Σ |x|² over all entries of a tree; finite if all entries are finite.
 
-    It neither overflows nor vanishes where the squares do: it is the largest number of its dtype
-    (float32 or better) where the norm itself is beyond that. 0 for an empty tree; not finite where
-    an entry is not. It is made to be looked at, not to be differentiated.
+    Squares that overflow or underflow do not change the result. A norm above the range of its dtype
+    (float32 or wider) is returned as the largest finite number. An empty tree has norm 0. Do not
+    differentiate through it.
     """
-    size = _measure(jax.tree.map(_real_parts, tree))
-    return jnp.where(size.finite, size.norm(), size.plain)
+    scaled_norm = _scaled_norm(jax.tree.map(_real_parts, tree))
+    return jnp.where(scaled_norm.finite, scaled_norm.norm(), scaled_norm.plain)
 
 
 def _real_parts(x: Any) -> Any:
     return (jnp.real(x), jnp.imag(x)) if jnp.iscomplexobj(x) else x
 
 
-class _Size(NamedTuple):
-    """The norm of a tree's finite entries, as root / scale, whose parts are never extreme."""
+class _ScaledNorm(NamedTuple):
+    """The norm of the finite entries of a tree, as root / scale.
 
-    root: jax.Array
-    scale: jax.Array
-    finite: jax.Array  # whether every entry is finite
-    plain: jax.Array  # the root of the plain sum of squares
+    The quotient itself may overflow or underflow; the two numbers do not.
+    """
+
+    root: jax.Array  # float []; norm of scale · x
+    scale: jax.Array  # float []; 1, or about 1 / max|x| if squares overflow or underflow
+    finite: jax.Array  # bool []; all entries are finite
+    plain: jax.Array  # float []; √Σ x² without scaling
 
     def norm(self) -> jax.Array:
         return jnp.minimum(self.root / self.scale, jnp.finfo(self.root.dtype).max)
 
 
-def _measure(tree: Any) -> _Size:
+def _scaled_norm(tree: Any) -> _ScaledNorm:
     leaves = jax.tree.leaves(tree)
     dtype = jnp.result_type(jnp.float32, *leaves)
-    leaves, limits = _small_as_one(leaves, dtype), jnp.finfo(dtype)
-    squares = _sum_of_squares(leaves, dtype)
-    # squares below the smallest number are lost; beneath this sum they could have mattered
+    leaves, limits = _concatenate_small(leaves, dtype), jnp.finfo(dtype)
+    squares = _sum_of_squares(leaves, dtype)  # []
+    # A square below `tiny` becomes 0. All such squares together are below size · tiny, which
+    # rounding hides unless the sum itself is below this bound.
     lowest = sum(jnp.size(x) for x in leaves) * limits.tiny / limits.eps
-    usual = jnp.isfinite(squares) & (squares > lowest)
+    in_range = jnp.isfinite(squares) & (squares > lowest)
     one = jnp.ones([], dtype)
 
     def plain(leaves):
         del leaves
-        # 1 and True, but as of one device inside `shard_map` if the leaves are
-        return root(squares), jnp.where(usual, one, squares), usual
+        # The scale is 1 and `finite` True. Computed from the leaves, because inside `shard_map`
+        # both branches must vary over the same mesh axes.
+        return safe_sqrt(squares), jnp.where(in_range, one, squares), in_range
 
     def scaled(leaves):
         kept = [jnp.where(jnp.isfinite(x), jnp.asarray(x, dtype), 0) for x in leaves]
         largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in kept] or [one]))
         scale = 1 / jnp.clip(largest, 4 * limits.tiny, limits.max / 4)
-        scale = jax.lax.stop_gradient(scale)  # the norm is the same for any scale
+        scale = jax.lax.stop_gradient(scale)  # the norm does not depend on the scale
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves] or [one > 0]))
-        return root(_sum_of_squares([scale * x for x in kept], dtype)), scale, finite
+        return safe_sqrt(_sum_of_squares([scale * x for x in kept], dtype)), scale, finite
 
-    length, scale, finite = jax.lax.cond(usual, plain, scaled, leaves)
-    return _Size(length, scale, finite, jnp.sqrt(squares))
+    scaled_root, scale, finite = jax.lax.cond(in_range, plain, scaled, leaves)
+    return _ScaledNorm(scaled_root, scale, finite, jnp.sqrt(squares))
 
 
-def _small_as_one(leaves: list, dtype: Any) -> list:
-    """Return leaves of the same entries, the small ones as one: each leaf has its price."""
+def _concatenate_small(leaves: list[Any], dtype: Any) -> list[Any]:
+    """Concatenate small leaves into one array, because every leaf costs a kernel call."""
 
     def is_small(x: Any) -> bool:
-        whole = jax.typeof(x).sharding.is_fully_replicated  # else each device has its part
-        size = jnp.size(x)  # symbolic under `jax.export`, perhaps
-        return isinstance(size, int) and size <= _SMALL and whole
+        replicated = jax.typeof(x).sharding.is_fully_replicated  # else it would be gathered
+        size = jnp.size(x)  # may be symbolic under `jax.export`
+        return isinstance(size, int) and size <= _SMALL_SIZE and replicated
 
     small = [jnp.ravel(jnp.asarray(x, dtype)) for x in leaves if is_small(x)]
     others = [x for x in leaves if not is_small(x)]
@@ -195,31 +200,36 @@ def _sum_of_squares(leaves: list, dtype: Any) -> jax.Array:
 
 
 def _clip(
-    updates: Any, size: _Size, max_norm: Scalar, state: ClipByGlobalNormState, nonfinite: NonFinite
+    updates: Any,
+    scaled_norm: _ScaledNorm,
+    max_norm: Scalar,
+    state: ClipByGlobalNormState,
+    nonfinite: NonFinite,
 ) -> tuple[Any, ClipByGlobalNormState]:
-    norm = size.norm()
-    beyond = norm > max_norm
-    scale = jnp.where(beyond, size.scale, 1)
-    factor = jnp.where(beyond, max_norm / jnp.where(beyond, size.root, 1), 1)
+    norm = scaled_norm.norm()
+    clips = norm > max_norm
+    # g · c / ‖g‖ = g · scale · (c / root), in two factors, since c / ‖g‖ alone may underflow
+    scale = jnp.where(clips, scaled_norm.scale, 1)
+    factor = jnp.where(clips, max_norm / jnp.where(clips, scaled_norm.root, 1), 1)
 
     def leaf(g):
         wide = jnp.asarray(g, jnp.promote_types(jnp.result_type(g), jnp.float32))
-        small = wide * scale.astype(wide.dtype) * factor.astype(wide.dtype)
+        clipped = wide * scale.astype(wide.dtype) * factor.astype(wide.dtype)
         if nonfinite == "zero":
-            small = jnp.where(jnp.isfinite(wide), small, 0)
-        return small.astype(jnp.result_type(g))
+            clipped = jnp.where(jnp.isfinite(wide), clipped, 0)
+        return clipped.astype(jnp.result_type(g))
 
     new_state = ClipByGlobalNormState(
         norm=scalar(norm),
         factor=scalar(scale * factor),
-        clipped=jnp.where(beyond, increment(state.clipped), state.clipped),
-        nonfinite=jnp.where(size.finite, state.nonfinite, increment(state.nonfinite)),
+        clipped=jnp.where(clips, increment(state.clipped), state.clipped),
+        nonfinite=jnp.where(scaled_norm.finite, state.nonfinite, increment(state.nonfinite)),
     )
     return jax.tree.map(leaf, updates), new_state
 
 
-def _no_clips() -> ClipByGlobalNormState:
-    return ClipByGlobalNormState(  # no array twice: each may be donated
+def _initial_clip_state() -> ClipByGlobalNormState:
+    return ClipByGlobalNormState(  # distinct arrays, because the state may be donated
         norm=scalar(0),
         factor=scalar(1),
         clipped=jnp.zeros([], jnp.int32),

@@ -1,8 +1,8 @@
-"""Functions with a derivative written by hand, where automatic differentiation returns NaN.
+"""Functions with custom derivatives, for points where automatic differentiation returns NaN.
 
-A rule is differentiated where its numbers are learned: by `jax.grad` through several steps. There
-the chain rule multiplies an infinite slope, such as that of √ν at 0, by 0. Each function here
-computes the same bits with and without its derivative, which is finite, and 0 where there is none.
+To learn hyper-parameters, `jax.grad` differentiates through several optimizer steps. There the
+chain rule multiplies an infinite derivative, such as that of √ν at 0, by 0. The derivatives here
+are finite, and 0 where the function has none; the values are the same with and without them.
 """
 
 import jax
@@ -10,28 +10,28 @@ import jax.numpy as jnp
 
 
 @jax.custom_jvp
-def root(x: jax.Array) -> jax.Array:
-    """Return √x, whose derivative at 0 is 0 here."""
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """Return √x, with derivative 0 at x = 0."""
     return jnp.sqrt(x)
 
 
-@root.defjvp
-def _root_jvp(primals, tangents):
-    r = root(*primals)
+@safe_sqrt.defjvp
+def _safe_sqrt_jvp(primals, tangents):
+    r = safe_sqrt(*primals)
     return r, 0.5 * tangents[0] / jnp.where(r == 0, jnp.inf, r)
 
 
 @jax.custom_jvp
-def divide(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return x / y, and 0 where y = 0."""
+def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return x / y, or 0 where y = 0."""
     return x / jnp.where(y == 0, jnp.inf, y)
 
 
-@divide.defjvp
-def _divide_jvp(primals, tangents):
+@safe_divide.defjvp
+def _safe_divide_jvp(primals, tangents):
     (_, y), (dx, dy) = primals, tangents
-    q = divide(*primals)
-    return q, divide(dx - q * dy, y)
+    q = safe_divide(*primals)
+    return q, safe_divide(dx - q * dy, y)
 
 
 @jax.custom_jvp

@@ -1,4 +1,4 @@
-"""The dtypes of a rule: real floats, moments at least float32, updates as they came."""
+"""Dtype rules: real floats only, moments in float32 or wider, updates in the incoming dtype."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,52 +14,57 @@ from lstm_optax.transforms.scalars import Scalar
 Args = ParamSpec("Args")
 Transformation = TypeVar("Transformation", bound=optax.GradientTransformation)
 
-SPLIT = (
+SPLIT_REMEDY = (
     "for complex parameters wrap the whole optimizer in optax.contrib.split_real_and_imaginary, "
-    "which updates real and imaginary parts apart, as PyTorch does"
+    "which updates real and imaginary parts separately, as PyTorch does"
 )
-_REAL = ("float16", "bfloat16", "float32", "float64")  # JAX promotes no smaller floats
+_REAL = ("float16", "bfloat16", "float32", "float64")  # JAX does not promote smaller floats
 _REMEDIES = {
-    "parameter": "convert it to float16 or wider, or leave it out with optax.masked or "
+    "parameter": "convert it to float16 or wider, or exclude it with optax.masked or "
     "optax.partition",
     "gradient": "convert it to float16 or wider",
 }
 
 
-def check_real(tree: Any, what: Literal["parameter", "gradient"], complex_remedy: str) -> None:
-    """Raise ValueError unless all leaves are real floats.
+def check_real(tree: Any, noun: Literal["parameter", "gradient"], complex_remedy: str) -> None:
+    """Raise ValueError unless all leaves are real floats of 16 bits or more.
 
-    The rules square real numbers, so a complex leaf would follow another rule than its name says,
-    and an integer leaf would not move. Floats of 8 bits or less have no sum with others in JAX.
+    The rules are defined for real numbers: for a complex leaf g² is not |g|². Updates of an integer
+    leaf would be rounded to 0. JAX does not promote floats of 8 bits or less.
+
+    Args:
+      tree: the parameters or the gradient.
+      noun: the word for a leaf in the error.
+      complex_remedy: the advice for a complex leaf.
     """
-    if all(_kind(leaf) in _REAL for leaf in jax.tree.leaves(tree)):
+    if all(_dtype_name(leaf) in _REAL for leaf in jax.tree.leaves(tree)):
         return
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        kind, where = _kind(leaf), f"the {what} {jax.tree_util.keystr(path)}".rstrip()
-        if kind.startswith("complex"):
+        dtype, where = _dtype_name(leaf), f"the {noun} {jax.tree_util.keystr(path)}".rstrip()
+        if dtype.startswith("complex"):
             remedy = (
                 complex_remedy
-                if what == "parameter"
+                if noun == "parameter"
                 else f"take its real part, or {complex_remedy}"
             )
-            raise ValueError(f"{where} is {kind}; expected real floats: {remedy}")
-        if kind not in _REAL:
-            raise ValueError(f"{where} is {kind}; expected real floats: {_REMEDIES[what]}")
+            raise ValueError(f"{where} is {dtype}; expected real floats: {remedy}")
+        if dtype not in _REAL:
+            raise ValueError(f"{where} is {dtype}; expected real floats: {_REMEDIES[noun]}")
 
 
 def real_only(factory: Callable[Args, Transformation]) -> Callable[Args, Transformation]:
-    """Return the factory of rules whose `init` and `update` refuse what `check_real` does."""
+    """Decorate a factory so that `init` and `update` of its result call `check_real`."""
 
     @wraps(factory)
     def make(*args: Args.args, **kwargs: Args.kwargs) -> Transformation:
         tx = factory(*args, **kwargs)
 
         def init(params):
-            check_real(params, "parameter", SPLIT)
+            check_real(params, "parameter", SPLIT_REMEDY)
             return tx.init(params)
 
         def update(updates, state, params=None, **extra_args):
-            check_real(updates, "gradient", SPLIT)
+            check_real(updates, "gradient", SPLIT_REMEDY)
             return tx.update(updates, state, params, **extra_args)
 
         return tx._replace(init=init, update=update)
@@ -67,8 +72,8 @@ def real_only(factory: Callable[Args, Transformation]) -> Callable[Args, Transfo
     return make
 
 
-def _kind(leaf: Any) -> str:
-    """The dtype of an array or a number, else the type."""
+def _dtype_name(leaf: Any) -> str:
+    """Return the name of the dtype of an array or a number, or of the type of another object."""
     is_number = hasattr(leaf, "dtype") or isinstance(leaf, int | float | complex)
     return str(_dtype(leaf)) if is_number else type(leaf).__name__
 
@@ -78,7 +83,7 @@ def _dtype(leaf: Any) -> Any:
 
 
 def moments_like(params: optax.Params, initial: Scalar = 0.0) -> optax.Params:
-    """Return moments of the parameters' shapes, in promote_types(parameter, float32)."""
+    """Return moments with the parameters' tree and shapes, in promote_types(parameter, float32)."""
 
     def moment(p: Any) -> jax.Array:
         return jnp.full_like(p, initial, dtype=jnp.promote_types(_dtype(p), jnp.float32))
@@ -89,7 +94,7 @@ def moments_like(params: optax.Params, initial: Scalar = 0.0) -> optax.Params:
 def accumulate(
     fn: Callable[..., jax.Array], updates: optax.Updates, moments: Any, *others: Any
 ) -> Any:
-    """Return fn(g, m, *others) leaf by leaf, computed and kept in the dtype of the moment m."""
+    """Return fn(g, m, *others) for each leaf, computed in the dtype of the moment m."""
 
     def leaf(g: Any, m: jax.Array, *rest: jax.Array) -> jax.Array:
         return fn(jnp.asarray(g, m.dtype), m, *rest).astype(m.dtype)
@@ -98,19 +103,23 @@ def accumulate(
 
 
 def cast_like(tree: Any, like: Any) -> Any:
-    """Return `tree` with each leaf in the dtype of the leaf of `like` at its place."""
+    """Return `tree` with each leaf cast to the dtype of the corresponding leaf of `like`."""
     return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), tree, like)
 
 
 @real_only
 def keep_dtype(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Give what `inner` gives, in the dtype of the incoming updates.
+    """Cast the updates of `inner` to the dtype of the incoming updates.
 
-    Optax's links promote: a traced float32 learning rate makes a bfloat16 update float32, and so
-    does decay of float32 weights. Wrapped, they leave the dtypes of a chain as they were.
+    Optax's links promote dtypes: a traced float32 learning rate turns a bfloat16 update into
+    float32, and so does weight decay of float32 parameters. Wrapped in `keep_dtype`, a link does
+    not change the dtypes in a chain.
+
+    Args:
+      inner: any gradient transformation.
 
     Raises:
-      ValueError: `inner` is no transformation.
+      ValueError: `inner` is not a gradient transformation.
     """
     check_transformations(inner=inner)
     inner = optax.with_extra_args_support(inner)

@@ -1,4 +1,4 @@
-"""Muon's direction of a matrix, from Optax, with the dtypes of this library."""
+"""Optax's Muon direction for a matrix, with a given update size and the dtype rules here."""
 
 from typing import Any, cast
 
@@ -13,21 +13,21 @@ from lstm_optax.transforms.scalars import Scalar
 
 
 def muon_direction(momentum: Scalar, rms: Scalar) -> optax.GradientTransformation:
-    """Orthogonalise the momentum of a matrix by Optax's `scale_by_muon`, for a given size.
+    """Orthogonalise the momentum of a matrix with Optax's `scale_by_muon`, and scale it.
 
-        gives rms · √max(rows, columns) · orthogonalised(momentum of g)
+        returns rms · √max(rows, columns) · orthogonalised(momentum of g)
 
-    An orthogonal matrix scaled so has entries of root mean square `rms`, whatever its shape, and
-    whether it is transposed.
+    With this scale, the root mean square of the entries is `rms` for any shape, and the same for
+    the transposed matrix.
 
     Args:
       momentum: in [0, 1), with Nesterov's look-ahead.
-      rms: ≥ 0.
+      rms: ≥ 0, the root mean square of the entries.
 
     Raises:
-      ValueError: a number out of range.
+      ValueError: a number is out of range.
 
-    Reference: Jordan et al., 2024, "Muon"; the scale of Liu et al., 2025, arXiv:2502.16982.
+    Reference: Jordan et al., 2024, "Muon"; scale from Liu et al., 2025, arXiv:2502.16982.
     """
     DECAY.check(momentum=momentum)
     SIZE.check(rms=rms)
@@ -39,18 +39,19 @@ def muon_direction(momentum: Scalar, rms: Scalar) -> optax.GradientTransformatio
     def update(updates, state: Any, params=None):
         del params
         wide = cast_like(updates, moments_like(updates))
-        still = jax.tree.map(_is_zero, wide, state.mu)
-        # a norm of 0 has no derivative: what does not move is replaced, before and after
-        u, after = inner.update(_where(still, 1, wide), state)
-        u, mu = _where(still, 0, u), _where(still, 0, cast(Any, after).mu)
-        new_state = state._replace(count=cast(Any, after).count, mu=mu)
+        # A norm of 0 has no derivative: replace a zero matrix by ones, and its result by zeros.
+        is_zero = jax.tree.map(_is_zero, wide, state.mu)
+        u, new_state = inner.update(_where(is_zero, 1, wide), state)
+        u, mu = _where(is_zero, 0, u), _where(is_zero, 0, cast(Any, new_state).mu)
+        new_state = state._replace(count=cast(Any, new_state).count, mu=mu)
         scaled = jax.tree.map(lambda u: rms * max(u.shape) ** 0.5 * u, u)
-        return scaled, cast_like(new_state, state)  # a traced momentum may be wider
+        return scaled, cast_like(new_state, state)  # a traced momentum may widen the dtype
 
     return keep_dtype(optax.GradientTransformation(init, update))
 
 
 def _is_zero(g: jax.Array, mu: jax.Array) -> jax.Array:
+    """Return whether both the gradient and the momentum are zero; bool []."""
     return ~jnp.any(g) & ~jnp.any(mu)
 
 

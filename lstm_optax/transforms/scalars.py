@@ -1,4 +1,4 @@
-"""Hyper-parameters: numbers that may be traced, or schedules of a link's own count."""
+"""Hyper-parameters: numbers, traced scalars, or schedules of a link's own step count."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,33 +16,35 @@ _NUMBERS = (int, float, np.number)
 
 
 def scalar(value: Scalar) -> jax.Array:
-    """Return `value` in the dtype of a rule's scalars: float32, float64 under x64."""
+    """Return `value` in the dtype of scalars in rules: float32, or float64 under x64."""
     return jnp.asarray(value, dtype=float)
 
 
 def complement(decay: Scalar) -> Scalar:
-    """Return 1 − decay: in Python's double precision for a Python number, else as a scalar."""
+    """Return 1 − decay, in double precision for a Python number, otherwise as a `scalar`."""
     return 1 - (decay if isinstance(decay, _NUMBERS) else scalar(decay))
 
 
 def debias_factor(decay: Scalar, count: jax.Array) -> jax.Array:
     """Return 1 − decayᵗ, computed as −expm1(t · log1p(−(1 − decay))).
 
-    The naive form loses 1.3e-5 of its value to rounding at decay = .999 in float32.
+    In float32 at decay = .999, the direct form has a relative rounding error of 1.3e-5.
     """
     return one_minus_power(scalar(complement(decay)), count)
 
 
 def increment(count: jax.Array) -> jax.Array:
-    """Return count + 1, staying at the largest int32 once it is there."""
+    """Return count + 1, saturating at the largest int32."""
     return jnp.asarray(optax.safe_increment(count))
 
 
 def as_schedule(value: optax.ScalarOrSchedule, numbers: Range) -> Callable[[Any], Any]:
-    """Return `value` as a function of the count, whether it is a number or a schedule.
+    """Return a number or a schedule as a function of the step count.
 
-    Raises:
-      ValueError: at a count, a schedule returns something else than one of `numbers`.
+    Args:
+      value: a number, which becomes a constant function, or a schedule.
+      numbers: the allowed range of a schedule's results; the returned function raises ValueError
+        for others.
     """
     if not callable(value):
         return lambda count: value

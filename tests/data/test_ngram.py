@@ -15,7 +15,7 @@ CODES = st.lists(st.integers(0, 3), min_size=2, max_size=40)
 
 
 def oracle_probability(train, context, character, vocabulary_size):
-    """P(character | context) from the formula, by counting anew in the list `train`."""
+    """Return P(character | context) from the formula, by counting in the list `train`."""
     if context:
         shorter = oracle_probability(train, context[1:], character, vocabulary_size)
     else:
@@ -41,7 +41,7 @@ def as_codes(numbers):
 
 @PROPERTY
 @given(CODES, CODES, st.integers(4, 9))
-def test_every_order_equals_the_dictionary_oracle(train, validation, vocabulary_size):
+def test_ngram_losses_equal_oracle(train, validation, vocabulary_size):
     losses = ngram_losses(as_codes(train), as_codes(validation), vocabulary_size, max_order=5)
     assert losses.pop("uniform") == pytest.approx(math.log(vocabulary_size), rel=1e-12)
     assert list(losses) == ["1-gram", "2-gram", "3-gram", "4-gram", "5-gram", "6-gram"]
@@ -51,7 +51,7 @@ def test_every_order_equals_the_dictionary_oracle(train, validation, vocabulary_
 
 
 @pytest.mark.slow
-def test_a_real_text_equals_the_dictionary_oracle():
+def test_ngram_losses_of_topics_equal_oracle():
     text = topics_text()[:3000]
     vocabulary = Vocabulary.of(text)
     train, validation = split(vocabulary.encode(text), 0.05)
@@ -63,14 +63,14 @@ def test_a_real_text_equals_the_dictionary_oracle():
 
 @PROPERTY
 @given(CODES, CODES)
-def test_the_probabilities_of_all_next_characters_sum_to_one(train, context):
+def test_ngram_probabilities_sum_to_one(train, context):
     train, context = as_codes(train), as_codes(context)[-1:]
     every = [ngram_losses(train, np.append(context, next_), 6) for next_ in range(6)]
     for name in every[0]:
         assert sum(math.exp(-losses[name]) for losses in every) == pytest.approx(1, abs=1e-12)
 
 
-def test_by_hand():
+def test_ngram_losses_by_hand():
     # "abab" then "ab": c(b) = 2 of 4, T = 2; after "a" only "b" was seen, twice.
     losses = ngram_losses(as_codes([0, 1, 0, 1]), as_codes([0, 1]), 4, max_order=1)
     unigram = (2 + 2 / 4) / (4 + 2)
@@ -79,13 +79,13 @@ def test_by_hand():
     assert losses == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_first_contexts_reach_back_into_train():
+def test_first_contexts_reach_into_train():
     train, validation = as_codes([0, 1, 2, 0, 1, 2, 0]), as_codes([1, 2])
     losses = ngram_losses(train, validation, 3, max_order=3)  # 2 after (2,) 0, 1: seen twice
     assert losses["4-gram"] < losses["3-gram"] < losses["2-gram"]
 
 
-def test_a_vocabulary_of_all_of_unicode_does_not_overflow():
+def test_unicode_vocabulary_does_not_overflow():
     rng = np.random.default_rng(0)
     train, validation = rng.integers(0, 4, 300).tolist(), rng.integers(0, 4, 30).tolist()
     size = 0x110000
@@ -94,29 +94,29 @@ def test_a_vocabulary_of_all_of_unicode_does_not_overflow():
     assert losses["7-gram"] == pytest.approx(oracle_loss(train, validation, size, 6), rel=1e-12)
 
 
-def test_the_topics_have_the_floors_of_english_prose():
+def test_topics_have_expected_ngram_losses():
     text = topics_text()
     vocabulary = Vocabulary.of(text)
     losses = ngram_losses(*split(vocabulary.encode(text)), len(vocabulary))
     assert losses["uniform"] == pytest.approx(math.log(len(vocabulary)), rel=1e-12)
     # Python 3.11: 3.236, 2.318, 1.711, 1.403, 1.319; 3.13: 3.213, 2.329, 1.744, 1.445, 1.370
-    floors = list(losses.values())[1:]
-    assert np.abs(np.array(floors) - [3.23, 2.33, 1.73, 1.43, 1.35]).max() < 0.1
-    assert floors == sorted(floors, reverse=True)
+    baselines = list(losses.values())[1:]
+    assert np.abs(np.array(baselines) - [3.23, 2.33, 1.73, 1.43, 1.35]).max() < 0.1
+    assert baselines == sorted(baselines, reverse=True)
 
 
 @pytest.mark.parametrize(("train", "validation"), [([], [0, 1]), ([0, 1], [0]), ([0], [])])
-def test_too_little_text_is_refused(train, validation):
+def test_ngram_losses_reject_short_text(train, validation):
     with pytest.raises(TextError, match="1 character to count and 2 to predict, .*longer text"):
         ngram_losses(as_codes(train), as_codes(validation), 2)
 
 
 @pytest.mark.parametrize(("train", "validation"), [([0, 2], [0, 1]), ([0, 1], [0, -1])])
-def test_codes_out_of_the_vocabulary_are_refused(train, validation):
+def test_ngram_losses_reject_codes_outside_vocabulary(train, validation):
     with pytest.raises(ValueError, match="not 0 … 1"):
         ngram_losses(as_codes(train), as_codes(validation), 2)
 
 
-def test_a_negative_order_is_refused():
-    with pytest.raises(ValueError, match="max_order is 0 or more, not -1"):
+def test_ngram_losses_reject_negative_order():
+    with pytest.raises(ValueError, match="max_order is -1, but must be 0 or more"):
         ngram_losses(as_codes([0, 1]), as_codes([0, 1]), 2, max_order=-1)

@@ -1,4 +1,4 @@
-"""Made-up sequences: what each claims of itself, and what it takes to know more than nothing."""
+"""Synthetic tasks: shapes, targets, baselines, and the loss of linear predictions."""
 
 import itertools
 import math
@@ -12,13 +12,13 @@ import lstm_optax as lo
 ROWS = 20_000
 
 
-def entropy(probability) -> float:
-    """Mean cross-entropy, in nats, of the probabilities given to what came."""
+def cross_entropy(probability) -> float:
+    """Return the mean cross-entropy in nats from the probabilities of the true classes."""
     return float(-np.log(probability).mean())
 
 
 def linear_error(inputs, targets) -> float:
-    """Mean squared error of the best linear answer, on sequences that it was not fitted to."""
+    """Return the mean squared error of the best linear prediction, on held-out sequences."""
     x = np.concatenate(
         [inputs.transpose(1, 0, 2).reshape(len(targets), -1), np.ones((len(targets), 1))], 1
     )
@@ -28,18 +28,18 @@ def linear_error(inputs, targets) -> float:
 
 
 TASKS = {
-    "adding": lo.adding(20),
-    "adding, odd": lo.adding(7),
-    "temporal_order": lo.temporal_order(20),
-    "temporal_order, odd": lo.temporal_order(19),
-    "copy_memory": lo.copy_memory(5),
-    "delayed_xor": lo.delayed_xor(10),
+    "adding": lo.data.adding(20),
+    "adding, odd": lo.data.adding(7),
+    "temporal_order": lo.data.temporal_order(20),
+    "temporal_order, odd": lo.data.temporal_order(19),
+    "copy_memory": lo.data.copy_memory(5),
+    "delayed_xor": lo.data.delayed_xor(10),
 }
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
 @every_task
-def test_a_batch_has_the_shapes_that_the_task_says(task):
+def test_batch_has_shapes_of_task(task):
     inputs, targets = task(3, batch=6, seed=1)
     assert inputs.shape == (task.length, 6, task.features) and inputs.dtype == np.float32
     if np.issubdtype(targets.dtype, np.integer):
@@ -52,8 +52,8 @@ def test_a_batch_has_the_shapes_that_the_task_says(task):
 
 
 @every_task
-def test_batch_axes_share_the_rows(task):
-    """Eight devices get an eighth of the rows each, in order."""
+def test_batch_axes_split_rows(task):
+    """Each of eight devices gets an eighth of the rows, in order."""
     batch = task(0, batch=16)
     stacked = jax.tree.map(lambda leaf: leaf[None], batch)
     shared = lo.BatchSharding(task.batch_axes).batches(stacked)
@@ -65,7 +65,7 @@ def test_batch_axes_share_the_rows(task):
 
 
 @every_task
-def test_a_batch_is_a_function_of_its_position_and_seed(task):
+def test_batch_depends_on_position_and_seed(task):
     one, same = task(3, batch=6, seed=1), task(3, batch=6, seed=1)
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     others = task(4, batch=6, seed=1), task(3, batch=6, seed=2), task(1, batch=6, seed=3)
@@ -74,60 +74,60 @@ def test_a_batch_is_a_function_of_its_position_and_seed(task):
     assert len(np.unique(rows, axis=0)) == 6
 
 
-def test_adding_marks_one_number_in_each_half_and_asks_for_their_sum():
+def test_adding_target_is_marked_sum():
     inputs, targets = TASKS["adding"](0, batch=ROWS)
     numbers, marks = inputs[..., 0], inputs[..., 1]
     assert set(np.unique(marks)) == {0, 1}
     np.testing.assert_array_equal(marks[:10].sum(0), 1)
     np.testing.assert_array_equal(marks[10:].sum(0), 1)
-    np.testing.assert_allclose(marks.mean(1), 0.1, atol=0.01)  # anywhere in its half
+    np.testing.assert_allclose(marks.mean(1), 0.1, atol=0.01)  # uniform in its half
     assert 0 <= numbers.min() and numbers.max() < 1
     np.testing.assert_allclose(numbers.mean(1), 1 / 2, atol=0.01)
     np.testing.assert_allclose(numbers.var(1), 1 / 12, atol=0.002)
-    solved = np.sort(np.where(marks == 1, numbers, 0), 0)[-2:].sum(0)
-    np.testing.assert_allclose(solved, targets[:, 0], atol=1e-6)
+    computed = np.sort(np.where(marks == 1, numbers, 0), 0)[-2:].sum(0)
+    np.testing.assert_allclose(computed, targets[:, 0], atol=1e-6)
 
 
-def test_adding_costs_a_sixth_without_reading_and_little_less_by_a_linear_answer():
+def test_adding_baseline_and_linear_loss():
     task = TASKS["adding"]
     inputs, targets = task(0, batch=ROWS)
-    assert task.know_nothing == 1 / 6
+    assert task.baseline == 1 / 6
     assert np.square(targets - 1).mean() == pytest.approx(1 / 6, rel=0.02)
-    assert np.var(targets) == pytest.approx(1 / 6, rel=0.02)  # no constant answers better
+    assert np.var(targets) == pytest.approx(1 / 6, rel=0.02)  # no constant is better
     expected = 1 / 6 - 1 / (3 * 20)
     assert linear_error(inputs, targets[:, 0]) == pytest.approx(expected, rel=0.03)
     assert linear_error(inputs[-1:], targets[:, 0]) > 0.97 / 6
 
 
-def test_temporal_order_asks_for_the_order_of_two_symbols():
+def test_temporal_order_target_is_symbol_order():
     inputs, targets = TASKS["temporal_order"](0, batch=ROWS)
     np.testing.assert_array_equal(inputs.sum(-1), 1)
     symbols = inputs.argmax(-1)
     assert set(symbols[0]) == {6} and set(symbols[-1]) == {7}
-    asked = symbols[1:-1] >= 4
-    np.testing.assert_array_equal(asked.sum(0), 2)
-    assert set(np.flatnonzero(asked.any(1)) + 1) == {2, 3, 10, 11}
-    np.testing.assert_allclose(asked.mean(1)[[1, 2, 9, 10]], 0.5, atol=0.02)
-    others = symbols[1:-1][~asked]
+    symbol_steps = symbols[1:-1] >= 4
+    np.testing.assert_array_equal(symbol_steps.sum(0), 2)
+    assert set(np.flatnonzero(symbol_steps.any(1)) + 1) == {2, 3, 10, 11}
+    np.testing.assert_allclose(symbol_steps.mean(1)[[1, 2, 9, 10]], 0.5, atol=0.02)
+    others = symbols[1:-1][~symbol_steps]
     np.testing.assert_allclose(np.bincount(others, minlength=4) / len(others), 0.25, atol=0.01)
-    in_order = np.where(asked, symbols[1:-1], 0).T[asked.T].reshape(-1, 2) - 4
+    in_order = np.where(symbol_steps, symbols[1:-1], 0).T[symbol_steps.T].reshape(-1, 2) - 4
     np.testing.assert_array_equal(2 * in_order[:, 0] + in_order[:, 1], targets)
 
 
-def test_temporal_order_costs_ln_4_without_reading():
-    """And one of the two symbols alone leaves ln 2."""
+def test_temporal_order_baseline_is_ln_4():
+    """If one of the two symbols is known, ln 2 remains."""
     task = TASKS["temporal_order"]
     inputs, targets = task(0, batch=ROWS)
     shares = np.bincount(targets) / ROWS
-    assert task.know_nothing == math.log(4)
-    assert entropy(shares[targets]) == pytest.approx(task.know_nothing, abs=1e-3)
+    assert task.baseline == math.log(4)
+    assert cross_entropy(shares[targets]) == pytest.approx(task.baseline, abs=1e-3)
     assert linear_error(inputs[-1:], targets % 2) > 0.245  # the variance of a coin is 1/4
-    seen = inputs[:, :, 5].sum(0)  # how many Y, in whatever order: XY and YX are one
+    seen = inputs[:, :, 5].sum(0)  # number of Y; XY and YX are the same
     alike = [targets[seen == 1] == answer for answer in (1, 2)]
     np.testing.assert_allclose([a.mean() for a in alike], 0.5, atol=0.02)
 
 
-def test_copy_memory_asks_for_ten_symbols_after_the_delay():
+def test_copy_memory_target_follows_delay():
     task = TASKS["copy_memory"]
     inputs, targets = task(0, batch=500)
     np.testing.assert_array_equal(inputs.sum(-1), 1)
@@ -140,20 +140,20 @@ def test_copy_memory_asks_for_ten_symbols_after_the_delay():
     assert all(np.flatnonzero(s == 9)[0] + 1 == 15 for s in symbols.T)
 
 
-def test_copy_memory_costs_ten_guesses_without_a_memory():
+def test_copy_memory_baseline_is_ten_guesses():
     task = TASKS["copy_memory"]
     inputs, targets = task(0, batch=ROWS)
-    assert task.know_nothing == pytest.approx(10 * math.log(8) / 25)
+    assert task.baseline == pytest.approx(10 * math.log(8) / 25)
     at_step = [np.bincount(step, minlength=9) / ROWS for step in targets]
     guessed = np.stack([shares[step] for shares, step in zip(at_step, targets, strict=True)])
-    assert entropy(guessed) == pytest.approx(task.know_nothing, rel=1e-3)
+    assert cross_entropy(guessed) == pytest.approx(task.baseline, rel=1e-3)
     first = inputs[0].argmax(-1)
-    for step in range(16, 25):  # one symbol says nothing of the next
+    for step in range(16, 25):  # one symbol does not predict the others
         pairs = np.bincount(8 * first + targets[step], minlength=64) / ROWS
         np.testing.assert_allclose(pairs, 1 / 64, atol=5e-3)
 
 
-def test_delayed_xor_marks_two_signs_a_delay_apart():
+def test_delayed_xor_marks_are_delay_apart():
     inputs, targets = TASKS["delayed_xor"](0, batch=ROWS)
     signs, marks = inputs[..., 0], inputs[..., 1]
     assert set(np.unique(signs)) == {-1, 1} and set(np.unique(marks)) == {0, 1}
@@ -163,12 +163,12 @@ def test_delayed_xor_marks_two_signs_a_delay_apart():
     np.testing.assert_array_equal(np.prod(np.where(marks == 1, signs, 1), 0), 1 - 2 * targets)
 
 
-def test_delayed_xor_costs_ln_2_by_any_linear_answer():
+def test_delayed_xor_baseline_is_ln_2():
     task = TASKS["delayed_xor"]
     inputs, targets = task(0, batch=ROWS)
     signs, marks = inputs[..., 0], inputs[..., 1]
-    assert task.know_nothing == math.log(2)
-    assert entropy(np.full(ROWS, 0.5)) == pytest.approx(task.know_nothing)
+    assert task.baseline == math.log(2)
+    assert cross_entropy(np.full(ROWS, 0.5)) == pytest.approx(task.baseline)
     assert targets.mean() == pytest.approx(0.5, abs=0.01)
     marked = (signs * marks)[:10].sum(0), (signs * marks)[10:].sum(0)
     for answer in itertools.chain([marked[0], marked[1], marked[0] + marked[1]], signs):
@@ -178,44 +178,52 @@ def test_delayed_xor_costs_ln_2_by_any_linear_answer():
 
 
 @every_task
-def test_a_task_is_solved_at_a_twentieth_of_the_know_nothing_score(task):
-    assert task.solved == pytest.approx(task.know_nothing / 20)
+def test_solved_is_twentieth_of_baseline(task):
+    assert task.solved == pytest.approx(task.baseline / 20)
 
 
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: lo.adding(1), "length is 1, but must be a whole number of at least 2"),
-        (lambda: lo.temporal_order(9), "length is 9, but must be a whole number of at least 10"),
-        (lambda: lo.copy_memory(0), "delay is 0, but must be a whole number of at least 1"),
-        (lambda: lo.delayed_xor(-1), "delay is -1, but must be a whole number of at least 1"),
-        (lambda: lo.adding(2.5), "length is 2.5, but must be a whole number of at least 2"),
+        (lambda: lo.data.adding(1), "length is 1, but must be a whole number of at least 2"),
         (
-            lambda: lo.adding()(math.inf, batch=2),
+            lambda: lo.data.temporal_order(9),
+            "length is 9, but must be a whole number of at least 10",
+        ),
+        (lambda: lo.data.copy_memory(0), "delay is 0, but must be a whole number of at least 1"),
+        (lambda: lo.data.delayed_xor(-1), "delay is -1, but must be a whole number of at least 1"),
+        (lambda: lo.data.adding(2.5), "length is 2.5, but must be a whole number of at least 2"),
+        (
+            lambda: lo.data.adding()(math.inf, batch=2),
             "position is inf, but must be a whole number of at least 0",
         ),
         (
-            lambda: lo.adding()(0, batch=math.nan),
+            lambda: lo.data.adding()(0, batch=math.nan),
             "batch is nan, but must be a whole number of at least 1",
         ),
         (
-            lambda: lo.adding()(-1, batch=2),
+            lambda: lo.data.adding()(-1, batch=2),
             "position is -1, but must be a whole number of at least 0",
         ),
-        (lambda: lo.adding()(0, batch=0), "batch is 0, but must be a whole number of at least 1"),
         (
-            lambda: lo.adding()(0, batch=2, seed=-3),
+            lambda: lo.data.adding()(0, batch=0),
+            "batch is 0, but must be a whole number of at least 1",
+        ),
+        (
+            lambda: lo.data.adding()(0, batch=2, seed=-3),
             "seed is -3, but must be a whole number of at least 0",
         ),
     ],
 )
-def test_what_cannot_be_is_named(make, message):
+def test_tasks_reject_invalid_numbers(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-@pytest.mark.parametrize("make", [lo.adding, lo.temporal_order, lo.copy_memory, lo.delayed_xor])
-def test_the_shortest_and_the_usual_length(make):
-    least = {lo.adding: 2, lo.temporal_order: 10}.get(make, 1)
+@pytest.mark.parametrize(
+    "make", [lo.data.adding, lo.data.temporal_order, lo.data.copy_memory, lo.data.delayed_xor]
+)
+def test_tasks_accept_shortest_and_default_length(make):
+    least = {lo.data.adding: 2, lo.data.temporal_order: 10}.get(make, 1)
     for task in (make(least), make()):
         assert task(0, batch=3).inputs.shape == (task.length, 3, task.features)

@@ -18,12 +18,12 @@ SIZES = st.integers(1, 7)
 
 
 def ramp(length):
-    """Codes that name their own place, so that a misplaced one shows."""
+    """Return codes equal to their index, so that a misplaced code is visible."""
     return np.arange(length, dtype=np.int32)
 
 
 def one_pass(windows):
-    """Inputs and targets of one pass, [B, all steps]: the rows as they follow one another."""
+    """Return inputs and targets of one pass, [B, all steps], the windows joined along time."""
     batches = [windows(p) for p in range(len(windows))]
     return tuple(np.concatenate([batch[i] for batch in batches]).T for i in (0, 1))
 
@@ -31,7 +31,7 @@ def one_pass(windows):
 # Corpora
 
 
-def test_topics_are_ascii_sorted_and_joined_by_newlines():
+def test_topics_are_sorted_ascii_lines():
     from pydoc_data.topics import topics
 
     text = topics_text()
@@ -42,16 +42,16 @@ def test_topics_are_ascii_sorted_and_joined_by_newlines():
     assert text.startswith(first + "\n") and text.endswith("\n" + last)
 
 
-def test_topics_fold_each_foreign_character_to_a_question_mark(monkeypatch):
+def test_topics_replace_non_ascii_characters(monkeypatch):
     import pydoc_data.topics
 
     monkeypatch.setattr(pydoc_data.topics, "topics", {"b": "10 °C…", "a": "naïve 🐍"})
     assert topics_text() == "na?ve ?\n10 ?C?"
 
 
-def test_missing_topics_are_named(monkeypatch):
+def test_topics_text_rejects_missing_topics(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(TextError, match=r"no pydoc_data\.topics.*`text=FILE`"):
+    with pytest.raises(TextError, match=r"no pydoc_data\.topics.*read_text\(path\)"):
         topics_text()
 
 
@@ -64,7 +64,7 @@ def test_missing_topics_are_named(monkeypatch):
         (b" a ", " a "),
     ],
 )
-def test_read_text_drops_the_mark_and_normalises_newlines(tmp_path, data, text):
+def test_read_text_normalises_newlines_and_mark(tmp_path, data, text):
     (tmp_path / "file").write_bytes(data)
     assert read_text(tmp_path / "file") == text
     assert read_text(str(tmp_path / "file")) == text
@@ -81,26 +81,26 @@ def test_read_text_drops_the_mark_and_normalises_newlines(tmp_path, data, text):
         (b"caf\xe9!", r"is not UTF-8 \(at byte 3\); its bytes fit cp1252 \('café!'\)"),
     ],
 )
-def test_read_text_refuses_what_is_no_text(tmp_path, data, message):
+def test_read_text_rejects_empty_and_binary_files(tmp_path, data, message):
     (tmp_path / "file").write_bytes(data)
     with pytest.raises(TextError, match=message) as caught:
         read_text(tmp_path / "file")
     assert str(caught.value).startswith(str(tmp_path / "file"))
 
 
-def test_read_text_refuses_a_missing_file_and_a_folder(tmp_path):
+def test_read_text_rejects_missing_file_and_folder(tmp_path):
     with pytest.raises(TextError, match="absent does not exist: check"):
         read_text(tmp_path / "absent")
     with pytest.raises(TextError, match="is a folder: name one"):
         read_text(tmp_path)
 
 
-def test_read_text_refuses_an_unreadable_file(tmp_path, monkeypatch):
-    def refuse(self, mode):
+def test_read_text_rejects_unreadable_file(tmp_path, monkeypatch):
+    def deny(self, mode):
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "file").write_bytes(b"ab")
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "open", deny)
     with pytest.raises(TextError, match=r"cannot be read \(Permission denied\): check its"):
         read_text(tmp_path / "file")
 
@@ -110,7 +110,7 @@ def test_read_text_refuses_an_unreadable_file(tmp_path, monkeypatch):
 
 @PROPERTY
 @given(TEXTS)
-def test_decode_undoes_encode(text):
+def test_decode_inverts_encode(text):
     vocabulary = Vocabulary.of(text)
     codes = vocabulary.encode(text)
     assert codes.dtype == np.int32 and codes.shape == (len(text),)
@@ -119,7 +119,7 @@ def test_decode_undoes_encode(text):
 
 @PROPERTY
 @given(TEXTS)
-def test_a_code_is_the_place_in_the_sorted_characters(text):
+def test_code_is_index_in_sorted_characters(text):
     vocabulary = Vocabulary.of(text)
     assert vocabulary.characters == tuple(sorted(set(text)))
     assert len(vocabulary) == len(set(text))
@@ -130,7 +130,7 @@ def test_a_code_is_the_place_in_the_sorted_characters(text):
 
 @PROPERTY
 @given(TEXTS, st.text(CHARACTERS + "xyz", min_size=1, max_size=4))
-def test_encode_names_exactly_the_unknown_characters(text, other):
+def test_encode_names_unknown_characters(text, other):
     vocabulary = Vocabulary.of(text)
     unknown = sorted(set(other) - set(text))
     assume(0 < len(unknown) <= 5)
@@ -139,33 +139,33 @@ def test_encode_names_exactly_the_unknown_characters(text, other):
     assert str(caught.value).startswith(", ".join(map(repr, unknown)))
 
 
-def test_encode_names_at_most_five_unknown_characters():
+def test_encode_names_at_most_five_characters():
     with pytest.raises(TextError, match=r"^'c', 'd', 'e', 'f', 'g' and 2 more are in the text"):
         Vocabulary.of("ab").encode("hgfedcabi")
     with pytest.raises(TextError, match=r"^'c' is in the text, not in the vocabulary of 2: "):
         Vocabulary.of("ab").encode("abccc")
 
 
-def test_nothing_encodes_to_nothing():
+def test_empty_text_has_no_codes():
     vocabulary = Vocabulary.of("ab")
     assert vocabulary.encode("").shape == (0,)
     assert vocabulary.decode(np.array([], np.int32)) == ""
 
 
 @pytest.mark.parametrize("code", [-1, 2])
-def test_decode_refuses_codes_out_of_range(code):
+def test_decode_rejects_codes_out_of_range(code):
     with pytest.raises(ValueError, match=r"not 0 … 1"):
         Vocabulary.of("ab").decode(np.array([0, code]))
 
 
 @pytest.mark.parametrize("text", ["", "aaaa"])
-def test_one_character_is_no_vocabulary(text):
+def test_vocabulary_rejects_one_character(text):
     with pytest.raises(TextError, match=f"has {len(set(text))} distinct characters"):
         Vocabulary.of(text)
 
 
 @pytest.mark.parametrize("characters", [("b", "a"), ("a", "a", "b"), ("a", "bc"), ("", "a")])
-def test_a_vocabulary_is_sorted_single_and_distinct(characters):
+def test_vocabulary_rejects_unsorted_or_repeated_characters(characters):
     with pytest.raises(ValueError, match=r"use .*of\(text\)"):
         Vocabulary(characters)
 
@@ -173,7 +173,7 @@ def test_a_vocabulary_is_sorted_single_and_distinct(characters):
 # Split
 
 
-def test_the_last_tenth_validates():
+def test_split_validates_on_last_part():
     train, validation = split(ramp(100))
     np.testing.assert_array_equal(train, range(90))
     np.testing.assert_array_equal(validation, range(90, 100))
@@ -187,13 +187,13 @@ def test_the_last_tenth_validates():
     ("length", "share"),
     [(10, 0.1), (3, 0.5), (0, 0.5), (10, 0.9), (10, 1), (10, 9), (10, -3), (10, 11)],
 )
-def test_split_refuses_parts_too_short(length, share):
+def test_split_rejects_short_parts(length, share):
     with pytest.raises(TextError, match=f"{length} characters split into .*longer text"):
         split(ramp(length), share)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
-def test_split_refuses_a_share_out_of_range(share):
+def test_split_rejects_share_out_of_range(share):
     with pytest.raises(ValueError, match="between 0 and 1"):
         split(ramp(100), share)
 
@@ -201,7 +201,7 @@ def test_split_refuses_a_share_out_of_range(share):
 # Windows
 
 
-def test_windows_of_a_small_text_by_hand():
+def test_windows_of_small_text_by_hand():
     windows = Windows.of(ramp(14), batch=2, window=3)  # 13 pairs, rows of 6
     assert len(windows) == 2
     np.testing.assert_array_equal(windows(0).inputs, [[0, 6], [1, 7], [2, 8]])
@@ -215,11 +215,11 @@ def test_windows_of_a_small_text_by_hand():
 
 @PROPERTY
 @given(st.integers(2, 120), SIZES, SIZES)
-def test_padded_windows_have_each_target_once_after_its_input(length, batch, window):
+def test_padded_windows_have_each_target_once(length, batch, window):
     windows = Windows.of(ramp(length), batch, window, pad=True)
     inputs, targets = one_pass(windows)
     real = targets >= 0
-    np.testing.assert_array_equal(targets[real], range(1, length))  # row after row: in order
+    np.testing.assert_array_equal(targets[real], range(1, length))  # row after row
     np.testing.assert_array_equal(inputs[real], range(length - 1))
     assert (targets[~real] == -1).all() and (inputs[~real] == 0).all()
     assert (~real).sum() == batch * window * len(windows) - (length - 1)
@@ -229,7 +229,7 @@ def test_padded_windows_have_each_target_once_after_its_input(length, batch, win
 
 @PROPERTY
 @given(st.integers(2, 120), SIZES, SIZES)
-def test_training_windows_are_contiguous_and_drop_only_a_remainder(length, batch, window):
+def test_training_windows_drop_only_remainder(length, batch, window):
     assume(length > batch * window)
     windows = Windows.of(ramp(length), batch, window)
     inputs, targets = one_pass(windows)
@@ -241,7 +241,7 @@ def test_training_windows_are_contiguous_and_drop_only_a_remainder(length, batch
 
 @PROPERTY
 @given(st.integers(20, 120), st.booleans(), st.integers(0, 10**12))
-def test_a_window_depends_on_its_number_alone_and_wraps_around(length, pad, p):
+def test_window_depends_only_on_position(length, pad, p):
     codes = ramp(length)
     windows = Windows.of(codes, 3, 4, pad=pad)
     batch = windows(p)
@@ -254,7 +254,7 @@ def test_a_window_depends_on_its_number_alone_and_wraps_around(length, pad, p):
 
 
 @pytest.mark.parametrize("pad", [False, True])
-def test_a_batch_has_the_shapes_and_types_it_says(pad):
+def test_batch_has_documented_shapes_and_dtypes(pad):
     windows = Windows.of(ramp(100).astype(np.int64), 3, 5, pad=pad)
     for p in range(len(windows)):
         batch = windows(p)
@@ -262,13 +262,13 @@ def test_a_batch_has_the_shapes_and_types_it_says(pad):
         assert [array.dtype for array in batch[:3]] == [np.int32, np.int32, np.bool_]
 
 
-def test_nobody_can_write_into_the_text_through_a_batch():
+def test_batch_arrays_are_read_only():
     batch = Windows.of(ramp(100), 3, 5)(0)
     with pytest.raises(ValueError, match="read-only"):
         batch.inputs[0, 0] = 7
 
 
-def test_the_shortest_text_that_fills_one_window():
+def test_windows_reject_text_below_one_window():
     assert len(Windows.of(ramp(13), 3, 4)) == 1
     with pytest.raises(
         TextError, match=r"has 12 characters, batch 3 × window 4 needs 13: .*`batch`"
@@ -280,12 +280,12 @@ def test_the_shortest_text_that_fills_one_window():
 
 
 @pytest.mark.parametrize(("batch", "window"), [(0, 1), (1, 0), (-1, 5)])
-def test_sizes_below_one_are_refused(batch, window):
+def test_windows_reject_sizes_below_one(batch, window):
     with pytest.raises(ValueError, match="is (0|-1), but must be a whole number of at least 1"):
         Windows.of(ramp(100), batch, window)
 
 
-def test_there_is_no_window_before_the_first():
+def test_windows_reject_negative_position():
     with pytest.raises(
         ValueError, match="position is -1, but must be a whole number of at least 0"
     ):
@@ -293,14 +293,14 @@ def test_there_is_no_window_before_the_first():
 
 
 @pytest.mark.parametrize("position", [float("inf"), float("nan"), 1.0, "1", None])
-def test_positions_are_integers(position):
+def test_windows_reject_non_integers(position):
     with pytest.raises(ValueError, match="^position is .*, but must be a whole number"):
         Windows.of(ramp(100), 3, 4)(position)
     with pytest.raises(ValueError, match="^window is .*, but must be a whole number"):
         Windows.of(ramp(100), 3, position)
 
 
-def test_iterating_is_one_pass():
+def test_iteration_is_one_pass():
     windows = Windows.of(np.arange(50, dtype=np.int32), 2, 5)
     passed = list(windows)
     assert len(passed) == len(windows)
@@ -309,6 +309,6 @@ def test_iterating_is_one_pass():
         np.testing.assert_array_equal(batch.resets, windows(p).resets)
 
 
-def test_decoding_a_whole_window_is_named():
+def test_decode_rejects_two_axes():
     with pytest.raises(ValueError, match=r"codes have shape \(2, 2\), not \[N\]"):
         Vocabulary.of("ab").decode(np.zeros((2, 2), int))

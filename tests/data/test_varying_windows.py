@@ -1,19 +1,19 @@
-"""Windows of random length: their lengths, and that each step of the text is read once a pass."""
+"""Windows of random length: their lengths, and that a pass reads each step of the text once."""
 
 import numpy as np
 import pytest
 
-from lstm_optax import TextError, VaryingWindows
+from lstm_optax.data import TextError, VaryingWindows
 
-ROWS, STEPS = 3, 331  # steps of a row, no multiple of any length
-CODES = np.arange(ROWS * STEPS + 2, dtype=np.int32)  # each names its own place
+ROWS, STEPS = 3, 331  # steps of a row, not a multiple of any length
+CODES = np.arange(ROWS * STEPS + 2, dtype=np.int32)  # each code is its own index
 
 
 def windows(window=20, seed=0) -> VaryingWindows:
     return VaryingWindows.of(CODES, ROWS, window, seed=seed)
 
 
-def test_every_step_is_read_once_in_each_pass_and_in_order():
+def test_each_step_is_read_once_per_pass():
     varying, passes = windows(), 4
     read, targets, resets = [], [], []
     for p in range(100):
@@ -36,25 +36,26 @@ def test_every_step_is_read_once_in_each_pass_and_in_order():
         assert at[0].all() and not at[1:].any()
 
 
-def test_lengths_are_drawn_about_the_window_and_sometimes_half_of_it():
+def test_lengths_have_documented_distribution():
     varying = windows(window=70)
     lengths = np.diff([varying.start(p) for p in range(20_001)])
     assert lengths.min() >= 5 and lengths.max() == varying.longest == 80
     half = lengths < 52
     assert half.mean() == pytest.approx(0.05, abs=0.006)  # σ = .0015
-    assert lengths[half].mean() == pytest.approx(34.5, abs=0.6)  # an integer part is half less
+    # truncation to an integer lowers the mean by .5
+    assert lengths[half].mean() == pytest.approx(34.5, abs=0.6)
     assert lengths[half].std() == pytest.approx(5, rel=0.1)
     assert np.median(lengths[~half]) == 69 and lengths[~half].std() == pytest.approx(5, rel=0.05)
 
 
 @pytest.mark.parametrize("window", [1, 3, 8])
-def test_short_windows(window):
+def test_short_windows_have_bounded_lengths(window):
     lengths = windows(window)(0).lengths, np.diff([windows(window).start(p) for p in range(500)])
     assert min(lengths[1]) == min(5, window) and max(lengths[1]) == window + 10
     assert lengths[0][0] == lengths[1][0]
 
 
-def test_a_window_is_a_function_of_its_position_and_the_seed():
+def test_window_depends_on_position_and_seed():
     forth, back = windows(), windows()
     at = [0, 1, 7, 1500, 3]
     last = [back(p) for p in at[::-1]][::-1]
@@ -67,15 +68,15 @@ def test_a_window_is_a_function_of_its_position_and_the_seed():
     assert not np.array_equal(*blocks)
 
 
-def test_passes_end_at_other_places():
+def test_windows_end_differently_in_each_pass():
     varying = windows()
     ends = [{varying.start(p) - n * STEPS for p in range(120)} for n in range(2)]
     inside = [{e for e in some if 0 < e < STEPS} for some in ends]
     assert len(inside[0] & inside[1]) < 5
 
 
-def test_what_cannot_be_cut_is_named():
-    with pytest.raises(TextError, match="batch 3 × window 400 needs 1201: take a smaller `batch`"):
+def test_varying_windows_reject_invalid_sizes():
+    with pytest.raises(TextError, match="batch 3 × window 400 needs 1201: use a smaller `batch`"):
         windows(window=400)
     with pytest.raises(ValueError, match="window is 0, but must be a whole number of at least 1"):
         windows(window=0)
@@ -94,16 +95,16 @@ def test_what_cannot_be_cut_is_named():
         (10**30, "at most 2147483647"),
     ],
 )
-def test_positions_are_checked(position, fault):
+def test_varying_windows_reject_invalid_position(position, fault):
     for ask in (windows(), windows().start):
         with pytest.raises(ValueError, match=f"^position is .*, but must be {fault}$"):
             ask(position)
 
 
-def test_mean_length_is_that_of_the_first_block():
+def test_mean_length_is_mean_of_first_block():
     varying = windows(window=70)
     assert varying.mean_length == varying.start(1024) / 1024 == pytest.approx(68, abs=1)
 
 
-def test_nobody_can_write_into_the_text():
+def test_varying_windows_are_read_only():
     assert not windows().inputs.flags.writeable

@@ -1,4 +1,4 @@
-"""The parameters of an LSTM as each library names them, inputs 3, hidden 5, recorded from it."""
+"""LSTM parameters of each library, recorded from it: names and shapes, 3 inputs, 5 hidden."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,16 +14,16 @@ N, H = 3, 5
 
 @dataclass(frozen=True)
 class Layout:
-    """What a library has: names and shapes as read, and what is found in them."""
+    """Names and shapes of the parameters in a library, and the cells expected in them."""
 
-    source: str  # and the version it was read from
-    shapes: Any  # the tree
+    source: str  # library and version
+    shapes: Any  # tree of shapes
     arguments: dict = field(default_factory=dict)
-    cells: tuple = (("", 0, "forward"),)
-    biases: int = 1  # for each cell
+    cells: tuple = (("", 0, "forward"),)  # (lstm, layer, direction)
+    biases: int = 1  # number of biases in each cell
 
     def params(self, seed: int = 0) -> Any:
-        """Random parameters, of a size at which each gate matters."""
+        """Return random parameters, large enough that each gate changes the output."""
         rng = np.random.default_rng(seed)
         return jax.tree.map(
             lambda shape: jnp.asarray(rng.normal(size=shape) / 2, jnp.float32),
@@ -32,11 +32,11 @@ class Layout:
         )
 
 
-FLAX_APART = {
+FLAX_SEPARATE = {
     **{f"i{gate}": {"kernel": (N, H)} for gate in ("i", "f", "g", "o")},
     **{f"h{gate}": {"kernel": (H, H), "bias": (H,)} for gate in ("i", "f", "g", "o")},
 }
-FLAX_FUSED = {
+FLAX_STACKED = {
     "dense_i": {"kernel": (N, 4 * H)},
     "dense_h": {"kernel": (H, 4 * H), "bias": (4 * H,)},
 }
@@ -51,11 +51,11 @@ LAYOUTS = {
     ),
     "Flax NNX, LSTMCell": Layout(
         "flax 0.12.8",
-        {("if_" if name == "if" else name): module for name, module in FLAX_APART.items()},
+        {("if_" if name == "if" else name): module for name, module in FLAX_SEPARATE.items()},
     ),
-    "Flax NNX, OptimizedLSTMCell": Layout("flax 0.12.8", FLAX_FUSED),
+    "Flax NNX, OptimizedLSTMCell": Layout("flax 0.12.8", FLAX_STACKED),
     "Flax Linen": Layout(
-        "flax 0.12.8", {"params": {"cell": FLAX_APART}}, cells=(("params/cell", 0, "forward"),)
+        "flax 0.12.8", {"params": {"cell": FLAX_SEPARATE}}, cells=(("params/cell", 0, "forward"),)
     ),
     "Haiku": Layout(
         "dm-haiku 0.0.17",
@@ -104,15 +104,15 @@ LAYOUTS = {
     "cuDNN": Layout(
         "jax 0.10.2",
         {"lstm": (4 * (2 * (N * H + H * H) + 2 * (2 * H * H + H * H) + 8 * H),)},
-        {"layout": lo.CuDNNLayout(N, H, 2, True)},
+        {"layout": lo.gates.CuDNNLayout(N, H, 2, True)},
         cells=(*BOTH, ("lstm", 1, "forward"), ("lstm", 1, "backward")),
         biases=2,
     ),
 }
 
 
-def as_lstm_params(params: Any, found: lo.GateMap) -> dict[tuple, lo.LSTMParams]:
-    """Each cell of a map as parameters of this library, i, f, g, o."""
+def as_lstm_params(params: Any, found: lo.gates.GateMap) -> dict[tuple, lo.LSTMParams]:
+    """Return each cell of a map as parameters of this library, in the order i, f, g, o."""
     leaves = dict(jax.tree_util.tree_flatten_with_path(params)[0])
     cells: dict[tuple, dict] = {}
     for block in found.blocks:
@@ -122,15 +122,15 @@ def as_lstm_params(params: Any, found: lo.GateMap) -> dict[tuple, lo.LSTMParams]
             cell[block.kind, block.gate].append(jnp.full(block.shape, block.added))
 
     def kind(cell, name):
-        return jnp.concatenate([sum(cell[name, gate]) for gate in lo.GATES], axis=-1)
+        return jnp.concatenate([sum(cell[name, gate]) for gate in lo.gates.GATES], axis=-1)
 
     return {
-        where: lo.LSTMParams(*(kind(cell, name) for name in lo.KINDS))
+        where: lo.LSTMParams(*(kind(cell, name) for name in lo.gates.KINDS))
         for where, cell in cells.items()
     }
 
 
 def run(params: lo.LSTMParams, x: jax.Array, *, reverse: bool = False) -> jax.Array:
-    """The outputs of an LSTM over x [time, batch, features], from a state of zero."""
+    """Return the outputs of an LSTM for x [time, batch, features], from a zero state."""
     zero = jnp.zeros((x.shape[1], params.kernel_hh.shape[0]))
     return lo.lstm_sequence(params, x, lo.LSTMState(zero, zero), reverse=reverse)[0]

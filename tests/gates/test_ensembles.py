@@ -1,4 +1,4 @@
-"""Stacked ensembles: one more axis in front of every array, and each member an LSTM of its own."""
+"""Ensembles: one more axis in front of every array, and each member a separate LSTM."""
 
 import chex
 import jax
@@ -17,14 +17,14 @@ every_layout = pytest.mark.parametrize("name", NAMES)
 
 
 def ensemble(name):
-    """The members of an ensemble, and their arrays stacked."""
+    """Return the members of an ensemble, and their arrays stacked."""
     members = [LAYOUTS[name].params(seed) for seed in range(E)]
     return members, jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
 
 @every_layout
-def test_every_member_is_found(name):
-    """With its own parameters, all entries once."""
+def test_finds_every_member(name):
+    """Each member has its own parameters, and every entry belongs to one block."""
     members, stack = ensemble(name)
     options = LAYOUTS[name].arguments
     found = lo.find_gates(stack, **options)
@@ -48,8 +48,8 @@ def test_every_member_is_found(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_rule_by_gate_sees_one_member(name, keyed):
-    """As if each were alone: norms, moments, and keys that part the gates of one array."""
+def test_by_gate_updates_members_separately(name, keyed):
+    """Norms and moments are those of one member, also if keys separate the gates of one array."""
     members, stack = ensemble(name)
     stack = jax.tree.map(
         lambda x: x * jnp.arange(1.0, E + 1).reshape(E, *[1] * (x.ndim - 1)), stack
@@ -78,7 +78,7 @@ def test_rule_by_gate_sees_one_member(name, keyed):
 
 @pytest.mark.slow
 def test_vmapped_layer_is_an_ensemble():
-    """Of two layers in both directions, as `nnx.vmap` makes it."""
+    """Two bidirectional layers under `nnx.vmap`."""
 
     @nnx.vmap
     def make(key):
@@ -99,7 +99,7 @@ def test_vmapped_layer_is_an_ensemble():
     assert np.any(np.abs(block[0] - block[1]) > 0.1)
 
 
-def test_stack_of_other_cells_is_no_ensemble():
+def test_rejects_stacks_of_other_cells():
     shapes = {"weight_ih_l0": (E, 3 * H, N), "weight_hh_l0": (E, 3 * H, H)}
     gru = {name: jnp.zeros(shape) for name, shape in shapes.items()}
     with pytest.raises(ValueError, match="there is no LSTM"):

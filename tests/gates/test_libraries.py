@@ -1,4 +1,4 @@
-"""The gates found in the modules of other libraries are those that the libraries compute with."""
+"""`find_gates` on modules of other libraries: the found gates reproduce their outputs."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 X = np.random.default_rng(7).normal(size=(4, 2, N)).astype(np.float32)
 
 
-def is_recorded(name, params, **arguments):
-    """Whether the table has these names and shapes, and the map found in them."""
+def check_recorded(name, params, **arguments):
+    """Check names, shapes and gate map against the table, and return the cells."""
     layout = LAYOUTS[name]
     assert jax.tree.structure(params) == jax.tree.structure(layout.params())
     found = find_gates(params, **(layout.arguments | arguments))
@@ -37,12 +37,12 @@ def test_haiku(need, key):
 
     network = haiku.without_apply_rng(haiku.transform(unroll))
     params = perturbed(network.init(key, X))
-    (ours,) = is_recorded("Haiku", params)
+    (ours,) = check_recorded("Haiku", params)
     np.testing.assert_allclose(run(ours, X), network.apply(params, X), atol=1e-6)
 
 
 def test_haiku_in_a_network(need, key):
-    """Two LSTMs with a Linear behind them are told apart."""
+    """Two LSTMs followed by a Linear are two LSTMs."""
     haiku = need("haiku")
 
     def unroll(x):
@@ -115,20 +115,20 @@ def test_torch(need):
     torch.manual_seed(0)
     lstm = torch.nn.LSTM(N, H, bidirectional=True)
     params = {f"lstm.{name}": jnp.asarray(w.numpy()) for name, w in lstm.state_dict().items()}
-    ours = is_recorded("PyTorch, LSTM", params)
+    ours = check_recorded("PyTorch, LSTM", params)
     theirs = lstm(torch.from_numpy(X))[0].detach().numpy()
     outputs = [run(p, X, reverse=i == 1) for i, p in enumerate(ours)]
     np.testing.assert_allclose(jnp.concatenate(outputs, -1), theirs, atol=1e-6)
     cell = {n: jnp.asarray(w.numpy()) for n, w in torch.nn.LSTMCell(N, H).state_dict().items()}
-    is_recorded("PyTorch, LSTMCell", cell)
+    check_recorded("PyTorch, LSTMCell", cell)
     for other in (torch.nn.GRU(N, H), torch.nn.RNN(N, H), torch.nn.GRUCell(N, H)):
         with pytest.raises(ValueError, match="there is no LSTM"):
             find_gates({n: jnp.asarray(w.numpy()) for n, w in other.state_dict().items()})
 
 
-def test_flax_has_the_names_of_the_table(key):
+def test_flax_names_match_the_table(key):
     rngs = nnx.Rngs(0)
     for name in ("LSTMCell", "OptimizedLSTMCell"):
         state = nnx.to_pure_dict(nnx.state(getattr(nnx, name)(N, H, rngs=rngs), nnx.Param))
-        is_recorded(f"Flax NNX, {name}", state)
-    is_recorded("Flax Linen", linen.RNN(linen.LSTMCell(H)).init(key, X))
+        check_recorded(f"Flax NNX, {name}", state)
+    check_recorded("Flax Linen", linen.RNN(linen.LSTMCell(H)).init(key, X))

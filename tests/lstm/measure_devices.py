@@ -1,8 +1,8 @@
-"""One gradient of an LSTM layer on one CPU device, and with its rows split over two.
+"""Time of one gradient of an LSTM layer on one CPU device, and with its rows split over two.
 
     python tests/lstm/measure_devices.py
 
-Eight steps in one dispatch, in turns; shown are medians, and by how much two devices are faster.
+Eight steps in one dispatch, the two programs in turns; prints medians and the speed-up.
 """
 
 import time
@@ -14,8 +14,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lstm_optax as lo
-from lstm_optax.experiments.bench.layer_data import make_data
-from lstm_optax.experiments.bench.workloads import LayerRow
+from lstm_optax.bench.layer_data import make_data
+from lstm_optax.bench.workloads import LayerRow
 
 SHAPES = [  # time, batch, features, hidden
     (35, 20, 200, 200),
@@ -29,7 +29,7 @@ STEPS, SECONDS = 8, 5.0
 
 
 def several_steps(params, x):
-    """Gradient steps, so small that nothing changes, each on what the one before it left."""
+    """Run gradient steps with a negligible rate, each from the result of the step before."""
 
     def loss(params, x):
         return jnp.sum(lo.lstm_sequence(params, x)[0] ** 2)
@@ -42,7 +42,7 @@ def several_steps(params, x):
 
 
 def compile_on(devices: int, time_steps: int, batch: int, features: int, hidden: int):
-    """The compiled steps with the rows split over so many devices, as a call."""
+    """Return a call of the compiled steps with the rows split over the devices."""
     row = LayerRow(time_steps, batch, features, (hidden,), "measured")
     ((params,), x, _), *_ = make_data(row, 0)
     mesh = jax.make_mesh(

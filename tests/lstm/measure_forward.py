@@ -1,9 +1,9 @@
-"""Whether a forward pass that nothing differentiates gains by one product of all inputs, on a CPU.
+"""Time of a forward pass without gradient, with and without one hoisted input product, on a CPU.
 
     python tests/lstm/measure_forward.py
 
-The product stands before the loop in a buffer that grows with time; else each step has its own.
-`fused._CACHED` says from which size of the buffer on it does not pay. Shown is the best of several.
+Hoisted, the product fills a buffer that grows with time; otherwise each step computes its own.
+`fused._CACHE_ENTRIES` is the largest buffer that pays. Each time is the best of several.
 """
 
 import time
@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 import lstm_optax as lo
-from lstm_optax.experiments.bench.layer_data import make_data
-from lstm_optax.experiments.bench.workloads import LayerRow
-from lstm_optax.lstm import fused
+from lstm_optax.bench.layer_data import make_data
+from lstm_optax.bench.workloads import LayerRow
+from lstm_optax.lstm.backends import fused
 
 SHAPES = [  # time, batch, features, hidden
     (35, 20, 200, 200),
@@ -31,7 +31,7 @@ SECONDS = 1.0
 
 
 def compiled(cached, shape):
-    fused._CACHED = cached
+    fused._CACHE_ENTRIES = cached
     *sizes, hidden = shape
     ((params,), x, _), *_ = jax.device_put(make_data(LayerRow(*sizes, (hidden,), "measured"), 0))
     program = jax.jit(lambda params, x: lo.lstm_sequence(params, x)).lower(params, x).compile()
@@ -39,7 +39,7 @@ def compiled(cached, shape):
 
 
 def milliseconds(calls):
-    """The best time of each, in turn."""
+    """Return the best time of each call; the calls take turns."""
     best, began = dict.fromkeys(calls, np.inf), time.perf_counter()
     while time.perf_counter() - began < SECONDS:
         for name, call in calls.items():

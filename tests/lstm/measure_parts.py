@@ -1,10 +1,10 @@
-"""Where the time of one gradient of an LSTM layer goes, instruction by instruction, on a CPU.
+"""Time of each instruction in one gradient of an LSTM layer, on a CPU.
 
     python tests/lstm/measure_parts.py TIME BATCH FEATURES HIDDEN [OPTION=VALUE …]
 
-Options are those of the compiler, such as xla_cpu_prefer_vector_width=512. The compiled program is
-traced once by JAX's profiler; instructions of a loop are added up over its steps. Those that run
-side by side on two cores overlap, so that their sum may be above the whole.
+Options are passed to the compiler, such as xla_cpu_prefer_vector_width=512. JAX's profiler traces
+the compiled program once; the times of an instruction in a loop are added up. Instructions may
+overlap on two cores, so their sum can exceed the total time.
 """
 
 import collections
@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 
 import lstm_optax as lo
-from lstm_optax.experiments.bench.layer_data import make_data
-from lstm_optax.experiments.bench.workloads import LayerRow
+from lstm_optax.bench.layer_data import make_data
+from lstm_optax.bench.workloads import LayerRow
 
 TRACED = {"xla_cpu_enable_xprof_traceme": True}
 
 
 def compile_gradient(time_steps, batch, features, hidden, options):
-    """The gradient by all arguments, and the arguments."""
+    """Return the compiled gradient for all arguments, and the arguments."""
     row = LayerRow(time_steps, batch, features, (hidden,), "measured")
     ((params,), x, _), *_ = jax.device_put(make_data(row, 0))
 
@@ -37,7 +37,7 @@ def compile_gradient(time_steps, batch, features, hidden, options):
 
 
 def events(compiled, arguments):
-    """Milliseconds of one untraced call, and [calls, milliseconds] of each instruction."""
+    """Return milliseconds of an untraced call, and [calls, milliseconds] of each instruction."""
     for _ in range(3):
         jax.block_until_ready(compiled(*arguments))
     began = time.perf_counter()

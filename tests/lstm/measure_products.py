@@ -1,8 +1,8 @@
-"""How fast XLA multiplies the matrices of an LSTM's loop: small products may have one core alone.
+"""Speed of XLA's matrix products in an LSTM's loop; small products may use one core only.
 
     python tests/lstm/measure_products.py
 
-Many products in one dispatch, each of what the one before left; shown is the best of several.
+Many products in one dispatch, each of the result before; prints the best of several runs.
 """
 
 import time
@@ -22,7 +22,7 @@ REPEATS, SECONDS = 200, 0.3
 
 
 def products(x, kernel):
-    """Multiply again and again; a barrier keeps the compiler from simplifying it."""
+    """Multiply repeatedly; a barrier keeps the compiler from simplifying the loop."""
 
     def body(_, x):
         y = jax.lax.optimization_barrier(x @ kernel)

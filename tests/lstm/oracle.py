@@ -1,15 +1,15 @@
-"""NumPy float64 twin of the LSTM: forward pass and back-propagation through time, loops over time.
+"""NumPy float64 oracle of the LSTM: forward pass and back-propagation through time, as loops.
 
 Gate order i, f, g, o. Shapes: kernel_ih [I, 4H], kernel_hh [H, 4H], bias [4H], x [T, B, I], h and
-c [B, H], outputs [T, B, H]. Three options are shared by all functions:
+c [B, H], outputs [T, B, H]. All functions have three options:
 
-- `seq_lengths` [B]: at steps t ≥ length a row's carry is frozen (a reset at t cannot zero it), its
-  output is 0 and its input is not read;
+- `seq_lengths` [B]: at steps t ≥ length, the carry of a row is frozen (a reset at t does not zero
+  it), its output is 0 and its input is not read;
 - `resets` [T, B]: an episode starts at t, so no carry crosses the boundary between t − 1 and t;
-  forward in time h and c are zeroed before step t when resets[t];
-- `reverse`: time runs from T − 1 to 0, every output at its own t; the same boundaries are crossed
-  from the other side, so h and c are zeroed before step t when resets[t + 1], never by resets[0]
-  and never by what stands in the padding.
+  forward in time, h and c are zeroed before step t if resets[t];
+- `reverse`: time runs from T − 1 to 0, with every output at its own t. The same boundaries are
+  crossed in the other direction, so h and c are zeroed before step t if resets[t + 1]; resets[0]
+  and resets in the padding have no effect.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Carry = tuple[ArrayLike, ArrayLike]
 
 
 class _Step(NamedTuple):
-    """What one time step leaves for the backward pass."""
+    """Values of one time step for the backward pass."""
 
     t: int
     live: Mask  # [B, 1]
@@ -52,7 +52,10 @@ def forward(
     resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[Array, Array, Array]:
-    """Outputs and last carry of c ← σ(f)·c + σ(i)·tanh(g), h ← σ(o)·tanh(c), z = xW + hU + b."""
+    """Return the outputs and the last carry.
+
+    z = xW + hU + b;  c ← σ(f)·c + σ(i)·tanh(g);  h ← σ(o)·tanh(c)
+    """
     outputs, h, c, _ = _run(
         _float64(kernel_ih),
         _float64(kernel_hh),
@@ -83,10 +86,10 @@ def gradients(
     reverse: bool = False,
     cut: Callable[[int, str, Array], Array] = lambda t, name, g: g,
 ) -> dict[str, Array]:
-    """Gradient of ⟨d_outputs, outputs⟩ + ⟨d_h, h⟩ + ⟨d_c, c⟩ by every argument of `forward`.
+    """Return the gradients of ⟨d_outputs, outputs⟩ + ⟨d_h, h⟩ + ⟨d_c, c⟩ for `forward`'s arguments.
 
-    `cut` is told the whole gradient by "h", "c" and "gates" [B, 4H] of each step t, and gives what
-    goes on in its place.
+    `cut` gets the whole gradient of "h", "c" and "gates" [B, 4H] at each step t, and returns its
+    replacement.
     """
     kernel_ih, kernel_hh, bias = _float64(kernel_ih), _float64(kernel_hh), _float64(bias)
     x, h0, c0 = _float64(x), _float64(h0), _float64(c0)
@@ -96,7 +99,7 @@ def gradients(
     d_kernel_ih, d_kernel_hh = np.zeros_like(kernel_ih), np.zeros_like(kernel_hh)
     d_bias, d_x = np.zeros_like(bias), np.zeros_like(x)
     for step in reversed(tape):
-        # A frozen row passes its carry's gradient on untouched and computes nothing.
+        # A frozen row passes the gradient of its carry unchanged and computes nothing.
         dh = np.where(step.live, d_h + d_outputs[step.t], 0.0)
         dh = cut(step.t, "h", dh)
         dc = np.where(step.live, d_c, 0.0) + dh * step.o * (1.0 - step.tanh_c**2)
@@ -135,10 +138,10 @@ def stacked(
     seq_lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
 ) -> tuple[Array, list[dict[str, tuple[Array, Array]]]]:
-    """Layers on top of each other, a layer's output being [forward ‖ backward] when bidirectional.
+    """Run a stack of layers; the output of a bidirectional layer is [forward ‖ backward].
 
-    Each layer is {"forward": (kernel_ih, kernel_hh, bias)}, with "backward" beside it when
-    bidirectional; carries are (h, c) in the same structure, as are the last carries returned.
+    Each layer is {"forward": (kernel_ih, kernel_hh, bias)}, with "backward" in addition if
+    bidirectional. Carries are (h, c) in the same structure, also the last carries returned.
     """
     directions = ("forward", "backward") if bidirectional else ("forward",)
     outputs = _float64(x)
@@ -172,7 +175,7 @@ def _run(
     resets: ArrayLike | None,
     reverse: bool,
 ) -> tuple[Array, Array, Array, list[_Step]]:
-    """Outputs, last h, last c and the tape of all steps in the order in which they ran."""
+    """Return outputs, last h, last c and the tape of all steps in the order of the run."""
     steps, batch, _ = x.shape
     hidden = h.shape[1]
     lengths = np.full(batch, steps) if seq_lengths is None else np.asarray(seq_lengths)
@@ -208,10 +211,10 @@ def _run(
 
 
 def _sigmoid(z: Array) -> Array:
-    """Logistic function 1/(1 + e⁻ᶻ), as exp(−log(1 + e⁻ᶻ)) so that no z overflows."""
+    """Return 1/(1 + e⁻ᶻ), computed as exp(−log(1 + e⁻ᶻ)) so that no z overflows."""
     return np.exp(-np.logaddexp(0.0, -z))
 
 
 def _float64(values: ArrayLike) -> Array:
-    """The values as a float64 array."""
+    """Return the values as a float64 array."""
     return np.asarray(values, dtype=np.float64)

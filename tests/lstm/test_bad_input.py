@@ -1,4 +1,4 @@
-"""Bad input of `lstm_sequence` and `LSTM`: an error that says what to do, or a defined result."""
+"""Bad input of `lstm_sequence` and `LSTM` raises a clear error or has a defined result."""
 
 import chex
 import cudnn_stand_in
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import B, F, H, T, draw
 from flax import nnx
-from test_sequence import B, F, H, T, draw
 
 from lstm_optax import BACKENDS, LSTM, LSTMState, lstm_sequence
 
@@ -51,30 +51,30 @@ def backend(request, monkeypatch):
         (dict(resets=np.ones((B, T), bool)), r"resets has shape \(3, 5\); expected \(5, 3\)"),
         (dict(resets=[True] * T), r"resets has shape \(5,\); expected \(5, 3\)"),
         (dict(dtype=jnp.int32), "dtype is int32; expected floats, such as float32"),
-        (dict(gradient="fast"), "unknown gradient 'fast' of an LSTM; there are 'stored'"),
+        (dict(gradient="fast"), "unknown gradient 'fast' of an LSTM; expected 'stored'"),
     ],
 )
-def test_what_does_not_fit_is_named(change, message, backend):
+def test_rejects_invalid_argument(change, message, backend):
     params, x, carry = draw()
     with pytest.raises(ValueError, match=message):
         lstm_sequence(**(dict(params=params, x=x, carry=carry, backend=backend) | change))
 
 
-def test_reference_refuses_remat():
+def test_reference_rejects_remat():
     with pytest.raises(ValueError, match="backend='reference' .* takes no gradient='remat'"):
         lstm_sequence(*draw(), backend="reference", gradient="remat")
 
 
 @pytest.mark.parametrize("name", ["kernel_ih", "kernel_hh", "bias"])
-def test_parameters_of_integers_are_named(name, backend):
+def test_rejects_integer_parameters(name, backend):
     params, x, carry = draw()
     params = params._replace(**{name: np.ones_like(getattr(params, name), int)})
     with pytest.raises(ValueError, match=f"{name} is int32; expected floats"):
         lstm_sequence(params, x, carry, backend=backend, dtype=jnp.float32)
 
 
-def test_an_unknown_backend_is_told_those_there_are():
-    message = "unknown LSTM backend 'cuda'; there are 'auto', 'fused', 'reference', 'cudnn'"
+def test_rejects_unknown_backend():
+    message = "unknown LSTM backend 'cuda'; expected 'auto', 'fused', 'reference', 'cudnn'"
     with pytest.raises(ValueError, match=message):
         lstm_sequence(*draw(), backend="cuda")
     with pytest.raises(ValueError, match=message):
@@ -82,21 +82,21 @@ def test_an_unknown_backend_is_told_those_there_are():
 
 
 @pytest.mark.parametrize("time_major", [True, False])
-def test_resets_of_a_layer_are_laid_out_as_its_inputs(time_major, backend):
+def test_layer_rejects_resets_of_wrong_shape(time_major, backend):
     lstm = LSTM(F, H, time_major=time_major, backend=backend, rngs=nnx.Rngs(0))
     for shape in ((B + 1, T), (T,)):
         with pytest.raises(ValueError, match=r"resets has shape .*; expected \(5, 3\): laid out"):
             lstm(np.ones((T, B, F), np.float32), resets=np.ones(shape, bool))
 
 
-def test_traced_lengths_count_from_none_to_all(backend):
-    """Less than 0 is 0, more than there are is all."""
+def test_traced_lengths_are_clipped(backend):
+    """Lengths below 0 count as 0, lengths above time as time."""
     params, x, carry = draw()
     run = jax.jit(lambda n: lstm_sequence(params, x, carry, seq_lengths=n, backend=backend))
     chex.assert_trees_all_equal(run(np.array([-3, 2, T + 4])), run(np.array([0, 2, T])))
 
 
-def test_lengths_that_are_all_zero_give_the_carry(backend):
+def test_zero_lengths_return_carry(backend):
     params, x, carry = draw()
     outputs, last = lstm_sequence(params, x, carry, seq_lengths=np.zeros(B, int), backend=backend)
     assert outputs.shape == (T, B, H) and not outputs.any()
@@ -105,7 +105,7 @@ def test_lengths_that_are_all_zero_give_the_carry(backend):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [np.int8, np.int32, bool])
-def test_integers_count_as_numbers(kind, backend):
+def test_integer_inputs_equal_floats(kind, backend):
     params, _, carry = draw()
     x = np.random.default_rng(0).integers(0, 2, (T, B, F))
 
@@ -120,7 +120,7 @@ def test_integers_count_as_numbers(kind, backend):
 
 
 @pytest.mark.parametrize("shape_of", [(0, B, F, H), (T, 0, F, H)])
-def test_nothing_to_read_gives_nothing_and_passes_the_gradient(shape_of, backend):
+def test_empty_sequence_passes_gradient_to_carry(shape_of, backend):
     params, x, carry = jax.tree.map(jnp.float32, draw(shape_of))
 
     def loss(params, x, carry):
@@ -139,7 +139,7 @@ def test_nothing_to_read_gives_nothing_and_passes_the_gradient(shape_of, backend
     assert (by_carry.h == 2).all() and (by_carry.c == 3).all()
 
 
-def test_float16_runs_with_its_state_in_float32_or_is_named(backend):
+def test_float16_has_float32_state(backend):
     params, x, carry = draw()
     run = lambda: lstm_sequence(params, x, carry, dtype=jnp.float16, backend=backend)  # noqa: E731
     if backend == "cudnn":
@@ -152,7 +152,7 @@ def test_float16_runs_with_its_state_in_float32_or_is_named(backend):
     chex.assert_trees_all_close((outputs.astype(jnp.float32), last), exact, rtol=0.02, atol=0.01)
 
 
-def test_resets_and_carries_without_numbers_are_named():
+def test_rejects_non_numeric_resets_and_carry():
     x, layer = np.ones((T, B, F), np.float32), LSTM(F, H, rngs=nnx.Rngs(0))
     params, zero = layer.params()[0], np.zeros((B, H), np.float32)
     for kind in (complex, object, "U1"):
@@ -171,7 +171,7 @@ def test_resets_and_carries_without_numbers_are_named():
 
 
 @pytest.mark.parametrize("name", ["dtype", "param_dtype"])
-def test_wrong_dtypes_of_layers_are_named(name):
+def test_layer_rejects_invalid_dtype(name):
     for dtype in ("abc", int, jnp.int8, complex, jnp.float8_e4m3fn, jnp.float4_e2m1fn):
         with pytest.raises(ValueError, match=f"^{name} is .*; expected floats, such as float32"):
             LSTM(F, H, **{name: dtype}, rngs=nnx.Rngs(0))

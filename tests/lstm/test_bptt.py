@@ -1,4 +1,4 @@
-"""Clipping inside back-propagation through time: exact, overflow-safe, off by default."""
+"""Clipping inside back-propagation through time is exact, overflow-safe and off by default."""
 
 import chex
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import oracle
 import pytest
-from cudnn_stand_in import ANYWHERE
+from cudnn_stand_in import CPU_BACKENDS
 from flax import linen, nnx
 
 from lstm_optax import (
@@ -25,7 +25,7 @@ from lstm_optax import (
 )
 from lstm_optax.lstm.cell import product
 
-pytestmark = pytest.mark.slow  # compiles much
+pytestmark = pytest.mark.slow  # compile many programs
 
 T, B, F, H = 6, 3, 2, 4
 WHOLE = dict(rtol=1e-10, atol=1e-13)
@@ -41,7 +41,7 @@ def draw(seed=0):
 
 
 def weights(seed=9):
-    """What the outputs and the last state are multiplied with, to a loss."""
+    """Return the weights of the outputs and of the last state in the loss."""
     rng = np.random.default_rng(seed)
     last = LSTMState(rng.normal(size=(B, H)), rng.normal(size=(B, H)))
     return rng.normal(size=(T, B, H)), last
@@ -103,12 +103,12 @@ ONE = [CotangentClip(h=0.3), CotangentClip(c=(-0.2, 0.4)), CotangentNormClip(c=0
 @pytest.mark.parametrize(
     "clip, backend, mixed",
     [
-        *((clip, backend, mixed) for clip in ALL for backend in ANYWHERE for mixed in (0, 1)),
+        *((clip, backend, mixed) for clip in ALL for backend in CPU_BACKENDS for mixed in (0, 1)),
         *((clip, "fused", 0) for clip in ONE),
     ],
     ids=str,
 )
-def test_the_clipped_gradient_equals_the_oracle(clip, backend, mixed, x64):
+def test_clipped_gradient_equals_oracle(clip, backend, mixed, x64):
     options = options_of(mixed)
     cut = (by_value if isinstance(clip, CotangentClip) else by_norm)(clip)
     found = gradients(*draw(), backend=backend, cotangent_clip=clip, **options)
@@ -119,8 +119,8 @@ def test_the_clipped_gradient_equals_the_oracle(clip, backend, mixed, x64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [CotangentClip, CotangentNormClip])
-@pytest.mark.parametrize("backend", ANYWHERE)
-def test_a_bound_that_is_not_reached_changes_no_bit(backend, kind):
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_unreached_bound_changes_no_bit(backend, kind):
     inputs = jax.tree.map(jnp.float32, draw())
     options = dict(backend=backend, **options_of(True))
     wide = kind(99.0, 99.0, 99.0)
@@ -134,7 +134,7 @@ def test_a_bound_that_is_not_reached_changes_no_bit(backend, kind):
 
 
 def silence_then_signal(time=300, hidden=8):
-    """Recurrent weights so large that the gradient grows fivefold at each step of the silence."""
+    """Recurrent weights so large that the gradient grows fivefold at each step without input."""
     rng = np.random.default_rng(0)
     kernel_hh = np.tile(20 * np.linalg.qr(rng.normal(size=(hidden, hidden)))[0], 4)
     kernel_ih = rng.normal(size=(1, 4 * hidden))
@@ -152,7 +152,7 @@ def silence_then_signal(time=300, hidden=8):
     ],
     ids=str,
 )
-def test_it_keeps_finite_what_a_clip_of_the_sum_sees_as_infinite(clip):
+def test_clip_per_step_prevents_overflow(clip):
     params, x = silence_then_signal()
 
     def loss(params, clip):
@@ -170,8 +170,8 @@ def test_it_keeps_finite_what_a_clip_of_the_sum_sees_as_infinite(clip):
     assert all(np.all(np.isfinite(leaf)) and np.any(leaf) for leaf in grads)
 
 
-def test_off_it_leaves_the_program_as_it_was():
-    """The scan of the plain cell, written here by hand, to the last equation."""
+def test_no_clip_leaves_program_unchanged():
+    """The program without a clip equals a scan of the plain cell written here by hand."""
     params, x, carry = jax.tree.map(jnp.float32, draw())
 
     def by_hand(params, x, carry):
@@ -199,7 +199,7 @@ def test_off_it_leaves_the_program_as_it_was():
 
 
 def test_bounds_may_be_traced():
-    """So a sweep over them is one compilation."""
+    """A sweep over bounds is one compilation."""
     inputs = jax.tree.map(jnp.float32, draw())
     bounds = jnp.array([0.05, 0.3, 99.0])
     swept = jax.vmap(lambda b: gradients(*inputs, cotangent_clip=CotangentClip(gates=b)))(bounds)
@@ -210,11 +210,11 @@ def test_bounds_may_be_traced():
 
 
 def pulled(f, x, g):
-    """What goes back through f where g arrives."""
+    """Return the cotangent of f's input for the cotangent g of its output."""
     return jax.vjp(f, x)[1](g)[0]
 
 
-def test_entries_are_clipped_alone():
+def test_clips_each_entry():
     x = jnp.arange(6.0)
     g = jnp.array([-jnp.inf, -3.0, 0.5, 2.0, jnp.inf, jnp.nan])
     np.testing.assert_array_equal(clip_cotangent(x, -1, 2), x)
@@ -238,7 +238,7 @@ def test_entries_are_clipped_alone():
     ],
     ids=str,
 )
-def test_rows_are_clipped_by_their_norms(row, expected):
+def test_clips_each_row_by_norm(row, expected):
     g = jnp.array([row, [0.1, 0.2, 0.3]])
     back = pulled(lambda x: clip_cotangent_norm(x, 1.0), jnp.zeros((2, 3)), g)
     if np.any(np.isnan(expected)):
@@ -248,7 +248,7 @@ def test_rows_are_clipped_by_their_norms(row, expected):
     np.testing.assert_array_equal(back[1], g[1])
 
 
-def test_a_norm_may_be_of_columns_or_of_all():
+def test_norm_axis_may_be_any_or_all():
     g = jnp.array([[3.0, 0.0], [4.0, 1.0]])
     columns = pulled(lambda x: clip_cotangent_norm(x, 1.0, axis=0), g, g)
     np.testing.assert_allclose(columns, [[0.6, 0.0], [0.8, 1.0]], rtol=1e-6)
@@ -259,7 +259,7 @@ def test_a_norm_may_be_of_columns_or_of_all():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_the_dtype_stays(dtype):
+def test_clip_keeps_dtype(dtype):
     g = jnp.array([300, 1, 0], dtype)
     for f in (lambda x: clip_cotangent(x, -1.0, 1.0), lambda x: clip_cotangent_norm(x, 1.0)):
         back = pulled(f, g, g)
@@ -267,7 +267,7 @@ def test_the_dtype_stays(dtype):
         np.testing.assert_allclose(back[0], 1, rtol=1e-2)
 
 
-def test_a_tree_is_clipped_leaf_by_leaf_and_what_is_no_real_number_passes(key):
+def test_clips_real_leaves_only(key):
     tree = {
         "w": jnp.ones(2),
         "count": jnp.int32(3),
@@ -288,8 +288,8 @@ def test_a_tree_is_clipped_leaf_by_leaf_and_what_is_no_real_number_passes(key):
     assert back[0].dtype == jax.dtypes.float0
 
 
-def test_the_layer_takes_it():
-    """In each layer and direction: a bound so small that it decides every bias's gradient."""
+def test_layer_clip_equals_sequence_clip():
+    """A tiny bound determines the gradient of every bias, in each layer and direction."""
     clip = CotangentClip(gates=1e-4)
     lstm = LSTM(F, H, num_layers=2, bidirectional=True, cotangent_clip=clip, rngs=nnx.Rngs(0))
     x = jnp.float32(draw()[1])
@@ -301,7 +301,7 @@ def test_the_layer_takes_it():
     assert again.cotangent_clip == clip
 
 
-def test_it_clips_h_in_a_scan_of_ones_own():
+def test_clips_h_in_custom_scan():
     params, x, carry = jax.tree.map(jnp.float32, draw())
 
     def by_hand(params):
@@ -319,7 +319,7 @@ def test_it_clips_h_in_a_scan_of_ones_own():
 
 
 class ClipOutput(nnx.Module):
-    """A module whose output's gradient is clipped, as a user writes it."""
+    """A user's module that clips the gradient of its output."""
 
     def __init__(self, inner, bound):
         self.inner, self.bound = inner, bound
@@ -329,7 +329,7 @@ class ClipOutput(nnx.Module):
 
 
 def ours_and_free(params, x, clip):
-    """The gradient by the two kernels with the clip, which must be another than without."""
+    """Return the clipped gradient of the two kernels, which must differ from the unclipped one."""
     by = lambda clip: lambda p: jnp.sum(lstm_sequence(p, x, cotangent_clip=clip)[0])  # noqa: E731
     ours, free = (jax.grad(by(c))(params)[:2] for c in (clip, None))
     assert not np.allclose(free[1], ours[1], rtol=1e-2)
@@ -337,7 +337,7 @@ def ours_and_free(params, x, clip):
 
 
 @pytest.mark.slow
-def test_it_clips_the_gates_in_nnx_rnn():
+def test_clips_gates_in_nnx_rnn():
     x = jnp.float32(draw()[1])
     cell = nnx.OptimizedLSTMCell(F, H, rngs=nnx.Rngs(0))
     params = LSTMParams(cell.dense_i.kernel[...], cell.dense_h.kernel[...], cell.dense_h.bias[...])
@@ -350,7 +350,7 @@ def test_it_clips_the_gates_in_nnx_rnn():
 
 
 class ClippedCell(linen.RNNCellBase):
-    """A Linen cell with the gradient by h clipped, as a user writes it."""
+    """A user's Linen cell that clips the gradient of h."""
 
     features: int
     bound: float
@@ -372,13 +372,13 @@ class ClippedCell(linen.RNNCellBase):
 
 
 def of_linen(tree):
-    """The parameters of a Linen cell, gate by gate, as ours."""
+    """Return the parameters of a Linen cell, stored gate by gate, as LSTMParams."""
     join = lambda part, leaf: jnp.concatenate([tree[part + g][leaf] for g in "ifgo"], -1)  # noqa: E731
     return LSTMParams(join("i", "kernel"), join("h", "kernel"), join("h", "bias"))
 
 
 @pytest.mark.slow
-def test_it_clips_h_in_linen():
+def test_clips_h_in_linen():
     x, rnn = jnp.float32(draw()[1]), linen.RNN(ClippedCell(H, 0.5), time_major=True)
     variables = rnn.init(jax.random.key(0), x)
     grads = jax.grad(lambda v: jnp.sum(rnn.apply(v, x)))(variables)
@@ -388,7 +388,7 @@ def test_it_clips_h_in_linen():
 
 
 @pytest.mark.slow
-def test_it_clips_the_gates_in_linen():
+def test_clips_gates_in_linen():
     x, rnn = jnp.float32(draw()[1]), linen.RNN(linen.LSTMCell(H), time_major=True)
     variables = rnn.init(jax.random.key(0), x)
 
@@ -408,7 +408,7 @@ def test_it_clips_the_gates_in_linen():
 
 
 @pytest.mark.parametrize("kind", [CotangentClip, CotangentNormClip])
-def test_what_cannot_be_is_named(kind):
+def test_rejects_invalid_bounds(kind):
     params, x, _ = jax.tree.map(jnp.float32, draw())
     for bad, message in [
         (kind(h=-1.0), r"cotangent_clip.h: "),

@@ -1,20 +1,20 @@
-"""The cuDNN backend with a stand-in for cuDNN: all that is ours equals the reference."""
+"""The cuDNN backend, with a stand-in for cuDNN, equals the reference."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import B, F, H, T, draw, draw_output_weights, make_options, weighted_gradients
 from cudnn_stand_in import install
 from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.experimental import rnn
 from plain import plain_for
-from test_sequence import B, F, H, T, draw, options_of, value_and_gradients, weights_of_outputs
 
 from lstm_optax import BACKENDS, LSTM, CotangentClip, GradientFlow, LSTMParams, lstm_sequence
-from lstm_optax.lstm import cudnn
+from lstm_optax.lstm.backends import cudnn
 
 
 @pytest.fixture
@@ -22,21 +22,21 @@ def calls(monkeypatch):
     return install(monkeypatch)
 
 
-def check_against_the_reference(shape_of, lengths, reverse, seed):
+def check_equals_reference(shape_of, lengths, reverse, seed):
     arguments = jax.tree.map(jnp.float32, draw(shape_of, seed))
-    options = options_of(lengths, False, reverse, *shape_of[:2], seed)
+    options = make_options(lengths, False, reverse, *shape_of[:2], seed)
     results = [lstm_sequence(*arguments, backend=b, **options) for b in ("cudnn", "reference")]
     chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
-    weights = jax.tree.map(jnp.float32, weights_of_outputs(*results[0]))
-    grads = [value_and_gradients(b, *arguments, weights, options) for b in ("cudnn", "reference")]
+    weights = jax.tree.map(jnp.float32, draw_output_weights(*results[0]))
+    grads = [weighted_gradients(b, *arguments, weights, options) for b in ("cudnn", "reference")]
     chex.assert_trees_all_close(*grads, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("lengths", plain_for([False, True], [True]))
 @pytest.mark.parametrize("reverse", plain_for([False, True], [True]))
-def test_equals_the_reference(lengths, reverse, calls):
-    check_against_the_reference((T, B, F, H), lengths, reverse, seed=1)
-    assert len(calls) == 2  # the results, and for the gradients once more
+def test_equals_reference(lengths, reverse, calls):
+    check_equals_reference((T, B, F, H), lengths, reverse, seed=1)
+    assert len(calls) == 2  # one for the results, one for the gradients
 
 
 @pytest.mark.slow
@@ -47,14 +47,14 @@ def test_equals_the_reference(lengths, reverse, calls):
     reverse=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_equals_the_reference_for_random_shapes(shape_of, lengths, reverse, seed, calls):
-    check_against_the_reference(shape_of, lengths, reverse, seed)
+def test_equals_reference_random_shapes(shape_of, lengths, reverse, seed, calls):
+    check_equals_reference(shape_of, lengths, reverse, seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
-def test_rows_without_a_step_give_nothing_and_get_no_gradient(reverse, calls):
-    """Neither they nor NaN in the padding reach a parameter; their carry passes unchanged."""
+def test_empty_rows_have_zero_gradient(reverse, calls):
+    """Empty rows and NaN in the padding reach no parameter; the carry passes unchanged."""
     params, x, carry = jax.tree.map(jnp.float32, draw())
     lengths = jnp.array([0, 2, 0])
     x = jnp.where((jnp.arange(T)[:, None] < lengths[None, :])[:, :, None], x, jnp.nan)
@@ -83,7 +83,7 @@ def test_rows_without_a_step_give_nothing_and_get_no_gradient(reverse, calls):
 
 
 @pytest.mark.slow
-def test_a_stack_is_one_call_for_each_layer_and_direction_and_drops_as_ours(calls):
+def test_stack_dropout_equals_fused(calls):
     x = np.random.default_rng(0).normal(size=(T, B, F)).astype(np.float32)
     lengths = np.array([5, 2, 0])
 
@@ -118,11 +118,11 @@ def test_a_stack_is_one_call_for_each_layer_and_direction_and_drops_as_ours(call
     [(None, "HIGHEST"), ("float32", "HIGHEST"), ("default", "HIGHEST"), ("bfloat16", "HIGHEST")]
     + [("tensorfloat32", "HIGH"), ("high", "HIGH"), ("TF32_TF32_F32", "HIGH")],
 )
-def test_is_exact_unless_asked_for_tensorfloat32(asked, taken, calls):
+def test_precision_is_exact_by_default(asked, taken, calls):
     with jax.default_matmul_precision(asked):
         jax.eval_shape(lambda: lstm_sequence(*draw(), dtype=jnp.float32, backend="cudnn"))
     assert calls[0]["precision"] == jax.lax.Precision[taken]
-    with jax.default_matmul_precision(asked):  # as JAX itself reads it
+    with jax.default_matmul_precision(asked):  # JAX's own function
         assert rnn._lstm_cudnn_allow_tf32(calls[0]["precision"]) is (taken == "HIGH")
 
 
@@ -141,21 +141,21 @@ def test_is_exact_unless_asked_for_tensorfloat32(asked, taken, calls):
         (dict(x=np.zeros((T, 0, F)), carry=None), r"x has shape \(5, 0, 2\)"),
     ],
 )
-def test_what_cudnn_cannot_do_is_named_with_what_can(change, message, calls):
+def test_unsupported_option_error_names_fused(change, message, calls):
     params, x, carry = draw()
     arguments = dict(params=params, x=x, carry=carry, backend="cudnn") | change
-    with pytest.raises(ValueError, match=rf"cannot serve.*{message}.*Use backend='fused'"):
+    with pytest.raises(ValueError, match=rf"cannot run.*{message}.*Use backend='fused'"):
         lstm_sequence(**arguments)
     assert not calls
     lstm_sequence(**arguments | dict(backend="fused"))
 
 
-def test_float64_is_named(calls, x64):
+def test_rejects_float64(calls, x64):
     with pytest.raises(ValueError, match="dtype is float64"):
         lstm_sequence(*draw(), backend="cudnn")
 
 
-def test_wider_inputs_and_smaller_parameters_run_in_float32(calls):
+def test_float32_products_with_bfloat16_parameters(calls):
     params, x, carry = draw()
     params = jax.tree.map(jnp.bfloat16, params)
     run = jax.tree_util.Partial(lstm_sequence, params, x, carry, dtype=jnp.float32)
@@ -169,8 +169,8 @@ def no_gpu(platform=None):
 
 
 @pytest.mark.parametrize("gpu, plugin", [(False, False), (True, False), (True, True)])
-def test_says_what_is_missing(gpu, plugin, monkeypatch):
-    """A GPU and the plugin are asked for in this order; `auto` asks for neither."""
+def test_error_names_missing_gpu_or_plugin(gpu, plugin, monkeypatch):
+    """A GPU is checked first, then the plugin; `auto` needs neither."""
     monkeypatch.setattr(jax, "devices", (lambda platform=None: [platform]) if gpu else no_gpu)
     rest = type("plugin", (), {"compute_rnn_workspace_reserve_space_sizes": 0} if plugin else {})
     monkeypatch.setattr(rnn, "gpu_rnn", rest)
@@ -191,14 +191,14 @@ def test_auto_is_not_cudnn():
 
 @pytest.fixture
 def traced_alone(monkeypatch):
-    """cuDNN's own primitives, which can be traced once the size of their workspace is known."""
+    """Make cuDNN's primitives traceable without a GPU: set the size of their workspace."""
     sizes = lambda *shape: (8, 16)  # noqa: E731
     name = "compute_rnn_workspace_reserve_space_sizes"
     monkeypatch.setattr(rnn.gpu_rnn, name, sizes, raising=False)
     monkeypatch.setattr(cudnn, "missing", lambda: None)
 
 
-def test_a_gradient_is_one_call_of_cudnn_each_way(traced_alone):
+def test_gradient_is_two_cudnn_calls(traced_alone):
     params, x, carry = jax.tree.map(jnp.float32, draw())
 
     def loss(params, x, carry, lengths):
@@ -224,7 +224,7 @@ def test_a_gradient_is_one_call_of_cudnn_each_way(traced_alone):
     assert found == jax.tree.map(jnp.shape, params)
 
 
-def test_vmap_is_refused_with_what_to_do(traced_alone):
+def test_rejects_vmap(traced_alone):
     params, x, carry = jax.tree.map(jnp.float32, draw())
     many = jax.tree.map(lambda p: jnp.stack([p, p]), params)
     with pytest.raises(ValueError, match="no rule for vmap: put the mapped axis into the batch"):
@@ -233,7 +233,7 @@ def test_vmap_is_refused_with_what_to_do(traced_alone):
 
 def test_lowers_for_cuda():
     if cudnn.missing():
-        pytest.skip(f"JAX lowers cuDNN's LSTM with its CUDA plugin alone: {cudnn.missing()}")
+        pytest.skip(f"JAX lowers cuDNN's LSTM only with its CUDA plugin: {cudnn.missing()}")
     params, x, carry = jax.tree.map(jnp.float32, draw())
     run = jax.jit(lambda x: lstm_sequence(params, x, carry, backend="cudnn"))
     text = run.trace(x).lower(lowering_platforms=("cuda",)).as_text()

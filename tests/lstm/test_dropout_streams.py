@@ -1,4 +1,4 @@
-"""Streams of randomness that a layer or a model keeps for its dropout, as Flax's modules do."""
+"""Random streams that a layer or a model stores for its dropout, like Flax's modules."""
 
 import chex
 import jax
@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from build_models import language_model, sequence_model
 from flax import nnx
 
 import lstm_optax as lo
+from lstm_optax.interop import lstm_to_torch
 
 T, B, F, H, V = 5, 3, 2, 8, 6
 KINDS = ["layer", "language model", "sequence model"]
@@ -19,9 +21,10 @@ def make(kind, rngs=None, **rates):
     if kind == "layer":
         return lo.LSTM(F, H, num_layers=2, **rates, rngs=rngs)
     if kind == "language model":
-        sizes = dict(embedding_features=4, hidden_features=H)
-        return lo.LanguageModel(V, num_layers=2, **sizes, **rates, rngs=rngs)
-    return lo.SequenceModel(F, 3, hidden_features=H, num_layers=2, **rates, rngs=rngs)
+        sizes = dict(in_features=4, hidden_features=H, num_layers=2)
+        return language_model(V, **sizes, **rates, rngs=rngs)
+    sizes = dict(in_features=F, hidden_features=H, num_layers=2)
+    return sequence_model(3, **sizes, **rates, rngs=rngs)
 
 
 def inputs(kind):
@@ -54,7 +57,7 @@ def test_call_draws_from_kept_stream(kind, rate):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_given_rngs_win_over_stream(kind):
+def test_passed_rngs_override_stream(kind):
     model, x = make(kind, dropout=0.5), inputs(kind)
     before = jax.tree.leaves(nnx.state(model, nnx.RngCount))
     given = [model(x, rngs=nnx.Rngs(dropout=seed))[0] for seed in (1, 1, 2)]
@@ -68,7 +71,7 @@ def test_given_rngs_win_over_stream(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_state_without_rate_or_stream(kind):
-    """The trees of models that drop nothing, and of those made for a key in the loss."""
+    """Models without dropout, and models for a key in the loss, have no random state."""
     for model in (make(kind), make(kind, nnx.Rngs(params=0), dropout=0.5, weight_dropout=0.5)):
         assert not jax.tree.leaves(nnx.state(model, nnx.RngState))
         _, params = nnx.split(model)
@@ -78,7 +81,7 @@ def test_no_state_without_rate_or_stream(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parameter_seed_decides_parameters(kind):
+def test_parameters_depend_only_on_parameter_seed(kind):
     chex.assert_trees_all_equal(
         nnx.state(make(kind), nnx.Param),
         nnx.state(make(kind, nnx.Rngs(params=0), dropout=0.5), nnx.Param),
@@ -129,12 +132,14 @@ def test_from_params_keeps_stream():
     np.testing.assert_array_equal(lstm(x, deterministic=True)[0], plain(x)[0])
     without = lo.LSTM.from_params(plain.params(), dropout=0.5)
     assert not jax.tree.leaves(nnx.state(without, nnx.RngState))
-    chex.assert_trees_all_equal(lo.LSTM.from_torch(lstm.to_torch()).params(), lstm.params())
+    chex.assert_trees_all_equal(
+        lo.interop.lstm_from_torch(lstm_to_torch(lstm)).params(), lstm.params()
+    )
 
 
 @pytest.mark.slow
 def test_fit_trains_parameters_without_stream():
-    """`fit` and `make_step` take the parameters alone; the rest stays outside."""
+    """`fit` and `make_step` take the parameters only; the random state stays outside."""
     model = make("layer", dropout=0.5)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
@@ -149,7 +154,7 @@ def test_fit_trains_parameters_without_stream():
     assert np.isfinite(result.history[-1]["train_loss"])
 
 
-def test_init_state_refuses_streams():
+def test_init_state_rejects_streams():
     _, everything = nnx.split(make("layer", dropout=0.5))
     message = (
         r"params has a random key at dropout\.rngs\.key.*nnx.split\(model, nnx.Param, \.\.\.\)"

@@ -1,4 +1,4 @@
-"""Weights dropped from the recurrent kernels, and dropout that is the same at all steps."""
+"""Weight dropout of the recurrent kernels, and locked dropout over time."""
 
 import chex
 import jax
@@ -27,7 +27,7 @@ def rngs(seed=3) -> nnx.Rngs:
 
 @pytest.fixture
 def calls(monkeypatch) -> list:
-    """The parameters, inputs and outputs of each call of `lstm_sequence` by the layer."""
+    """Return parameters, inputs and outputs of each `lstm_sequence` call by the layer."""
     seen = []
 
     def spy(params, x, *args, **options):
@@ -39,8 +39,8 @@ def calls(monkeypatch) -> list:
     return seen
 
 
-def test_dropped_weights_are_zero_and_the_others_scaled(calls):
-    """Whole, own masks for each layer and direction; biases and input kernels as they were."""
+def test_dropped_zero_others_scaled(calls):
+    """Each layer and direction has its own mask; biases and input kernels are unchanged."""
     lstm = make(num_layers=2, bidirectional=True, weight_dropout=0.2)
     lstm(inputs(), rngs=rngs())
     kept = []
@@ -58,7 +58,7 @@ def test_dropped_weights_are_zero_and_the_others_scaled(calls):
 
 
 @pytest.mark.slow
-def test_the_expected_kernel_is_the_kernel(calls):
+def test_mean_of_dropped_kernels_is_kernel(calls):
     lstm = make(weight_dropout=0.5)
     for seed in range(50):
         lstm(inputs(1), rngs=rngs(seed))
@@ -66,11 +66,13 @@ def test_the_expected_kernel_is_the_kernel(calls):
     own = np.asarray(lstm.params()[0].kernel_hh)
     mean = kernels.mean(0)
     error = np.abs(mean - own) / np.maximum(np.abs(own), 1e-6)
-    assert error.mean() == pytest.approx(np.sqrt(2 / np.pi / 50), rel=0.1)  # as 50 coins have it
+    assert error.mean() == pytest.approx(
+        np.sqrt(2 / np.pi / 50), rel=0.1
+    )  # standard error of 50 draws
     assert np.sum(mean * own) / np.sum(own * own) == pytest.approx(1, abs=0.02)
 
 
-def test_one_mask_serves_all_rows_and_steps(calls):
+def test_one_mask_per_call(calls):
     lstm = make(weight_dropout=0.5)
     outputs, carry = lstm(inputs(), rngs=rngs())
     plain = LSTM.from_params([calls[0][0]])
@@ -78,7 +80,7 @@ def test_one_mask_serves_all_rows_and_steps(calls):
     assert not np.allclose(outputs, lstm(inputs(), deterministic=True)[0])
 
 
-def test_the_gradient_reaches_the_weights_that_are_kept(calls):
+def test_gradient_reaches_kept_weights_only(calls):
     lstm = make(weight_dropout=0.5)
     graphdef, params = nnx.split(lstm)
 
@@ -100,7 +102,7 @@ def test_the_gradient_reaches_the_weights_that_are_kept(calls):
 
 
 @pytest.mark.parametrize("options", [dict(weight_dropout=0.5), dict(dropout=0.5, num_layers=2)])
-def test_what_is_dropped_depends_on_the_key_alone(options):
+def test_mask_depends_only_on_key(options):
     lstm = make(locked_dropout="dropout" in options, **options)
     one, other = lstm(inputs(), rngs=rngs())[0], lstm(inputs(), rngs=rngs(4))[0]
     np.testing.assert_array_equal(one, lstm(inputs(), rngs=rngs())[0])
@@ -116,7 +118,7 @@ def test_what_is_dropped_depends_on_the_key_alone(options):
 
 @pytest.mark.parametrize("time_major", [True, False])
 @pytest.mark.parametrize("locked", [True, False])
-def test_locked_dropout_is_the_same_at_all_steps(calls, locked, time_major):
+def test_locked_dropout_is_constant_over_time(calls, locked, time_major):
     lstm = make(num_layers=2, dropout=0.25, locked_dropout=locked, time_major=time_major)
     x = inputs(16)
     lstm(x if time_major else np.swapaxes(x, 0, 1), rngs=rngs())
@@ -125,10 +127,10 @@ def test_locked_dropout_is_the_same_at_all_steps(calls, locked, time_major):
     np.testing.assert_allclose(after, np.where(mask, before / 0.75, 0), rtol=1e-6)
     assert mask.mean() == pytest.approx(0.75, abs=0.1)
     assert (mask == mask[:1]).all() == locked
-    assert not (mask == mask[:, :1]).all()  # each row has its own
+    assert not (mask == mask[:, :1]).all()  # each row has its own mask
 
 
-def test_at_a_rate_of_0_nothing_is_drawn():
+def test_zero_rate_draws_nothing():
     plain, zero = make(num_layers=2), make(num_layers=2, weight_dropout=0.0, dropout=0.0)
     programs = [str(jax.make_jaxpr(lambda x, m=m: m(x))(inputs())) for m in (plain, zero)]
     assert programs[0] == programs[1] and "random" not in programs[0]
@@ -137,6 +139,6 @@ def test_at_a_rate_of_0_nothing_is_drawn():
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
-def test_a_rate_out_of_range_is_named(rate):
+def test_rejects_rate_out_of_range(rate):
     with pytest.raises(ValueError, match=f"weight_dropout is {rate}, but must be a number in"):
         make(weight_dropout=rate)

@@ -1,4 +1,4 @@
-"""`jax.export` with symbolic batch and time, for CPU, CUDA and TPU: the same bits when called."""
+"""`jax.export` with symbolic batch and time, for CPU, CUDA and TPU, is exact."""
 
 import chex
 import jax
@@ -6,20 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from build_models import language_model, sequence_model
 from flax import nnx
 
 import lstm_optax as lo
-from lstm_optax.lstm import fused
+from lstm_optax.lstm.backends import fused
 
 T, B, F, H, V = 5, 3, 2, 4, 6
 PLATFORMS = ["cpu", "cuda", "tpu"]
 
 
 def exported(function, symbolic, *arguments):
-    """Outputs of the exported function and of the function itself.
+    """Return outputs of the exported function and of the function itself.
 
     Args:
-      symbolic: for each argument the names of its axes, such as "t, b, _"; None for static ones.
+      symbolic: axis names of each argument, such as "t, b, _"; None for a static argument.
     """
     scope = jax.export.SymbolicScope()
     shapes = [
@@ -70,16 +71,16 @@ def test_sequence_gradient_exports():
 
 @pytest.mark.parametrize("cached", [2**23, 4 * H * B * T - 1])
 def test_symbolic_size_is_compared_when_called(monkeypatch, cached):
-    """The program without a gradient, below and above the size that a CPU's cache holds."""
-    monkeypatch.setattr(fused, "_CACHED", cached)
+    """The program without a gradient, below and above the cache limit."""
+    monkeypatch.setattr(fused, "_CACHE_ENTRIES", cached)
     run = lambda params, x: lo.lstm_sequence(params, x)  # noqa: E731
     same_bits(*exported(run, (None, "t, b, _"), params(), draw(T, B, F)))
 
 
 def test_sizes_beyond_int32_are_not_cached():
     for sizes in ((2**12, 2**11, 1), (2**31, 2**10, 2**10), (2**23 + 1, 1, 1)):
-        symbolic = fused._is_cached(*map(jnp.float32, sizes))
-        assert bool(symbolic) == fused._is_cached(*sizes) == (sizes[0] == 2**12)
+        symbolic = fused._fits_cache(*map(jnp.float32, sizes))
+        assert bool(symbolic) == fused._fits_cache(*sizes) == (sizes[0] == 2**12)
 
 
 @pytest.mark.slow
@@ -132,9 +133,9 @@ def test_layer_and_step_export(options):
 
 
 def language_step(optimizer, **options):
-    """A train step of a language model with both terms on the activations, and its arguments."""
-    sizes = dict(embedding_features=3, hidden_features=H)
-    model = lo.LanguageModel(V, **sizes, **options, rngs=nnx.Rngs(params=0))
+    """Return a train step of a language model with both activation penalties, and its arguments."""
+    sizes = dict(in_features=3, hidden_features=H)
+    model = language_model(V, **sizes, **options, rngs=nnx.Rngs(params=0))
     graphdef, weights = nnx.split(model)
 
     def loss(weights, carry, batch, key):
@@ -178,7 +179,7 @@ def test_train_step_with_dropout_exports(optimizer):
 
 @pytest.mark.slow
 def test_sequence_losses_export():
-    model = lo.SequenceModel(F, 2, hidden_features=H, rngs=nnx.Rngs(0))
+    model = sequence_model(2, in_features=F, hidden_features=H, rngs=nnx.Rngs(0))
     graphdef, weights = nnx.split(model)
 
     def run(weights, x, targets):

@@ -1,4 +1,4 @@
-"""The fused backend: equal to the reference, each feature on and off; what it compiles to."""
+"""The fused backend equals the reference with each feature; facts of its compiled program."""
 
 import re
 from itertools import product
@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import draw, draw_output_weights, make_options
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import plain_for
-from test_sequence import draw, options_of, weights_of_outputs
 
 from lstm_optax import LSTM, CotangentClip, CotangentNormClip, lstm_sequence
 
@@ -32,12 +32,12 @@ FEATURES = dict(
 
 
 def values_and_gradients(params, x, carry, dtype=jnp.float64, **options):
-    """The results, and the gradients of a random sum of them by all that can be differentiated."""
+    """Return the results, and the gradients of a random weighted sum of them."""
     params, x, carry = jax.tree.map(lambda a: jnp.asarray(a, dtype), (params, x, carry))
 
     def loss(params, x, carry):
         results = lstm_sequence(params, x, carry, **options)
-        weights = jax.tree.map(lambda w: w.astype(dtype), weights_of_outputs(*results))
+        weights = jax.tree.map(lambda w: w.astype(dtype), draw_output_weights(*results))
         products = jax.tree.map(lambda w, r: jnp.sum(w * r), weights, results)
         return sum(jax.tree.leaves(products)), results
 
@@ -45,8 +45,8 @@ def values_and_gradients(params, x, carry, dtype=jnp.float64, **options):
     return results, grads
 
 
-def check_against_the_reference(shape_of, gradient, lengths, resets, reverse, detached, clip, seed):
-    options = options_of(lengths, resets, reverse, *shape_of[:2], seed)
+def check_equals_reference(shape_of, gradient, lengths, resets, reverse, detached, clip, seed):
+    options = make_options(lengths, resets, reverse, *shape_of[:2], seed)
     options["cotangent_clip"] = CLIPS[clip]
     if detached:
         options["detach"] = np.random.default_rng(seed).random(shape_of[:2]) < 0.4
@@ -61,9 +61,9 @@ PLAIN = [("stored", "norm", True), ("remat", "value", False)]
 
 
 @pytest.mark.parametrize("combination", plain_for(COMBINATIONS, PLAIN), ids=str)
-def test_all_features_at_once_equal_the_reference(combination, x64):
+def test_all_features_equal_reference(combination, x64):
     gradient, clip, reverse = combination
-    check_against_the_reference((T, B, F, H), gradient, True, True, reverse, True, clip, 0)
+    check_equals_reference((T, B, F, H), gradient, True, True, reverse, True, clip, 0)
 
 
 @pytest.mark.slow
@@ -74,14 +74,14 @@ def test_all_features_at_once_equal_the_reference(combination, x64):
     seed=st.integers(0, 99),
     features=st.fixed_dictionaries(FEATURES),
 )
-def test_equals_the_reference_for_random_shapes_and_features(gradient, shape_of, seed, features):
+def test_random_features_equal_reference(gradient, shape_of, seed, features):
     with jax.enable_x64(True):
-        check_against_the_reference(shape_of, gradient, **features, seed=seed)
+        check_equals_reference(shape_of, gradient, **features, seed=seed)
 
 
 @pytest.mark.parametrize("gradient", ["stored", "remat"])
-def test_float32_stays_within_the_stated_bound(gradient):
-    """Of the float64 reference, 2e-6 of the largest entry of each array, over 50 steps."""
+def test_float32_error_is_bounded(gradient):
+    """Within 2e-6 of the largest entry of each float64 array, over 50 steps."""
     arguments = draw((50, 8, 16, 32))
     results = values_and_gradients(*arguments, dtype=jnp.float32, gradient=gradient)
     with jax.enable_x64(True):
@@ -92,7 +92,7 @@ def test_float32_stays_within_the_stated_bound(gradient):
         assert np.max(np.abs(ours - expected)) <= 2e-6 * np.max(np.abs(expected))
 
 
-def test_bfloat16_products_give_gradients_near_those_of_float32():
+def test_bfloat16_gradient_is_close_to_float32():
     arguments = draw((8, 4, 8, 16))
     _, exact = values_and_gradients(*arguments, dtype=jnp.float32)
     _, grads = values_and_gradients(*arguments, dtype=jnp.bfloat16)
@@ -103,8 +103,8 @@ def test_bfloat16_products_give_gradients_near_those_of_float32():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["stored", "remat"])
-def test_many_parameters_at_once(gradient):
-    """An ensemble, or a sweep: vmap over the parameters alone."""
+def test_vmap_over_parameters(gradient):
+    """An ensemble or a sweep: vmap over the parameters only."""
     _, x, carry = draw()
     several = [draw(seed=seed)[0] for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
@@ -118,8 +118,8 @@ def test_many_parameters_at_once(gradient):
 
 
 @pytest.mark.slow
-def test_a_stack_in_both_directions_equals_the_reference():
-    """With lengths, and all that is dropped the same."""
+def test_bidirectional_stack_equals_reference():
+    """With lengths, and the same dropout masks."""
     options = dict(num_layers=2, bidirectional=True, dropout=0.3, weight_dropout=0.3)
     x = jax.random.normal(jax.random.key(1), (T, B, F))
 
@@ -138,7 +138,7 @@ def test_a_stack_in_both_directions_equals_the_reference():
 
 
 @pytest.mark.slow
-def test_autodiff_serves_forward_mode_and_stored_the_second_reverse(x64):
+def test_second_derivatives_equal_reference(x64):
     params, x, carry = draw((3, 2, 2, 2))
 
     def loss(bias, **options):
@@ -161,8 +161,8 @@ def test_autodiff_serves_forward_mode_and_stored_the_second_reverse(x64):
             jax.jvp(lambda b: loss(b, gradient=gradient), (params.bias,), (params.bias,))  # noqa: B023
 
 
-def test_what_is_kept_for_the_way_back():
-    """For each hidden unit, row and step: 7 numbers, or 2."""
+def test_number_of_stored_residuals():
+    """7 numbers for each hidden unit, row and step, or 2 with "remat"."""
     params, x, carry = jax.tree.map(jnp.float32, draw())
 
     def kept(gradient):
@@ -176,13 +176,11 @@ def test_what_is_kept_for_the_way_back():
 
 @pytest.mark.parametrize("lengths, resets, reverse", [(False, False, False), (True, True, True)])
 @pytest.mark.parametrize("cached", [0, T * B * 4 * H])
-def test_without_a_gradient_the_product_of_the_inputs_may_stand_in_the_loop(
-    cached, lengths, resets, reverse, monkeypatch, x64
-):
-    """Where its buffer is beyond the cache; the values are those of the reference either way."""
-    monkeypatch.setattr("lstm_optax.lstm.fused._CACHED", cached)
+def test_large_buffer_is_not_hoisted(cached, lengths, resets, reverse, monkeypatch, x64):
+    """A buffer beyond the cache limit is not built; the values equal the reference."""
+    monkeypatch.setattr("lstm_optax.lstm.backends.fused._CACHE_ENTRIES", cached)
     params, x, carry = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), draw((T, B, F, H)))
-    options = options_of(lengths, resets, reverse, T, B)
+    options = make_options(lengths, resets, reverse, T, B)
     run = jax.jit(lambda *arguments: lstm_sequence(*arguments, **options))
     expected = lstm_sequence(params, x, carry, backend="reference", **options)
     chex.assert_trees_all_close(run(params, x, carry), expected, rtol=1e-10, atol=1e-12)
@@ -190,21 +188,21 @@ def test_without_a_gradient_the_product_of_the_inputs_may_stand_in_the_loop(
     assert (buffer in run.lower(params, x, carry).compile().as_text()) == (cached > 0)
 
 
-def test_an_unknown_gradient_is_named():
+def test_rejects_unknown_gradient():
     params, x, _ = draw()
-    message = "unknown gradient 'custom' of an LSTM; there are 'stored', 'remat', 'autodiff'"
+    message = "unknown gradient 'custom' of an LSTM; expected 'stored', 'remat', 'autodiff'"
     with pytest.raises(ValueError, match=message):
         lstm_sequence(params, x, gradient="custom")
     with pytest.raises(ValueError, match=message):
         LSTM(2, 3, gradient="custom", rngs=nnx.Rngs(0))
 
 
-# What the program is compiled to, on CPU; sizes that no two axes share.
+# The compiled program on CPU; all axes have different sizes.
 TIME, BATCH, FEATURES, HIDDEN = 24, 6, 10, 32
 
 
 def loops_of(gradient="stored", **options):
-    """The instructions inside each loop of the compiled gradient: (opcode, shape), fusions open."""
+    """Return (opcode, shape) of the instructions in each loop, and shapes of all products."""
     params, x, carry = jax.tree.map(jnp.float32, draw((TIME, BATCH, FEATURES, HIDDEN)))
 
     def loss(params, x, carry):
@@ -236,7 +234,7 @@ def _opened(programs, name):
 
 
 @pytest.mark.parametrize("gradient", ["stored", "remat"])
-def test_the_loops_hold_one_product_each_and_no_copy_of_what_grows_with_time(gradient):
+def test_loops_have_one_product_no_copy(gradient):
     forward, backward = loops_of(gradient)
     assert [s.split("{")[0] for s in forward[1]] == [f"f32[{BATCH},{4 * HIDDEN}]"]
     assert [s.split("{")[0] for s in backward[1]] == [f"f32[{BATCH},{HIDDEN}]"]
@@ -246,7 +244,7 @@ def test_the_loops_hold_one_product_each_and_no_copy_of_what_grows_with_time(gra
         assert len(calls) <= 20
 
 
-def test_the_loops_of_autodiff_are_what_they_replace():
-    """Else the two tests above could not fail: JAX accumulates the weight gradient in the loop."""
+def test_autodiff_loop_has_weight_gradient():
+    """The test above can fail: JAX accumulates the weight gradient inside the loop."""
     _, backward = loops_of("autodiff")
     assert f"f32[{HIDDEN},{4 * HIDDEN}]" in [s.split("{")[0] for s in backward[1]]

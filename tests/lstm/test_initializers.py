@@ -1,26 +1,23 @@
-"""Initial values through the gate map: in every layout, what the LSTM computes with."""
+"""Initial values through the gate map, in every layout."""
 
-import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from layouts_table import LAYOUTS, H, as_lstm_params
 
 import lstm_optax as lo
-from lstm_optax import GATES, find_gates, gate_slice, init_chrono, init_forget_bias, init_orthogonal
-
-sys.path.append(str(Path(__file__).parent.parent / "gates"))
-from layouts_table import LAYOUTS, H, as_lstm_params  # noqa: E402
+from lstm_optax import find_gates, gate_slice, init_chrono, init_forget_bias, init_orthogonal
+from lstm_optax.gates import GATES
 
 every_layout = pytest.mark.parametrize("name", LAYOUTS)
 
 
 def cells_before_and_after(name, init):
-    """The cells of a layout as this library's parameters, before and after."""
+    """Return the cells of a layout as LSTMParams, before and after."""
     layout = LAYOUTS[name]
     find, params = partial(find_gates, **layout.arguments), layout.params()
     found = find(params)
@@ -36,8 +33,8 @@ def biases_of(cell):
 
 
 @every_layout
-def test_forget_bias_is_what_the_gate_gets(name):
-    """The sum of all biases, Haiku's own 1 among them; nothing else moves."""
+def test_forget_bias_sets_total_bias(name):
+    """The sum of all biases, with Haiku's own 1; other arrays are unchanged."""
     for before, after in cells_before_and_after(name, partial(init_forget_bias, value=2.5)):
         np.testing.assert_allclose(biases_of(after)["forget"], 2.5, rtol=1e-6)
         for gate in ("input", "cell", "output"):
@@ -47,7 +44,7 @@ def test_forget_bias_is_what_the_gate_gets(name):
 
 
 @every_layout
-def test_chrono_of_every_layout(name, key):
+def test_chrono_in_every_layout(name, key):
     draws = []
     for before, after in cells_before_and_after(name, partial(init_chrono, key=key, max_time=50)):
         biases, unmoved = biases_of(after), biases_of(before)
@@ -57,11 +54,11 @@ def test_chrono_of_every_layout(name, key):
         for gate in ("cell", "output"):
             np.testing.assert_array_equal(biases[gate], unmoved[gate])
         np.testing.assert_array_equal(after.kernel_hh, before.kernel_hh)
-    assert len({tuple(draw) for draw in draws}) == len(draws)  # each cell its own
+    assert len({tuple(draw) for draw in draws}) == len(draws)  # each cell has its own draw
 
 
-def test_chrono_is_the_log_of_a_uniform_number(key):
-    """u = exp(b_f) has mean T/2 and variance (T − 2)²/12, and its ends are reached."""
+def test_chrono_is_log_uniform(key):
+    """u = exp(b_f) has mean T/2 and variance (T − 2)²/12, and covers its range."""
     units, time = 4096, 100
     params = lo.LSTMParams(None, None, jnp.zeros(4 * units))
     bias = init_chrono(params, key, max_time=time).bias
@@ -73,7 +70,7 @@ def test_chrono_is_the_log_of_a_uniform_number(key):
 
 
 @every_layout
-def test_orthogonal_of_every_layout(name, key):
+def test_orthogonal_in_every_layout(name, key):
     blocks = []
     for before, after in cells_before_and_after(name, partial(init_orthogonal, key=key, scale=0.5)):
         for gate in GATES:
@@ -86,7 +83,7 @@ def test_orthogonal_of_every_layout(name, key):
 
 
 @pytest.mark.slow
-def test_on_a_layer_of_this_library_compiled(key):
+def test_initializers_of_lstm_under_jit(key):
     lstm = lo.LSTM(
         3, H, num_layers=2, bidirectional=True, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0)
     )
@@ -103,12 +100,12 @@ def test_on_a_layer_of_this_library_compiled(key):
 
 
 @pytest.mark.parametrize("max_time", [1.5, float("nan"), -3])
-def test_a_time_that_cannot_be(max_time, key):
+def test_chrono_rejects_invalid_max_time(max_time, key):
     with pytest.raises(ValueError, match="max_time is .*, but must be a number of at least 2"):
         init_chrono(LAYOUTS["Equinox"].params(), key, max_time=max_time)
 
 
-def test_an_lstm_without_a_bias_has_none_to_set():
+def test_rejects_lstm_without_bias():
     params = {"encoder": LAYOUTS["Equinox"].params() | {"bias": None}}
     with pytest.raises(ValueError, match="the LSTM at 'encoder', layer 0, forward, has no bias"):
         init_forget_bias(params)

@@ -1,4 +1,4 @@
-"""The NNX layer: its stack, its options, its own initialisation."""
+"""The NNX layer: stack, options and initialisation."""
 
 import chex
 import cudnn_stand_in
@@ -9,7 +9,8 @@ import oracle
 import pytest
 from flax import nnx
 
-from lstm_optax import BACKENDS, GATES, LSTM, LSTMState, gate_slice
+from lstm_optax import BACKENDS, LSTM, LSTMState, gate_slice
+from lstm_optax.gates import GATES
 
 T, B, F, H = 5, 3, 2, 4
 
@@ -32,7 +33,7 @@ def as_oracle(lstm: LSTM):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_a_stack_equals_the_oracle(bidirectional, ragged):
+def test_stack_equals_oracle(bidirectional, ragged):
     lstm = make(num_layers=2, bidirectional=bidirectional)
     rng = np.random.default_rng(1)
     options = {}
@@ -53,7 +54,7 @@ def test_a_stack_equals_the_oracle(bidirectional, ragged):
     chex.assert_trees_all_close(last, flat, rtol=1e-4, atol=1e-5)
 
 
-def test_own_initialisation_gate_by_gate():
+def test_initialisation_per_gate():
     """Each recurrent block is orthogonal, the input kernel LeCun-normal, the forget bias 1."""
     lstm = LSTM(200, 64, num_layers=2, bidirectional=True, rngs=nnx.Rngs(0))
     for layer, features in zip(lstm.layers, (200, 128), strict=True):
@@ -73,7 +74,7 @@ def test_own_initialisation_gate_by_gate():
 
 
 @pytest.mark.parametrize("time_major", [True, False])
-def test_single_steps_equal_the_sequence(time_major):
+def test_single_steps_equal_sequence(time_major):
     lstm = make(num_layers=2, time_major=time_major)
     x = inputs()
     whole, last = lstm(x if time_major else np.swapaxes(x, 0, 1))
@@ -88,7 +89,7 @@ def test_single_steps_equal_the_sequence(time_major):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("time_major", [True, False])
 def test_steps_with_resets_equal_sequence(backend, time_major, monkeypatch):
-    """cuDNN too, which takes no resets in a sequence."""
+    """cuDNN as well, which takes no resets in a sequence."""
     cudnn_stand_in.install(monkeypatch)
     options = dict(num_layers=2, time_major=time_major)
     lstm, x = make(**options, backend=backend), inputs()
@@ -98,7 +99,7 @@ def test_steps_with_resets_equal_sequence(backend, time_major, monkeypatch):
     whole, last = make(**options)(turned(x), carry, resets=turned(done))
     outputs = []
     for t in range(T):
-        resets = done[t] if t % 2 else done[t].astype(np.float32)  # numbers serve as bools
+        resets = done[t] if t % 2 else done[t].astype(np.float32)  # numbers are accepted as bools
         out, carry = lstm.step(x[t], carry, resets=resets)
         outputs.append(out)
     chex.assert_trees_all_close(turned(np.stack(outputs)), whole, rtol=1e-5, atol=1e-6)
@@ -115,7 +116,7 @@ def test_reset_step_stops_carry_gradient():
         assert not leaf[done].any() and leaf[~done].any()
 
 
-def test_batch_major_is_the_same_turned():
+def test_batch_major_equals_transposed_time_major():
     first, last = make(time_major=True), make(time_major=False)
     x, resets = inputs(), np.random.default_rng(2).random((T, B)) < 0.3
     a, carry_a = first(x, resets=resets)
@@ -123,7 +124,7 @@ def test_batch_major_is_the_same_turned():
     chex.assert_trees_all_close((a, carry_a), (np.swapaxes(b, 0, 1), carry_b))
 
 
-def test_dropout_acts_between_the_layers_alone():
+def test_dropout_acts_only_between_layers():
     two = LSTM(F, H, num_layers=2, dropout=0.5, rngs=nnx.Rngs(params=0))
     rngs = lambda: nnx.Rngs(dropout=3)  # noqa: E731
     plain, dropped = two(inputs(), deterministic=True)[0], two(inputs(), rngs=rngs())[0]
@@ -231,12 +232,12 @@ def test_dtypes():
         (lambda: make(num_layers=2)(inputs(), make().initial_carry(B)), "a tuple of 2 LSTMState"),
         (
             lambda: LSTM.from_params(make().params(), forget_bias=3.0),
-            "forget_bias is 3.0, but is that of the parameters given",
+            "forget_bias is 3.0, but the parameters determine it",
         ),
         (lambda: LSTM.from_params(make().params(), param_dtype=jnp.bfloat16), "param_dtype is"),
         (lambda: gate_slice("memory", 4), "unknown gate 'memory'"),
     ],
 )
-def test_what_cannot_be_is_named(build, message):
+def test_rejects_invalid_argument(build, message):
     with pytest.raises(ValueError, match=message):
         build()

@@ -1,4 +1,4 @@
-"""`lstm_sequence` equals the NumPy oracle: values and all gradients, each option on and off."""
+"""`lstm_sequence` equals the NumPy oracle in values and gradients, with each option."""
 
 from itertools import product
 
@@ -8,61 +8,34 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cudnn_stand_in import ANYWHERE
+from cases import (
+    B,
+    T,
+    draw,
+    draw_output_weights,
+    make_options,
+    weighted_gradients,
+)
+from cudnn_stand_in import CPU_BACKENDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import plain_for
 
 from lstm_optax import LSTMParams, LSTMState, lstm_cell, lstm_sequence
 
-T, B, F, H = 5, 3, 2, 4
 OPTIONS = list(product((0, 1), repeat=3))  # lengths, resets, reverse
 
 
-def draw(shape_of=(T, B, F, H), seed=0):
-    time, batch, features, hidden = shape_of
-    rng = np.random.default_rng(seed)
-    params = LSTMParams(
-        rng.normal(size=(features, 4 * hidden)),
-        rng.normal(size=(hidden, 4 * hidden)) / np.sqrt(hidden),
-        rng.normal(size=4 * hidden),
-    )
-    carry = LSTMState(rng.normal(size=(batch, hidden)), rng.normal(size=(batch, hidden)))
-    return params, rng.normal(size=(time, batch, features)), carry
-
-
-def options_of(lengths, resets, reverse, time=T, batch=B, seed=0):
-    rng = np.random.default_rng(seed)
-    return dict(
-        seq_lengths=rng.integers(0, time + 1, batch) if lengths else None,
-        resets=rng.random((time, batch)) < 0.4 if resets else None,
-        reverse=bool(reverse),
-    )
-
-
-def weights_of_outputs(outputs, carry):
-    rng = np.random.default_rng(9)
-    return jax.tree.map(lambda x: rng.normal(size=x.shape), (outputs, carry))
-
-
-def value_and_gradients(backend, params, x, carry, weights, options):
-    def loss(params, x, carry):
-        results = lstm_sequence(params, x, carry, backend=backend, **options)
-        return sum(jax.tree.leaves(jax.tree.map(lambda w, r: jnp.sum(w * r), weights, results)))
-
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(params, x, carry)
-
-
-@pytest.mark.parametrize("backend", ANYWHERE)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("switches", plain_for(OPTIONS, [(0, 0, 0), (1, 1, 1)]), ids=str)
-def test_equals_the_oracle(backend, switches, x64):
+def test_equals_oracle(backend, switches, x64):
     params, x, carry = draw()
-    options = options_of(*switches)
+    options = make_options(*switches)
     outputs, last = lstm_sequence(params, x, carry, backend=backend, **options)
     expected, h, c = oracle.forward(*params, x, *carry, **options)
     chex.assert_trees_all_close((outputs, last), (expected, LSTMState(h, c)), rtol=1e-12)
-    weights = weights_of_outputs(outputs, last)
-    grads = value_and_gradients(backend, params, x, carry, weights, options)
+    weights = draw_output_weights(outputs, last)
+    grads = weighted_gradients(backend, params, x, carry, weights, options)
     by_hand = oracle.gradients(*params, x, *carry, weights[0], *weights[1], **options)
     expected = (
         LSTMParams(by_hand["kernel_ih"], by_hand["kernel_hh"], by_hand["bias"]),
@@ -72,23 +45,24 @@ def test_equals_the_oracle(backend, switches, x64):
     chex.assert_trees_all_close(grads, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(
     shape_of=st.tuples(*[st.integers(1, 4)] * 4),
     flags=st.tuples(*[st.booleans()] * 3),
     seed=st.integers(0, 99),
 )
-def test_equals_the_oracle_for_random_shapes(shape_of, flags, seed):
+def test_equals_oracle_random_shapes(shape_of, flags, seed):
     params, x, carry = draw(shape_of, seed)
-    options = options_of(*flags, *shape_of[:2], seed)
+    options = make_options(*flags, *shape_of[:2], seed)
     outputs, last = lstm_sequence(params, x, carry, **options)
     expected, h, c = oracle.forward(*params, x, *carry, **options)
     chex.assert_trees_all_close((outputs, last), (expected, LSTMState(h, c)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ANYWHERE)
-def test_no_gradient_flows_from_the_past_into_the_future(backend):
-    """Output t knows nothing of inputs after t; nor of those before a reset, nor of the padding."""
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_no_gradient_to_future_inputs(backend):
+    """Output t does not depend on inputs after t, before a reset or in the padding."""
     params, x, carry = draw()
 
     def outputs(x, **options):
@@ -107,9 +81,9 @@ def test_no_gradient_flows_from_the_past_into_the_future(backend):
 
 
 def test_resets_may_be_numbers():
-    """As `done` often is in reinforcement learning."""
+    """Reinforcement learning often stores `done` as numbers."""
     params, x, carry = draw()
-    options = options_of(1, 1, 1)
+    options = make_options(1, 1, 1)
     as_numbers = options | {"resets": options["resets"].astype(np.float32)}
     chex.assert_trees_all_equal(
         lstm_sequence(params, x, carry, **options), lstm_sequence(params, x, carry, **as_numbers)
@@ -117,7 +91,7 @@ def test_resets_may_be_numbers():
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_nan_in_the_padding_reaches_nothing(reverse):
+def test_nan_in_padding_stays_there(reverse):
     params, x, carry = draw()
     lengths = np.array([2, 5, 0])
     x = np.where(np.arange(T)[:, None, None] < lengths[None, :, None], x, np.nan)
@@ -131,7 +105,7 @@ def test_nan_in_the_padding_reaches_nothing(reverse):
         assert np.all(np.isfinite(leaf))
 
 
-def test_parts_of_a_sequence_equal_the_whole():
+def test_parts_of_sequence_equal_whole():
     params, x, carry = draw()
     whole, last = lstm_sequence(params, x, carry)
     first, between = lstm_sequence(params, x[:2], carry)
@@ -139,14 +113,14 @@ def test_parts_of_a_sequence_equal_the_whole():
     chex.assert_trees_all_close((whole, last), (np.concatenate([first, second]), end), rtol=1e-5)
 
 
-def test_the_cell_is_one_step():
+def test_cell_equals_one_step():
     params, x, carry = jax.tree.map(jnp.asarray, draw())
     one = lstm_cell(params, x[0], carry)
     chex.assert_trees_all_close(one, lstm_sequence(params, x[:1], carry)[1], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("backend", ANYWHERE)
-def test_the_products_run_in_their_dtype_and_the_state_in_float32(backend):
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_bfloat16_products_have_float32_state(backend):
     params, x, carry = jax.tree.map(jnp.float32, draw())
     outputs, last = lstm_sequence(params, x, carry, dtype=jnp.bfloat16, backend=backend)
     assert outputs.dtype == jnp.bfloat16
@@ -159,8 +133,8 @@ def test_the_products_run_in_their_dtype_and_the_state_in_float32(backend):
     assert jaxpr.count("preferred_element_type=float32") == products >= 2
 
 
-def test_the_input_product_stands_outside_the_loop():
-    """One matrix product in the loop, one for all time steps before it."""
+def test_input_product_is_outside_loop():
+    """The loop has one matrix product; another, for all time steps, is before it."""
     params, x, _ = jax.tree.map(jnp.float32, draw())
     for backend, inside in (("fused", 1), ("reference", 2)):
 

@@ -1,4 +1,4 @@
-"""The layer with its rows on two devices: the same values and gradients, summed once."""
+"""With its rows on two devices, the layer has the same values and gradients, summed once."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def arguments():
-    """Parameters, inputs, carry, lengths and resets."""
+    """Return parameters, inputs, carry, lengths and resets."""
     rng = np.random.default_rng(0)
     params = [rng.normal(size=shape) for shape in ((F, 4 * H), (H, 4 * H), (4 * H,))]
     carry = LSTMState(*rng.normal(size=(2, B, H)))
@@ -47,7 +47,7 @@ def loss(params, x, carry, lengths, resets, *, gradient, reverse=False, zero=Fal
 
 
 def check(function, arguments, expected, once=True):
-    """Equal to rounding; with `once`, no device waits for another inside a loop over time."""
+    """Equal to rounding; with `once`, the loop over time has no communication."""
     program = jax.jit(function).lower(*arguments).compile()
     chex.assert_trees_all_close(program(*arguments), expected, rtol=1e-5, atol=1e-6)
     loops = compiled.innermost_loops(program.as_text())
@@ -61,10 +61,10 @@ def check(function, arguments, expected, once=True):
         pytest.param("stored", False, True, marks=pytest.mark.slow),
         ("stored", True, True),
         pytest.param("remat", False, True, marks=pytest.mark.slow),
-        pytest.param("autodiff", False, False, marks=pytest.mark.slow),  # JAX adds step by step
+        pytest.param("autodiff", False, False, marks=pytest.mark.slow),  # JAX sums in the loop
     ],
 )
-def test_under_jit(mesh, arguments, gradient, reverse, once):
+def test_sharded_equals_single_under_jit(mesh, arguments, gradient, reverse, once):
     f = partial(loss, gradient=gradient, reverse=reverse)
     f = jax.value_and_grad(f, (0, 1, 2))
     placed = jax.device_put(arguments, jax.tree.map(partial(NamedSharding, mesh), SPECS))
@@ -79,8 +79,8 @@ def test_under_jit(mesh, arguments, gradient, reverse, once):
         pytest.param("autodiff", True, marks=pytest.mark.slow),
     ],
 )
-def test_on_a_mesh_of_explicit_axes(arguments, gradient, zero):
-    """`jax.make_mesh`'s default: the outputs' types say where they lie, the loop is XLA's."""
+def test_sharded_equals_single_explicit_axes(arguments, gradient, zero):
+    """The default of `jax.make_mesh`: outputs have the sharding of x, XLA partitions the loop."""
     f = partial(loss, gradient=gradient, zero=zero)
     f = jax.value_and_grad(f, (0, 1) if zero else (0, 1, 2))
     shardings = jax.tree.map(partial(NamedSharding, mesh_of(AxisType.Explicit)), SPECS)
@@ -97,8 +97,8 @@ def test_on_a_mesh_of_explicit_axes(arguments, gradient, zero):
     + [("autodiff", False, True), ("autodiff", True, False)],
 )
 @pytest.mark.slow
-def test_under_shard_map(mesh, arguments, gradient, zero, inside):
-    """With the gradient taken in it or around it, and with a carry that is zero on all devices."""
+def test_sharded_equals_single_under_shard_map(mesh, arguments, gradient, zero, inside):
+    """With the gradient inside or outside `shard_map`, and with a zero carry on all devices."""
     f = partial(loss, gradient=gradient, zero=zero)
     by = (0, 1) if zero else (0, 1, 2)
 

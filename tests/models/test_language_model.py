@@ -1,10 +1,11 @@
-"""The language model: shapes, tying, dropout, sampling, its loss."""
+"""The language model: shapes, tying, dropout, sampling, loss."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from build_models import language_model
 from flax import nnx
 
 import lstm_optax as lo
@@ -14,8 +15,8 @@ TOKENS = np.array([[1, 2], [3, 4], [0, 1]])
 
 
 def make(**options) -> LanguageModel:
-    sizes = dict(embedding_features=6, hidden_features=8)
-    return LanguageModel(5, **(sizes | options), rngs=nnx.Rngs(0))
+    sizes = dict(in_features=6, hidden_features=8)
+    return language_model(5, **(sizes | options), rngs=nnx.Rngs(0))
 
 
 def test_logits_and_carry():
@@ -27,7 +28,7 @@ def test_logits_and_carry():
     np.testing.assert_allclose(np.concatenate([first, second]), logits, rtol=1e-5, atol=1e-6)
 
 
-def test_a_reset_forgets():
+def test_reset_zeroes_carry():
     model = make()
     _, carry = model(TOKENS)
     resets = np.zeros((3, 2), bool)
@@ -36,16 +37,17 @@ def test_a_reset_forgets():
 
 
 def test_tied_embedding_shares_its_kernel():
-    free, tied = make(embedding_features=8), make(embedding_features=8, tied=True)
+    free, tied = make(in_features=8), make(in_features=8, tied=True)
     count = lambda m: sum(x.size for x in jax.tree.leaves(nnx.state(m, nnx.Param)))  # noqa: E731
     assert count(free) - count(tied) == 8 * 5 + 5
     assert tied(TOKENS)[0].shape == (3, 2, 5)
-    with pytest.raises(ValueError, match="needs embedding_features equal to hidden_features"):
+    message = r"in_features 6 and hidden_features 8; expected equal .* build LSTM\(8, 8\), or leave"
+    with pytest.raises(ValueError, match=message):
         make(tied=True)
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.int8, np.uint8, np.int64])
-def test_tokens_out_of_range_are_named(kind):
+def test_token_out_of_range_is_named(kind):
     model = make()
     for bad in (5, 100, -1) if kind != np.uint8 else (5, 255):
         tokens = TOKENS.astype(kind)
@@ -61,16 +63,16 @@ def test_tokens_out_of_range_are_named(kind):
     np.testing.assert_array_equal(model(TOKENS.astype(kind))[0], model(TOKENS)[0])
 
 
-def test_lists_of_huge_tokens_are_named():
+def test_huge_token_in_list_is_named():
     with pytest.raises(ValueError, match=f"tokens has {2**40}; expected 0 to 4"):
         make()([[1, 2], [3, 2**40]])
 
 
-def test_tokens_of_four_bits_are_read():
+def test_four_bit_tokens_are_read():
     np.testing.assert_array_equal(make()(jnp.asarray(TOKENS, jnp.int4))[0], make()(TOKENS)[0])
 
 
-def test_wrong_arguments_of_generation_are_named(key):
+def test_generate_rejects_wrong_arguments(key):
     model = make()
     for length in (-1, 2.5, True, None, jnp.int32(2)):
         with pytest.raises(ValueError, match="^length is "):
@@ -81,8 +83,8 @@ def test_wrong_arguments_of_generation_are_named(key):
 
 
 @pytest.mark.parametrize("bad", [-1, 5])
-def test_training_names_ids_out_of_range(bad):
-    """In a batch of `fit`, where the loss does not see the numbers."""
+def test_fit_names_ids_out_of_range(bad):
+    """The loss is traced, so it cannot check the ids of a batch."""
     model = make()
     graphdef, params = nnx.split(model)
 
@@ -94,7 +96,7 @@ def test_training_names_ids_out_of_range(bad):
     batches = [TOKENS, np.where(TOKENS == 3, bad, TOKENS)]
     state = lo.init_state(params, lo.sgd(0.1), (), jax.random.key(0))
     step = lo.make_step(loss, lo.sgd(0.1))
-    with pytest.raises(lo.NonFiniteError, match="step 2 .* a token or target out of range has"):
+    with pytest.raises(lo.NonFiniteError, match="step 2 .* a token or target out of range causes"):
         lo.fit(step, state, lambda p: batches[p % 2], steps=2)
 
 
@@ -114,15 +116,14 @@ def test_training_names_ids_out_of_range(bad):
         (lambda m: m(TOKENS, seq_lengths=np.ones(3, int)), r"seq_lengths .* tokens, of shape"),
     ],
 )
-def test_errors_name_arguments_of_caller(call, message):
+def test_errors_name_arguments_of_call(call, message):
     with pytest.raises(ValueError, match=message):
         call(make())
 
 
 def test_dropout_needs_rngs():
-    model = LanguageModel(
-        5, embedding_features=6, hidden_features=8, dropout=0.5, rngs=nnx.Rngs(params=0)
-    )
+    rngs = nnx.Rngs(params=0)
+    model = LanguageModel(5, LSTM(6, 8, rngs=rngs), dropout=0.5, rngs=rngs)
     plain = model(TOKENS, deterministic=True)[0]
     dropped = model(TOKENS, rngs=nnx.Rngs(dropout=1))[0]
     assert not np.allclose(plain, dropped)
@@ -132,11 +133,11 @@ def test_dropout_needs_rngs():
         model(TOKENS)
 
 
-def test_logits_are_float32_whatever_the_products():
+def test_logits_of_bfloat16_products_are_float32():
     assert make(dtype=jnp.bfloat16)(TOKENS)[0].dtype == jnp.float32
 
 
-def test_greedy_generation_follows_the_argmax(key):
+def test_greedy_generation_follows_argmax(key):
     model = make()
     prompt = np.array([1, 2, 3])
     drawn = model.generate(key, prompt, 6, temperature=0.0)
@@ -145,8 +146,8 @@ def test_greedy_generation_follows_the_argmax(key):
 
 
 @pytest.mark.slow
-def test_generation_at_temperature_one_follows_the_model(key):
-    """The first character drawn has the model's own distribution."""
+def test_sampling_follows_scaled_softmax(key):
+    """The first sampled token has the model's distribution at the temperature."""
     model = make()
     probability = jax.nn.softmax(model(np.array([[1]]))[0][-1, 0] / 0.5)
     draw = jax.vmap(lambda k: model.generate(k, np.array([1]), 1, temperature=0.5)[0])
@@ -156,7 +157,7 @@ def test_generation_at_temperature_one_follows_the_model(key):
         model.generate(key, np.array([], int), 1)
 
 
-def test_token_losses_skip_what_is_no_target():
+def test_token_losses_skip_padding():
     logits = np.random.default_rng(0).normal(size=(2, 2, 5)).astype(np.float32)
     targets = np.array([[1, -1], [4, 0]])
     total, count = token_losses(logits, targets)
@@ -165,12 +166,13 @@ def test_token_losses_skip_what_is_no_target():
     assert count == 3 and total == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_empty_vocabulary_is_named():
+def test_empty_vocabulary_is_named():
+    rngs = nnx.Rngs(0)
     with pytest.raises(ValueError, match="vocabulary is 0"):
-        LanguageModel(0, rngs=nnx.Rngs(0))
+        LanguageModel(0, LSTM(6, 8, rngs=rngs), rngs=rngs)
 
 
-def test_logits_are_those_of_the_hidden_outputs_after_their_dropout():
+def test_logits_read_dropped_outputs():
     model = make(dropout=0.5, num_layers=2)
     raw, dropped, carry = model.hidden(TOKENS, rngs=nnx.Rngs(dropout=1))
     logits, same_carry = model(TOKENS, rngs=nnx.Rngs(dropout=1))
@@ -181,8 +183,8 @@ def test_logits_are_those_of_the_hidden_outputs_after_their_dropout():
     assert 0 < mask.mean() < 1
 
 
-def read_by_the_lstm(monkeypatch, model, tokens, **options):
-    """What the LSTM of a model is given for these tokens."""
+def input_of_lstm(monkeypatch, model, tokens, **options):
+    """Return the input that the LSTM of a model receives for these tokens."""
     seen = []
 
     def spy(self, x, carry=None, **rest):
@@ -199,44 +201,43 @@ def read_by_the_lstm(monkeypatch, model, tokens, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True])
 def test_embedding_dropout_drops_whole_tokens(monkeypatch, tied):
-    model = LanguageModel(
-        400, embedding_features=8, hidden_features=8, embedding_dropout=0.25, tied=tied,
-        rngs=nnx.Rngs(params=0),
-    )  # fmt: skip
+    rngs = nnx.Rngs(params=0)
+    lstm = LSTM(8, 8, rngs=rngs)
+    model = LanguageModel(400, lstm, embedding_dropout=0.25, tied=tied, rngs=rngs)
     tokens = np.stack([np.arange(400), np.arange(400)[::-1]], 1)
     table = model.embedding.embedding[...]
-    x = read_by_the_lstm(monkeypatch, model, tokens, rngs=nnx.Rngs(dropout=1))
-    np.testing.assert_array_equal(x[:, 0], x[::-1, 1])  # a token is dropped wherever it stands
+    x = input_of_lstm(monkeypatch, model, tokens, rngs=nnx.Rngs(dropout=1))
+    np.testing.assert_array_equal(x[:, 0], x[::-1, 1])  # a token is dropped at all positions
     kept = np.any(x[:, 0] != 0, -1)
     np.testing.assert_allclose(x[:, 0], np.where(kept[:, None], table / 0.75, 0), rtol=1e-6)
     assert kept.mean() == pytest.approx(0.75, abs=0.07)  # 400 tokens: σ = .022
-    plain = read_by_the_lstm(monkeypatch, model, tokens, deterministic=True)
+    plain = input_of_lstm(monkeypatch, model, tokens, deterministic=True)
     np.testing.assert_array_equal(plain[:, 0], table)
     with pytest.raises(ValueError, match="no `rngs` argument was provided"):
         model(tokens)
     _, dropped, _ = model.hidden(tokens, rngs=nnx.Rngs(dropout=1))
-    if tied:  # the output layer keeps all tokens
+    if tied:  # the output layer uses all vectors
         np.testing.assert_allclose(model.logits(dropped), dropped @ table.T, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_locked_dropout_of_the_embedding_and_the_outputs():
-    model = make(dropout=0.5, locked_dropout=True, hidden_features=64, embedding_features=64)
+def test_locked_dropout_holds_over_steps():
+    model = make(dropout=0.5, locked_dropout=True, hidden_features=64, in_features=64)
     raw, dropped, _ = model.hidden(np.zeros((6, 3), int), rngs=nnx.Rngs(dropout=1))
     mask = np.asarray(dropped != 0)
     assert (mask == mask[0]).all() and not (mask == mask[:, :1]).all()
     np.testing.assert_allclose(dropped, np.where(mask, raw * 2, 0), rtol=1e-6)
 
 
-def test_lengths_freeze_the_carry():
+def test_lengths_freeze_carry():
     model = make()
     _, carry = model(TOKENS, seq_lengths=np.array([3, 1]))
     _, alone = model(TOKENS[:1, 1:])
     np.testing.assert_allclose(carry[0].c[1:], alone[0].c, rtol=1e-6)
 
 
-def test_the_gradient_inside_the_lstm_is_clipped():
-    """With the gates' bounds at 0 nothing below the output layer learns; the logits are as ever."""
+def test_cotangent_clip_acts_in_layer():
+    """Bounds of 0 on the gates stop all gradients below the output layer; the logits stay."""
     model, clipped = make(), make(cotangent_clip=CotangentClip(gates=0.0))
     np.testing.assert_array_equal(model(TOKENS)[0], clipped(TOKENS)[0])
     gradient = nnx.grad(lambda m: jnp.sum(m(TOKENS)[0] ** 2))(clipped)
@@ -246,7 +247,7 @@ def test_the_gradient_inside_the_lstm_is_clipped():
         make(cotangent_clip=10.0)
 
 
-def test_without_regularisation_nothing_is_drawn():
+def test_rates_of_zero_draw_nothing():
     plain = make(num_layers=2)
     zero = make(num_layers=2, weight_dropout=0.0, embedding_dropout=0.0)
     programs = [str(jax.make_jaxpr(lambda x, m=m: m(x))(TOKENS)) for m in (plain, zero)]
@@ -254,6 +255,6 @@ def test_without_regularisation_nothing_is_drawn():
 
 
 @pytest.mark.parametrize("name", ["dropout", "embedding_dropout", "weight_dropout"])
-def test_a_rate_out_of_range_is_named(name):
+def test_rate_out_of_range_is_named(name):
     with pytest.raises(ValueError, match=f"^{name} is 1.5, but must be a number in"):
         make(**{name: 1.5})

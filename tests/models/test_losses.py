@@ -1,4 +1,4 @@
-"""The losses of sequence models, and the terms on activations against NumPy."""
+"""The losses and the terms on activations against loops in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def counted() -> np.ndarray:
 
 
 def loop(h, counts) -> tuple[float, float]:
-    """Both terms as loops over rows and steps."""
+    """Return both terms, computed by loops over rows and steps."""
     ar, tar, steps, pairs = 0.0, 0.0, 0, 0
     for row in range(h.shape[1]):
         for t in range(h.shape[0]):
@@ -36,7 +36,7 @@ def loop(h, counts) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("counts", [None, counted()], ids=["all", "some"])
-def test_the_terms_on_activations_equal_their_loops(counts, x64):
+def test_activation_terms_equal_loops(counts, x64):
     h = outputs()
     ar, tar = loop(h, np.ones((T, B), bool) if counts is None else counts)
     np.testing.assert_allclose(activation_regularizer(h, counts), ar, rtol=1e-12)
@@ -44,7 +44,7 @@ def test_the_terms_on_activations_equal_their_loops(counts, x64):
 
 
 @pytest.mark.slow
-def test_what_does_not_count_has_no_gradient():
+def test_uncounted_steps_have_no_gradient():
     h = jnp.asarray(outputs(), jnp.float32).at[3, 1].set(jnp.inf)
     for term in (activation_regularizer, temporal_activation_regularizer):
         gradient = jax.grad(lambda h, f=term: f(jnp.where(counted()[..., None], h, 0), counted()))(
@@ -56,12 +56,12 @@ def test_what_does_not_count_has_no_gradient():
 
 @pytest.mark.parametrize("term", [activation_regularizer, temporal_activation_regularizer])
 @pytest.mark.parametrize("shape", [(B, T), (T, 1), (T,)])
-def test_a_mask_of_another_shape_is_named(term, shape):
+def test_mask_of_wrong_shape_is_named(term, shape):
     with pytest.raises(ValueError, match=r"counted has shape \(.*\); expected \(5, 3\): time by"):
         term(outputs(), np.ones(shape, bool))
 
 
-def test_nothing_to_count_is_zero():
+def test_empty_mask_is_zero():
     none = np.zeros((T, B), bool)
     assert activation_regularizer(outputs(), none) == 0
     assert temporal_activation_regularizer(outputs(), none) == 0
@@ -71,12 +71,12 @@ def test_nothing_to_count_is_zero():
     assert token_losses(outputs(), np.ones((T, B), int), none) == (0, 0)
 
 
-def test_half_precision_is_summed_in_float32():
+def test_half_precision_terms_sum_in_float32():
     h = jnp.full((64, 64, 64), 1.0, jnp.bfloat16)
     assert activation_regularizer(h) == 1 and activation_regularizer(h).dtype == jnp.float32
 
 
-def test_numbers_cost_their_squares_and_classes_their_cross_entropy():
+def test_dtype_of_targets_selects_loss():
     answers = outputs().astype(np.float32)
     numbers = np.ones((T, B, H), np.float32)
     total, count = sequence_losses(answers, numbers)
@@ -92,7 +92,7 @@ WEIGHTS = [None, counted(), counted() * np.float32([[0.5, 2.0, 1.0]]), counted()
 
 
 def squares_by_hand(answers, targets, weights) -> tuple[float, float]:
-    """Sum of squared errors and weights as a loop; what has no weight is not looked at."""
+    """Return the sums of squared errors and weights by a loop that skips weights of 0."""
     total, count = 0.0, 0.0
     for place in np.ndindex(answers.shape):
         weight = 1.0 if weights is None else float(np.broadcast_to(weights, answers.shape)[place])
@@ -107,10 +107,10 @@ def squares_by_hand(answers, targets, weights) -> tuple[float, float]:
 @pytest.mark.parametrize("last", [False, True], ids=["every step", "last step"])
 def test_weighted_squares_equal_loop(weights, last, x64):
     answers, targets = outputs(), np.random.default_rng(1).normal(size=(T, B, H))
-    if last:  # one answer for each row
+    if last:  # one output for each row
         answers, targets = answers[0], targets[0]
         weights = None if weights is None else weights[0]
-    if weights is not None:  # what does not count may be anything
+    if weights is not None:  # with a weight of 0 even NaN has no influence
         answers, targets = (
             np.where(weights[..., None] != 0, a, np.nan) for a in (answers, targets)
         )
@@ -121,7 +121,7 @@ def test_weighted_squares_equal_loop(weights, last, x64):
 
 
 def test_padded_steps_do_not_count():
-    """Two rows of 5 and 2 steps: 7 answers, and not 10."""
+    """Two rows of 5 and 2 steps have 7 targets, not 10."""
     lengths = np.array([5, 2])
     mask = np.arange(5)[:, None] < lengths
     answers, targets = np.zeros((5, 2, 1), np.float32), np.ones((5, 2, 1), np.float32)
@@ -131,7 +131,7 @@ def test_padded_steps_do_not_count():
 
 
 def test_single_outputs_may_be_masked():
-    """As in a record of several gauges, where each has gaps of its own."""
+    """As in a record of several gauges, each with its own gaps."""
     answers, targets = outputs(), np.random.default_rng(1).normal(size=(T, B, H))
     targets[1, 2, 3] = targets[0, 0, :2] = np.nan
     mask = ~np.isnan(targets)
@@ -165,7 +165,7 @@ def test_weighted_cross_entropies_equal_loop(weights, losses, kind, x64):
     logits, targets = outputs(), np.random.default_rng(1).integers(0, H, (T, B)).astype(kind)
     if weights is not None:
         logits = np.where(weights[..., None] != 0, logits, np.nan)
-        targets = np.where(weights != 0, targets, 100).astype(kind)  # another convention of padding
+        targets = np.where(weights != 0, targets, 100).astype(kind)  # padding above the vocabulary
     if kind != np.uint8:
         targets[0, 0] = -1
     by_hand = cross_entropies_by_hand(logits, targets, weights)
@@ -255,7 +255,7 @@ def test_target_out_of_range_is_named(losses):
         losses(outputs(), targets[:, 0])
 
 
-def test_float_targets_are_no_tokens():
+def test_token_losses_reject_float_targets():
     with pytest.raises(ValueError, match="targets is float32; expected integers"):
         token_losses(outputs(), np.ones((T, B), np.float32))
 
@@ -284,6 +284,6 @@ def test_bad_weights_are_named(weights, message, kind):
     ],
     ids=["numbers", "classes"],
 )
-def test_targets_of_another_shape_are_named(targets, message):
+def test_targets_of_wrong_shape_are_named(targets, message):
     with pytest.raises(ValueError, match=message):
         sequence_losses(outputs(), targets)

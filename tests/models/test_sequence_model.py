@@ -1,4 +1,4 @@
-"""The classifier and forecaster: shapes, ends of rows, and that it learns what a task asks."""
+"""The classifier and forecaster: shapes, last valid steps, dropout, training."""
 
 from functools import partial
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from build_models import sequence_model
 from flax import nnx
 
 import lstm_optax as lo
@@ -14,21 +15,22 @@ T, B, F = 6, 3, 2
 
 
 def make(**options) -> lo.SequenceModel:
-    return lo.SequenceModel(F, 4, **(dict(hidden_features=5) | options), rngs=nnx.Rngs(0))
+    sizes = dict(in_features=F, hidden_features=5)
+    return sequence_model(4, **(sizes | options), rngs=nnx.Rngs(0))
 
 
 def inputs():
     return np.random.default_rng(0).normal(size=(T, B, F)).astype(np.float32)
 
 
-def test_an_answer_for_every_step_or_for_the_last():
+def test_output_of_every_or_last_step():
     last, every = make(num_layers=2), make(num_layers=2, every_step=True)
     answers, carry = every(inputs())
     assert answers.shape == (T, B, 4) and len(carry) == 2
     np.testing.assert_allclose(last(inputs())[0], answers[-1], rtol=1e-6)
 
 
-def test_the_last_step_is_that_of_each_row():
+def test_last_step_follows_row_length():
     model = make()
     lengths = np.array([6, 2, 4])
     answers, _ = model(inputs(), seq_lengths=lengths)
@@ -37,7 +39,7 @@ def test_the_last_step_is_that_of_each_row():
         np.testing.assert_allclose(answers[row], alone[0], rtol=1e-5, atol=1e-6)
 
 
-def test_both_directions_answer_from_the_whole_sequence():
+def test_bidirectional_output_reads_whole_sequence():
     model = make(bidirectional=True)
     answers, carry = model(inputs())
     whole = jnp.concatenate([carry[0].h, carry[1].h], -1)
@@ -49,29 +51,29 @@ def test_both_directions_answer_from_the_whole_sequence():
         changed[step] -= 1
 
 
-def test_answers_are_float32_whatever_the_products():
+def test_outputs_of_bfloat16_products_are_float32():
     model = make(dtype=jnp.bfloat16)
     assert model(inputs())[0].dtype == jnp.float32
     assert model.output.kernel.dtype == jnp.float32
     assert make(param_dtype=jnp.bfloat16).output.kernel.dtype == jnp.bfloat16
 
 
-def test_dropout_passes_to_the_layer():
+def test_weight_dropout_acts_in_layer():
     model = make(weight_dropout=0.5)
     one = model(inputs(), rngs=nnx.Rngs(dropout=1))[0]
     assert not np.allclose(one, model(inputs(), deterministic=True)[0])
     with pytest.raises(ValueError, match="out_features is 0"):
-        lo.SequenceModel(2, 0, rngs=nnx.Rngs(0))
+        lo.SequenceModel(model.lstm, 0, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("every_step", [False, True])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_dropout_acts_before_output_layer(every_step, layers):
-    """The last outputs are kept and scaled, or zero; those between the layers too."""
+    """The input of the output layer is scaled or zero; the layer drops between its own layers."""
     model = make(dropout=0.5, every_step=every_step, num_layers=layers, hidden_features=32)
     seen = []
-    model.output = lambda x: seen.append(x) or x  # not the answers, but what they are made of
+    model.output = lambda x: seen.append(x) or x  # record the input of the output layer
     model(inputs(), rngs=nnx.Rngs(dropout=1))
     model(inputs(), deterministic=True)
     dropped, plain = map(np.asarray, seen)
@@ -83,7 +85,7 @@ def test_dropout_acts_before_output_layer(every_step, layers):
 
 @pytest.mark.parametrize("time_major", [True, False])
 def test_locked_dropout_holds_over_steps(time_major):
-    """For each row its own."""
+    """Each row has its own mask."""
     options = dict(dropout=0.5, locked_dropout=True, every_step=True, hidden_features=32)
     model = make(**options, time_major=time_major)
     seen = []
@@ -99,20 +101,21 @@ def test_locked_dropout_holds_over_steps(time_major):
 
 
 @pytest.mark.slow
-def test_a_probe_and_resets_pass_to_the_layer():
+def test_probe_and_resets_reach_layer():
     model, resets = make(num_layers=2), np.arange(T)[:, None] == np.full(B, 3)
     flows = lo.probe(
         lambda flows: jnp.sum(model(inputs(), resets=resets, probe=flows)[0]), T, B, layers=2
     )
     for flow in flows:
-        assert np.all(flow.h[3:] > 0) and not np.any(flow.h[:3])  # nothing crosses a reset
+        assert np.all(flow.h[3:] > 0) and not np.any(flow.h[:3])  # no gradient crosses a reset
 
 
 @pytest.mark.slow
-def test_it_learns_an_exclusive_or():
-    """No linear answer gets below ln 2."""
-    task = lo.delayed_xor(2)
-    model = lo.SequenceModel(task.features, task.outputs, hidden_features=16, rngs=nnx.Rngs(0))
+def test_model_learns_exclusive_or():
+    """A linear model does not get below ln 2."""
+    task = lo.data.delayed_xor(2)
+    rngs = nnx.Rngs(0)
+    model = lo.SequenceModel(lo.LSTM(task.features, 16, rngs=rngs), task.outputs, rngs=rngs)
     graphdef, params = nnx.split(model)
 
     def measure(params, carry, batch):

@@ -61,10 +61,18 @@ class Case:
 
 
 def ours(case: Case, at: Problem, states: list | None = None) -> list[np.ndarray]:
-    """The parameters of the preset before the first step and after each, per leaf.
+    """Return the parameters of the preset before the first step and after each, per leaf.
 
-    The last state is appended to `states`.
+    The last state is appended to `states`. Without `states` and without a clip, the leaves are one
+    vector, which compiles in half the time.
     """
+    if states is not None or any("clip" in name for name, _ in case.options):
+        return _path(case, at, states)
+    vector = Problem([joined([p[None] for p in at.params])[0]], [joined(at.gradients)], at.rates)
+    return parted(_path(case, vector, None)[0], [p.shape for p in at.params])
+
+
+def _path(case: Case, at: Problem, states: list | None) -> list[np.ndarray]:
     rates = jnp.asarray(at.rates)
     tx = case.build(lambda count: rates[count])
 
@@ -103,12 +111,12 @@ def distance(path: list[np.ndarray], expected: list[np.ndarray]) -> float:
 
 
 def joined(leaves: list[np.ndarray]) -> np.ndarray:
-    """Leaves [steps, *shape] side by side: [steps, columns]."""
+    """Return leaves [steps, *shape] as columns [steps, columns]."""
     return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
 
 
 def parted(columns: np.ndarray, shapes) -> list[np.ndarray]:
-    """The leaves [steps, *shape] of columns [steps, columns]."""
+    """Return the leaves [steps, *shape] of columns [steps, columns]."""
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
     parts = np.split(columns, ends, axis=1)
     return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -21,7 +21,7 @@ STEPS, SHAPES = 50, ((2, 1), (2,))
 
 
 def record() -> None:
-    """Run every case of an installed source, and write what it did."""
+    """Run every case of an installed source, and write its parameters."""
     at = problem(STEPS, SHAPES)
     arrays = {
         "params": joined([p[None] for p in at.params])[0],

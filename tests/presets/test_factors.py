@@ -1,5 +1,6 @@
 """First and later steps of the presets under a constant gradient, in units of the learning rate."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,22 +21,23 @@ NADAMS = {
 
 
 def steps_of(tx, steps: int, gradient: float = 1.0) -> np.ndarray:
-    """The steps of one parameter at 0 under a constant gradient, downhill positive."""
+    """Return the steps of a parameter that is 0, downhill positive, for a constant gradient."""
     params = jnp.asarray(0.0)
-    state, result = tx.init(params), []
-    for _ in range(steps):
-        update, state = tx.update(jnp.asarray(gradient), state, params)
-        result.append(-float(update))
-    return np.array(result)
+
+    def body(state, g):
+        update, state = tx.update(g, state, params)
+        return state, -update
+
+    return np.asarray(jax.lax.scan(body, tx.init(params), jnp.full(steps, gradient))[1])
 
 
 @pytest.mark.parametrize("source", NADAMS)
-def test_steps_of_the_nadams(source, x64):
+def test_first_steps_of_preset_nadams(source, x64):
     make, expected = NADAMS[source]
     np.testing.assert_allclose(steps_of(make(1.0), 20)[np.array(AT) - 1], expected, atol=6e-4)
 
 
-def test_the_extra_factor_of_the_paper(x64):
+def test_nadam_2016_has_an_extra_factor(x64):
     now, after = (0.9 * (1 - 0.5 * 0.96 ** (t / 250)) for t in (1, 2))
     first = (1 + after * (1 - now) / (1 - now * after)) / np.sqrt(0.999)
     np.testing.assert_allclose(steps_of(dozat.nadam_2016(1.0), 1), first, rtol=1e-7)
@@ -58,24 +60,24 @@ def test_first_step(tx, first, x64):
     np.testing.assert_allclose(steps_of(tx, 1), first, rtol=2e-4)
 
 
-def test_tf1_starts_small_where_others_start_large(x64):
+def test_tf1_rmsprop_starts_small(x64):
     small = [steps_of(make(1.0), 1, 1e-3)[0] for make in (tf1.RMSPropOptimizer, keras.RMSprop)]
     np.testing.assert_allclose(small, [1e-3 / np.sqrt(0.9), 1e-3 / np.sqrt(2e-7)], rtol=1e-4)
 
 
 @pytest.mark.parametrize("make", [torch.RMSprop, keras.RMSprop, tf1.RMSPropOptimizer])
-def test_dividing_first_multiplies_the_steady_step(make, x64):
+def test_steady_step_of_rmsprop_momentum(make, x64):
     np.testing.assert_allclose(steps_of(make(1.0, momentum=0.9), 1500)[-1], 10, rtol=1e-3)
 
 
-def test_epsilon_of_keras_adam_is_not_corrected(x64):
+def test_epsilon_of_tf1_adam_is_uncorrected(x64):
     ours = [steps_of(make(1.0), 1, 1e-5)[0] for make in (torch.Adam, tf1.AdamOptimizer)]
     expected = [1 / (1 + 1e-3), 1 / (1 + 1e-3 / np.sqrt(0.001))]
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("make, ratio", [(torch.SGD, 0.1), (keras.SGD, 0.91)])
-def test_where_the_rate_stands(make, ratio, x64):
+def test_rate_cut_inside_and_outside_velocity(make, ratio, x64):
     """A rate cut to a tenth acts at once outside the velocity, slowly inside."""
     schedule = lambda count: jnp.where(count < 300, 1.0, 0.1)  # noqa: E731
     steps = steps_of(make(schedule, momentum=0.9), 301)

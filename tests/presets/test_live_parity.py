@@ -37,7 +37,7 @@ live = pytest.mark.parametrize("case", [c for c in CASES if c.source in PATHS], 
 
 
 @live
-def test_equals_its_source_in_double_precision(case, x64):
+def test_equals_source_in_double_precision(case, x64):
     need(case.source)
     at = problem(STEPS)
     error = distance(ours(case, at), PATHS[case.source](case, at))
@@ -46,7 +46,7 @@ def test_equals_its_source_in_double_precision(case, x64):
 
 
 @live
-def test_equals_its_source_in_single_precision(case):
+def test_equals_source_in_single_precision(case):
     need(case.source)
     at = problem(STEPS).cast(np.float32)
     error = distance(ours(case, at), PATHS[case.source](case, at))
@@ -55,7 +55,7 @@ def test_equals_its_source_in_single_precision(case):
 
 
 @pytest.mark.parametrize("t0", [10.0, 1e6])
-def test_the_average_of_asgd(t0, x64):
+def test_average_of_asgd(t0, x64):
     need("torch")
     case = Case("torch", "ASGD", (("lambd", 0.1), ("t0", t0)))
     mine, theirs, at = [], [], problem(STEPS)
@@ -67,7 +67,7 @@ def test_the_average_of_asgd(t0, x64):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
-def test_the_average_of_awd_sgd_is_that_of_the_asgd_its_authors_switch_to(x64):
+def test_average_of_awd_sgd_equals_asgd(x64):
     """From the trigger on they train by a new `torch.optim.ASGD`, with t₀ = λ = 0."""
     need("torch")
     at, theirs = problem(STEPS), []
@@ -77,7 +77,7 @@ def test_the_average_of_awd_sgd_is_that_of_the_asgd_its_authors_switch_to(x64):
     params = [jnp.asarray(p) for p in at.params]
     state = tx.init(params)
     for loss in (1.0, 2.0, 3.0):
-        state = lo.observe(state, loss)
+        state = lo.report_validation_loss(state, loss)
 
     def body(loop, gradient):
         updates, state = tx.update(gradient, loop[1], loop[0])
@@ -90,7 +90,7 @@ def test_the_average_of_awd_sgd_is_that_of_the_asgd_its_authors_switch_to(x64):
         np.testing.assert_allclose(a, b["ax"].numpy(), rtol=1e-12)
 
 
-def test_the_average_of_keras(x64):
+def test_average_of_keras(x64):
     need("keras")
     options = (("use_ema", True), ("ema_momentum", 0.9))
     case = Case("keras", "Adam", options)
@@ -105,7 +105,7 @@ def test_the_average_of_keras(x64):
 
 
 @pytest.mark.parametrize("name", ["SGD", "RMSprop", "Nadam", "Adam"])
-def test_keras_compiled_is_keras(name, x64):
+def test_keras_compiled_equals_eager(name, x64):
     need("keras")
     case, at = Case("keras", name, (("weight_decay", 0.1),)), problem(20)
     assert distance(keras_path(case, at), keras_path_of_apply(case, at)) < 1e-13
@@ -122,7 +122,7 @@ LEFT_OUT = {"self", "params", "name", "kwargs", "gradient_accumulation_steps"} |
 @pytest.mark.parametrize(
     "source, name", sorted({(c.source, c.name) for c in CASES if c.source in PATHS})
 )
-def test_signature_is_the_source_s(source, name):
+def test_signature_equals_the_source(source, name):
     need(source)
     module = importlib.import_module({"torch": "torch.optim", "keras": "keras.optimizers"}[source])
     theirs = inspect.signature(getattr(module, name).__init__).parameters

@@ -26,7 +26,7 @@ def test_equals_its_oracle(case, x64):
     assert error < 1e-12
 
 
-def test_sutskever_descends_with_theta(x64):
+def test_sutskever_eval_params_equal_theta(x64):
     at = problem(STEPS)
     case = Case("sutskever", "nesterov_momentum", (("mu_max", 0.9),))
     states = []
@@ -38,7 +38,7 @@ def test_sutskever_descends_with_theta(x64):
         np.testing.assert_allclose(mine, path[-1], rtol=1e-11)
 
 
-def test_a_schedule_may_stand_for_the_momentum(x64):
+def test_momentum_may_be_a_schedule(x64):
     at = problem(20)
     fixed = Case("sutskever", "classical_momentum", (("mu_max", lambda count: 0.9),))
     plain = Case("keras", "SGD", (("momentum", 0.9),))
@@ -46,13 +46,13 @@ def test_a_schedule_may_stand_for_the_momentum(x64):
 
 
 @pytest.mark.parametrize("norm", [0.5, 1.0, 2.0])
-def test_clip_of_algoperf(norm, x64):
+def test_algoperf_clip_equals_formula(norm, x64):
     g = {"a": np.full((2, 2), norm / 2)}
     clipped = algoperf.clip_gradients(1.0).update(g, optax.EmptyState(), None)[0]
     np.testing.assert_allclose(clipped["a"], g["a"] * min(1, 1 / (norm + 1e-6)), rtol=1e-12)
 
 
-def test_mask_of_algoperf():
+def test_algoperf_decays_only_masked_leaves():
     params = {"w": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
     tx = algoperf.nadamw(1.0, weight_decay=0.5, weight_decay_mask={"w": True, "b": False})
     zero = jax.tree.map(np.zeros_like, params)
@@ -61,29 +61,18 @@ def test_mask_of_algoperf():
     np.testing.assert_allclose(moved["b"], 0)
 
 
-@pytest.mark.parametrize(
-    "build, match",
-    [
-        (lambda: torch.SGD(momentum=0.9, dampening=0.1, nesterov=True), "dampening is 0.1"),
-        (lambda: torch.SGD(lr=-1), "^lr is -1"),
-        (lambda: torch.Adam(betas=(1.0, 0.9)), r"^betas\[0\] is 1.0"),
-        (lambda: torch.AdamW(weight_decay=-1), "weight_decay is -1"),
-        (lambda: torch.ASGD(t0=-1), "t0 is -1"),
-        (lambda: keras.SGD(clipnorm=1.0, clipvalue=1.0), "clipnorm, clipvalue"),
-        (lambda: keras.SGD(clipvalue=-1.0), "clipvalue is -1"),
-        (lambda: keras.Adam(use_ema=True, ema_momentum=1.5), "ema_momentum is 1.5"),
-        (lambda: keras.Adam(use_ema=True, ema_overwrite_frequency=0), "overwrite_frequency is 0"),
-        (lambda: sutskever.momentum_schedule(2.0), "mu_max is 2.0"),
-        (lambda: sutskever.eval_params((), 1.0), "0 velocities"),
-    ],
-)
-def test_says_what_is_wrong(build, match):
-    with pytest.raises(ValueError, match=match):
-        build()
+def test_two_clips_of_keras_are_rejected():
+    with pytest.raises(ValueError, match="clipnorm, clipvalue"):
+        keras.SGD(clipnorm=1.0, clipvalue=1.0)
+
+
+def test_sutskever_eval_params_reject_other_states():
+    with pytest.raises(ValueError, match="0 velocities"):
+        sutskever.eval_params((), 1.0)
 
 
 @pytest.mark.parametrize("build", [torch.ASGD, lambda: keras.SGD(weight_decay=0.1)])
-def test_asks_for_the_parameters(build):
+def test_presets_require_parameters(build):
     tx, g = build(), np.ones(2, np.float32)
     with pytest.raises(ValueError, match="params"):
         tx.update(g, tx.init(g))

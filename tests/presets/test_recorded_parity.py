@@ -1,4 +1,4 @@
-"""Each preset equals what its source did, by recordings of it: no source needs to be installed."""
+"""Each preset equals a recording of its source, so that no source needs to be installed."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_every_case_is_recorded():
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.source in SOURCES], ids=str)
-def test_equals_the_recording_of_its_source(case, x64):
+def test_equals_recording_of_source(case, x64):
     at = recorded_problem()
     columns = np.concatenate([RECORDS["params"][None], RECORDS[str(case)]])
     error = distance(ours(case, at), parted(columns, SHAPES))

@@ -1,4 +1,4 @@
-"""`make_evaluate`: the carry runs through, and every target counts the same."""
+"""`make_evaluate`: the carry runs through all batches, and each target has the same weight."""
 
 import chex
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ def measure(params, carry, batch):
     return (params * batch.sum() + carry, np.int32(batch.size)), carry + 1.0
 
 
-def test_evaluate_carries_from_window_to_window_and_counts_targets():
+def test_evaluate_carries_state_and_counts_targets():
     evaluate = lo.make_evaluate(measure, np.float32(10), [np.ones(3, np.float32)] * 2)
     assert evaluate(2.0) == pytest.approx((6 + 10 + 6 + 11) / 6)
 
 
-def test_batches_of_other_shapes_are_weighed_by_targets():
+def test_batches_are_weighted_by_targets():
     sizes = (3, 3, 5, 3, 1)
     evaluate = lo.make_evaluate(
         chex.assert_max_traces(measure, n=3),
@@ -29,7 +29,7 @@ def test_batches_of_other_shapes_are_weighed_by_targets():
     assert evaluate(2.0) == pytest.approx(expected, rel=1e-6)
 
 
-def test_weights_of_targets_may_be_fractions():
+def test_target_weights_may_be_fractions():
     evaluate = lo.make_evaluate(
         lambda params, carry, batch: ((jnp.sum(params * batch), jnp.sum(batch)), carry),
         (),
@@ -38,7 +38,7 @@ def test_weights_of_targets_may_be_fractions():
     assert evaluate(2.0) == pytest.approx(2.0)
 
 
-def test_a_dictionary_of_metrics_has_a_mean_for_each():
+def test_dictionary_of_metrics_has_all_means():
     def several(params, carry, batch):
         hits = jnp.sum(batch > params)
         return {"loss": (jnp.sum(batch), batch.size), "last": (hits, 1)}, carry
@@ -47,7 +47,7 @@ def test_a_dictionary_of_metrics_has_a_mean_for_each():
     assert evaluate(1.5) == {"loss": 13 / 8, "last": 4 / 2}
 
 
-def test_totals_are_added_in_double_precision():
+def test_totals_are_in_double_precision():
     ones = np.full(5_000, 0.1, np.float32)
     evaluate = lo.make_evaluate(lambda params, carry, batch: ((batch, 1), carry), (), ones)
     assert evaluate(None) == pytest.approx(np.float32(0.1), rel=1e-12)
@@ -61,7 +61,7 @@ def test_totals_are_added_in_double_precision():
         ([np.ones(2), "text"], "batch 1 is a tree with str in it"),
     ],
 )
-def test_make_evaluate_rejects_what_is_no_data(batches, message):
+def test_make_evaluate_rejects_invalid_batches(batches, message):
     with pytest.raises(ValueError, match=message):
         lo.make_evaluate(measure, np.float32(0), batches)
     with pytest.raises(ValueError, match="measure is of type list; expected a function"):
@@ -80,21 +80,21 @@ def test_make_evaluate_rejects_what_is_no_data(batches, message):
         lambda carry: ((1.0, 3, 4), carry),
     ],
 )
-def test_a_measure_of_another_form_is_named(returned):
+def test_evaluate_rejects_invalid_measure(returned):
     evaluate = lo.make_evaluate(lambda p, carry, batch: returned(carry), (), [np.ones(2)])
     with pytest.raises(ValueError, match=r"measure returned .*; expected \(\(sum, number of"):
         evaluate(None)
-    with pytest.raises(ValueError, match="measure returned"):  # before the first step, too
+    with pytest.raises(ValueError, match="measure returned"):  # fit raises it before the first step
         lo.fit(toy.STEP, toy.start()[1], toy.batches, steps=1, evaluate=evaluate)
 
 
-def test_no_targets_are_named():
+def test_evaluate_rejects_zero_targets():
     evaluate = lo.make_evaluate(lambda p, carry, batch: ((0.0, 0), carry), (), [np.ones(2)] * 2)
     with pytest.raises(ValueError, match="the batches have 0 targets for 'loss'"):
         evaluate(None)
 
 
-def test_a_carry_that_measure_changes_is_named():
+def test_evaluate_rejects_changed_carry():
     evaluate = lo.make_evaluate(
         lambda p, carry, batch: ((1.0, 1), carry.astype(jnp.float16)),
         np.zeros(2, "f4"),

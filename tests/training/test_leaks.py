@@ -1,4 +1,4 @@
-"""What a run holds is freed with it."""
+"""The objects of a run are freed with it."""
 
 import gc
 import weakref
@@ -16,11 +16,12 @@ import lstm_optax as lo
 ROWS = 2
 
 
-def train_and_watch() -> dict[str, weakref.ref]:
-    """Train and evaluate a language model; return weak references to all that the run was given."""
-    model = lo.LanguageModel(5, embedding_features=2, hidden_features=3, rngs=nnx.Rngs(0))
+def train_with_weakrefs() -> dict[str, weakref.ref]:
+    """Train and evaluate a language model; return weak references to the arguments of the run."""
+    rngs = nnx.Rngs(0)
+    model = lo.LanguageModel(5, lo.LSTM(2, 3, rngs=rngs), rngs=rngs)
     graphdef, params = nnx.split(model)
-    windows = lo.Windows.of(np.arange(64) % 5, ROWS, 4)
+    windows = lo.data.Windows.of(np.arange(64) % 5, ROWS, 4)
     carry, large = model.lstm.initial_carry(ROWS), jnp.ones((300, 300))
 
     def sums(params, carry, batch):
@@ -51,13 +52,13 @@ def train_and_watch() -> dict[str, weakref.ref]:
 
 
 @pytest.mark.slow
-def test_a_dropped_run_is_freed():
-    watched = train_and_watch()
+def test_dropped_run_is_freed():
+    references = train_with_weakrefs()
     gc.collect()
-    assert not [name for name, value in watched.items() if value() is not None]
+    assert not [name for name, value in references.items() if value() is not None]
 
 
-def test_one_compilation_per_step_function():
+def test_step_function_is_compiled_once():
     traces = []
 
     def loss(params, carry, batch, key):
@@ -73,18 +74,18 @@ def test_one_compilation_per_step_function():
     assert len(traces) == first
 
 
-def resident() -> int:
-    """Return the bytes of this process that are in memory."""
+def resident_bytes() -> int:
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 @pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
-def test_memory_is_flat_over_fits():
+def test_memory_does_not_grow_over_fits():
     sizes = []
     for _ in range(40):
-        train_and_watch()
+        train_with_weakrefs()
         gc.collect()
-        sizes.append(resident())
+        sizes.append(resident_bytes())
     growth = (np.mean(sizes[-10:]) - np.mean(sizes[10:20])) / 20
     assert growth < 0.5e6, f"{growth / 1e6:.2f} MB a fit"

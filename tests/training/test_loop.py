@@ -1,4 +1,4 @@
-"""`fit`: records, patience, interruption, and resumption to the bit."""
+"""`fit`: records, patience, interruption, and resumption equal to the bit."""
 
 import chex
 import jax
@@ -13,17 +13,18 @@ import lstm_optax as lo
 EVALUATE = lo.make_evaluate(toy.measure, np.zeros(toy.ROWS, np.float32), [toy.batches(99)])
 
 
-def run(steps=12, state=None, **options):
+def fit_toy(steps=12, state=None, **options):
     options = dict(eval_every=4, steps_per_dispatch=3, evaluate=EVALUATE) | options
     return lo.fit(toy.STEP, state or toy.start()[1], toy.batches, steps=steps, **options)
 
 
 def without_time(history):
+    """Return the records without their seconds, which differ from run to run."""
     return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
 
 
-def test_it_learns_and_records():
-    result = run(steps=400, eval_every=100)
+def test_fit_learns_and_records():
+    result = fit_toy(steps=400, eval_every=100)
     assert result.reason == "steps" and int(result.state.step) == 400
     assert [r["step"] for r in result.history] == [100, 200, 300, 400]
     assert result.history[-1]["val_loss"] < 0.2 * result.history[0]["train_loss"]
@@ -31,59 +32,61 @@ def test_it_learns_and_records():
     assert seconds == sorted(seconds) and seconds[0] > 0
 
 
-def test_train_loss_is_the_mean_over_the_interval():
-    measured, state = [], toy.start()[1]
+def test_train_loss_is_interval_mean():
+    expected, state = [], toy.start()[1]
     for position in range(8):
         state, metrics = toy.STEP(state, toy.batches(position))
-        measured.append((float(metrics.loss), float(metrics.grad_norm)))
-    for record, interval in zip(run(steps=8).history, (measured[:4], measured[4:]), strict=True):
+        expected.append((float(metrics.loss), float(metrics.grad_norm)))
+    for record, interval in zip(
+        fit_toy(steps=8).history, (expected[:4], expected[4:]), strict=True
+    ):
         means = (record["train_loss"], record["grad_norm"])
         assert means == pytest.approx(np.mean(interval, 0), rel=1e-5)
 
 
-def test_the_last_record_is_at_the_last_step():
-    assert [r["step"] for r in run(steps=10).history] == [4, 8, 10]
-    assert run(steps=2, evaluate=None).history[0]["val_loss"] is None
+def test_last_record_is_at_last_step():
+    assert [r["step"] for r in fit_toy(steps=10).history] == [4, 8, 10]
+    assert fit_toy(steps=2, evaluate=None).history[0]["val_loss"] is None
 
 
-def test_progress_is_told_after_each_dispatch():
-    told = []
-    run(on_progress=lambda step, loss: told.append(step))
-    assert told == [3, 4, 6, 8, 9, 12]  # multiples of 3, and the records at multiples of 4
+def test_on_progress_is_called_after_each_dispatch():
+    steps = []
+    fit_toy(on_progress=lambda step, loss: steps.append(step))
+    assert steps == [3, 4, 6, 8, 9, 12]  # multiples of 3 and, for the records, of 4
 
 
-def test_patience():
-    """A rising loss ends it `patience` evaluations after the best."""
+def test_patience_ends_run():
+    """A rising loss ends the run `patience` evaluations after the best."""
     losses = iter([3.0, 2.0, 2.5, 2.0, 2.1, 2.2, 0.0])
-    result = run(steps=400, evaluate=lambda params: next(losses), patience=3)
+    result = fit_toy(steps=400, evaluate=lambda params: next(losses), patience=3)
     assert result.reason == "patience"
     assert [r["val_loss"] for r in result.history] == [3.0, 2.0, 2.5, 2.0, 2.1]
     assert lo.best_record(result.history)["step"] == 8
     nan = iter([float("nan"), 2.0, float("nan"), float("nan")])
-    result = run(steps=400, evaluate=lambda params: next(nan), patience=2)
+    result = fit_toy(steps=400, evaluate=lambda params: next(nan), patience=2)
     assert [r["step"] for r in result.history] == [4, 8, 12, 16]
     assert lo.best_record([]) is None
     assert lo.best_record([{"val_loss": None}, {"val_loss": 0.0}, {}])["val_loss"] == 0.0
 
 
 @pytest.mark.parametrize("dispatches", [1, 2, 4])
-def test_interrupted_and_resumed_equals_unbroken_to_the_bit(dispatches):
-    """Wherever it stops, in the middle of an interval too."""
-    unbroken = run()
-    asked = iter([False] * dispatches + [True])
-    first = run(should_stop=lambda: next(asked))
+def test_resumed_run_equals_uninterrupted_run(dispatches):
+    """The run is interrupted at a record and in the middle of an interval."""
+    uninterrupted = fit_toy()
+    stops = iter([False] * dispatches + [True])
+    first = fit_toy(should_stop=lambda: next(stops))
     assert first.reason == "interrupted" and 0 < int(first.state.step) < 12
-    second = run(state=first.state, history=first.history)
-    chex.assert_trees_all_equal(second.state, unbroken.state)
-    assert without_time(second.history) == without_time(unbroken.history)
+    second = fit_toy(state=first.state, history=first.history)
+    chex.assert_trees_all_equal(second.state, uninterrupted.state)
+    assert without_time(second.history) == without_time(uninterrupted.history)
 
 
-def test_a_step_that_is_not_finite_is_named():
+def test_nonfinite_step_raises_with_its_number():
     def broken(position):
         x, y = toy.batches(position)
         return x, (y * np.inf if position == 4 else y)
 
-    kept = []
+    recorded = []
     with pytest.raises(lo.NonFiniteError, match=r"step 5 is not finite: loss inf") as caught:
         lo.fit(
             toy.STEP,
@@ -91,39 +94,39 @@ def test_a_step_that_is_not_finite_is_named():
             broken,
             steps=12,
             eval_every=4,
-            on_record=lambda history, state: kept.append(int(state.step)),
+            on_record=lambda history, state: recorded.append(int(state.step)),
         )
     assert caught.value.step == 5 and caught.value.leaf in ("leak", "gain")
-    assert kept == [4]
+    assert recorded == [4]
 
 
-def test_it_ends_where_the_guard_gives_up_with_the_state_it_kept():
+def test_fit_ends_when_guard_gives_up():
     def broken(position):
         x, y = toy.batches(position)
         return x, (y * np.nan if position == 1 or position >= 6 else y)
 
-    optimizer = lo.guard(toy.OPTIMIZER, give_up_after=4)
+    optimizer = lo.guard(toy.OPTIMIZER, max_consecutive_errors=4)
     step, state = toy.start(optimizer)
     result = lo.fit(step, state, broken, steps=40, eval_every=4, steps_per_dispatch=3)
     assert result.reason == "gave_up" and int(result.state.step) == 10
-    assert result.detail.startswith("step 10 was refused, and the guard gives up: loss nan")
+    assert result.detail.startswith("step 10 was skipped, too many in a row: loss nan")
     assert "in leak" in result.detail or "in gain" in result.detail
     assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(result.state.params))
-    assert [(r["step"], r["refused"]) for r in result.history] == [(4, 1), (8, 2)]
+    assert [(r["step"], r["skipped"]) for r in result.history] == [(4, 1), (8, 2)]
     assert all(np.isfinite(r["train_loss"]) and r["clipped"] == 0 for r in result.history)
 
 
-def test_an_interval_of_refused_steps_has_no_mean():
+def test_interval_of_skipped_steps_has_no_mean():
     def broken(position):
         x, y = toy.batches(position)
         return x, y * (np.nan if position >= 4 else 1)
 
     step, state = toy.start(lo.guard(toy.OPTIMIZER))
     history = lo.fit(step, state, broken, steps=8, eval_every=4).history
-    assert np.isnan(history[1]["train_loss"]) and history[1]["refused"] == 4
+    assert np.isnan(history[1]["train_loss"]) and history[1]["skipped"] == 4
 
 
-def test_the_share_of_clipped_steps_is_recorded():
+def test_share_of_clipped_steps_is_recorded():
     optimizer = optax.chain(lo.clip_by_norm_quantile(0.5, window=8), lo.sgd(0.01))
     step, state = toy.start(optimizer)
     history = lo.fit(step, state, toy.batches, steps=40, eval_every=20).history
@@ -131,26 +134,26 @@ def test_the_share_of_clipped_steps_is_recorded():
     assert 5 < clips < 35 and clips == pytest.approx(round(clips))
 
 
-def rising(params) -> float:
-    """A loss that rises while the toy is learned, so that a trigger fires."""
+def rising_loss(params) -> float:
+    """Return a loss that rises during training, so that a trigger fires."""
     return -EVALUATE(params)
 
 
-def averaged(optimizer, evaluate, **options):
-    """A run with what each evaluation was given, and the states and records that were told."""
-    given, told = [], []
+def fit_and_keep(optimizer, evaluate, **options):
+    """Return the result of a run, the evaluated parameters, and the states passed to on_record."""
+    evaluated, passed = [], []
 
-    def watch(params):
-        given.append(jax.device_get(params))
+    def evaluate_and_keep(params):
+        evaluated.append(jax.device_get(params))
         return evaluate(params)
 
     def keep(history, state):
-        told.append(jax.device_get((state.params, state.opt_state)))
+        passed.append(jax.device_get((state.params, state.opt_state)))
 
     step, state = toy.start(optimizer)
     options = dict(steps=16, eval_every=4, steps_per_dispatch=3) | options
-    result = lo.fit(step, state, toy.batches, evaluate=watch, on_record=keep, **options)
-    return result, given, told
+    result = lo.fit(step, state, toy.batches, evaluate=evaluate_and_keep, on_record=keep, **options)
+    return result, evaluated, passed
 
 
 @pytest.mark.parametrize(
@@ -164,9 +167,9 @@ def averaged(optimizer, evaluate, **options):
     ],
     ids=["polyak", "ema in a guard", "triggered in a chain", "schedule-free", "none"],
 )
-def test_the_average_is_evaluated_and_the_records_say_so(optimizer, since):
-    result, given, told = averaged(optimizer, rising)
-    for record, params, (last, opt_state) in zip(result.history, given, told, strict=True):
+def test_average_is_evaluated_and_recorded(optimizer, since):
+    result, evaluated, passed = fit_and_keep(optimizer, rising_loss)
+    for record, params, (last, opt_state) in zip(result.history, evaluated, passed, strict=True):
         chex.assert_trees_all_equal(params, jax.device_get(lo.eval_params(opt_state, last)))
         assert record["averaging"] == (record["step"] >= since)
         differs = any(not np.array_equal(params[n], last[n]) for n in last)
@@ -174,38 +177,38 @@ def test_the_average_is_evaluated_and_the_records_say_so(optimizer, since):
         assert record["val_loss"] == -EVALUATE(params)
 
 
-def test_the_trigger_is_told_every_loss_before_the_state_is_kept():
-    _, _, told = averaged(lo.triggered_average(toy.OPTIMIZER, nonmonotone=1), rising)
-    states = [opt_state for _, opt_state in told]
+def test_trigger_receives_losses_before_on_record():
+    _, _, passed = fit_and_keep(lo.triggered_average(toy.OPTIMIZER, nonmonotone=1), rising_loss)
+    states = [opt_state for _, opt_state in passed]
     assert [int(s.results) for s in states] == [1, 2, 3, 4]
     assert [bool(s.triggered) for s in states] == [False, False, True, True]
     assert [int(s.average.count) for s in states] == [0, 0, 0, 4]
 
 
 @pytest.mark.parametrize("dispatches", [1, 3, 6, 7])
-def test_a_triggered_run_is_resumed_to_the_bit(dispatches):
-    """Interrupted before, at and after the record whose loss fires."""
+def test_resumed_triggered_run_equals_uninterrupted(dispatches):
+    """The run is interrupted before, at and after the record whose loss fires the trigger."""
     optimizer = lo.guard(lo.triggered_average(toy.OPTIMIZER, nonmonotone=1))
     step, state = toy.start(optimizer)
-    options = dict(steps=16, eval_every=4, steps_per_dispatch=3, evaluate=rising)
-    unbroken = lo.fit(step, jax.tree.map(np.copy, state), toy.batches, **options)
-    asked = iter([False] * dispatches + [True])
-    first = lo.fit(step, state, toy.batches, should_stop=lambda: next(asked), **options)
+    options = dict(steps=16, eval_every=4, steps_per_dispatch=3, evaluate=rising_loss)
+    uninterrupted = lo.fit(step, jax.tree.map(np.copy, state), toy.batches, **options)
+    stops = iter([False] * dispatches + [True])
+    first = lo.fit(step, state, toy.batches, should_stop=lambda: next(stops), **options)
     second = lo.fit(step, first.state, toy.batches, history=first.history, **options)
     assert first.reason == "interrupted" and second.history[-1]["averaging"]
-    chex.assert_trees_all_equal(second.state, unbroken.state)
-    assert without_time(second.history) == without_time(unbroken.history)
+    chex.assert_trees_all_equal(second.state, uninterrupted.state)
+    assert without_time(second.history) == without_time(uninterrupted.history)
 
 
-def test_without_an_evaluation_no_trigger_is_told_anything():
+def test_trigger_gets_no_loss_without_evaluate():
     step, state = toy.start(lo.triggered_average(toy.OPTIMIZER))
     result = lo.fit(step, state, toy.batches, steps=4, eval_every=2)
     assert int(result.state.opt_state.results) == 0
     assert [r["averaging"] for r in result.history] == [False, False]
 
 
-def test_two_averages_are_found_before_the_first_step():
-    told = []
+def test_fit_rejects_two_averages_at_once():
+    steps = []
     with pytest.raises(ValueError, match="has 2 averages"):
         step, state = toy.start(lo.polyak_average(lo.polyak_average(toy.OPTIMIZER)))
         lo.fit(
@@ -214,49 +217,49 @@ def test_two_averages_are_found_before_the_first_step():
             toy.batches,
             steps=4,
             evaluate=EVALUATE,
-            on_progress=lambda step, loss: told.append(step),
+            on_progress=lambda step, loss: steps.append(step),
         )
-    assert not told
+    assert not steps
 
 
 @pytest.mark.parametrize("name", ["eval_every", "steps_per_dispatch", "patience"])
-def test_counts_below_one_are_named(name):
+def test_fit_rejects_counts_below_one(name):
     with pytest.raises(ValueError, match=f"{name} is 0, but must be a whole number of at least 1"):
-        run(**{name: 0})
+        fit_toy(**{name: 0})
 
 
 @pytest.mark.parametrize("name", ["steps", "eval_every", "steps_per_dispatch", "patience"])
 @pytest.mark.parametrize("value", [2.5, 4.0, True, "4", np.float32(3), float("nan"), [4]])
 def test_fit_rejects_counts_of_other_types(name, value):
     with pytest.raises(ValueError, match=f"{name} is .*, but must be a whole number"):
-        run(**{name: value})
+        fit_toy(**{name: value})
 
 
-def test_patience_needs_evaluate():
+def test_fit_rejects_patience_without_evaluate():
     with pytest.raises(ValueError, match="patience is 3, but evaluate is None"):
-        run(patience=3, evaluate=None)
+        fit_toy(patience=3, evaluate=None)
 
 
-def test_fit_takes_integers_of_numpy():
-    assert [r["step"] for r in run(steps=np.int64(4), eval_every=np.int32(2)).history] == [2, 4]
+def test_fit_accepts_numpy_integers():
+    assert [r["step"] for r in fit_toy(steps=np.int64(4), eval_every=np.int32(2)).history] == [2, 4]
     with pytest.raises(ValueError, match="steps is -1, but must be a whole number of at least 0"):
-        run(steps=-1)
+        fit_toy(steps=-1)
 
 
 @pytest.mark.parametrize("size, every", [(8, 1), (3, 4), (1, 5), (8, 100)])
-def test_each_position_is_read_once(size, every):
-    """In order, from the beginning, after an interruption, and to an early end."""
-    asked, halts = [], iter([False, True] + 99 * [False])
+def test_fit_reads_each_position_once(size, every):
+    """In order: from the beginning, after an interruption, and up to an early end."""
+    positions, stops = [], iter([False, True] + 99 * [False])
 
     def batches(position):
-        asked.append(position)
+        positions.append(position)
         return toy.batches(position)
 
-    options = dict(eval_every=every, steps_per_dispatch=size, should_stop=lambda: next(halts))
+    options = dict(eval_every=every, steps_per_dispatch=size, should_stop=lambda: next(stops))
     first = lo.fit(toy.STEP, toy.start()[1], batches, steps=10, **options)
-    assert asked == list(range(int(first.state.step)))
+    assert positions == list(range(int(first.state.step)))
     lo.fit(toy.STEP, first.state, batches, steps=10, **options)
-    assert asked == list(range(10))
+    assert positions == list(range(10))
 
 
 WRONG_BATCHES = {
@@ -275,8 +278,8 @@ WRONG_BATCHES = {
 
 @pytest.mark.parametrize("size", [2, 8])
 @pytest.mark.parametrize("name", WRONG_BATCHES)
-def test_batches_that_differ_are_named(name, size):
-    """In the middle of a dispatch, and from one dispatch to another."""
+def test_fit_rejects_batches_that_differ(name, size):
+    """The batches differ inside a dispatch, or between two dispatches."""
     wrong, message = WRONG_BATCHES[name]
     with pytest.raises(ValueError, match=message):
         lo.fit(
@@ -292,37 +295,41 @@ def test_batches_that_differ_are_named(name, size):
     "name",
     "step batches evaluate on_progress on_record should_stop state sharding".split(),
 )
-def test_fit_rejects_arguments_of_another_kind(name):
-    given = dict(step=toy.STEP, state=toy.start()[1], batches=toy.batches, evaluate=EVALUATE)
+def test_fit_rejects_arguments_of_other_types(name):
+    valid = dict(step=toy.STEP, state=toy.start()[1], batches=toy.batches, evaluate=EVALUATE)
     with pytest.raises(ValueError, match=f"{name} is of type list; expected "):
-        lo.fit(steps=4, **given | {name: [toy.batches(0)]})
+        lo.fit(steps=4, **valid | {name: [toy.batches(0)]})
 
 
-def test_evaluations_in_bfloat16_are_recorded():
-    result = run(evaluate=lambda params: {"loss": jnp.bfloat16(2), "hits": np.int8(3)}, steps=4)
+def test_bfloat16_evaluation_is_recorded():
+    result = fit_toy(evaluate=lambda params: {"loss": jnp.bfloat16(2), "hits": np.int8(3)}, steps=4)
     assert result.history[-1]["val_loss"] == 2.0 and result.history[-1]["val_hits"] == 3.0
     with pytest.raises(ValueError, match="evaluate returned 1j for 'loss'; expected a number"):
-        run(evaluate=lambda params: 1j, steps=4)
+        fit_toy(evaluate=lambda params: 1j, steps=4)
     with pytest.raises(ValueError, match="the evaluation returns 1, 2; name the one"):
-        run(evaluate=lambda params: {1: 1.0, 2: 2.0}, steps=4)
+        fit_toy(evaluate=lambda params: {1: 1.0, 2: 2.0}, steps=4)
 
 
 @pytest.mark.parametrize("value", [10**30, np.ones(2, np.longdouble)])
-def test_batches_of_numbers_beyond_jax_are_named(value):
+def test_fit_rejects_dtypes_outside_jax(value):
     with pytest.raises(ValueError, match=r"batches\(0\) is a tree with (int|ndarray) in it"):
         lo.fit(toy.STEP, toy.start()[1], lambda position: value, steps=4)
 
 
-def scores(values, **options):
-    """A run whose evaluation returns an accuracy, and next to it a loss that falls."""
-    told, losses = iter(values), iter(range(99, 0, -1))
-    return run(
-        evaluate=lambda params: {"loss": next(losses), "accuracy": next(told)}, steps=400, **options
+def fit_accuracies(values, **options):
+    """Run with an evaluation that returns the given accuracies, and a falling loss."""
+    accuracies, losses = iter(values), iter(range(99, 0, -1))
+    return fit_toy(
+        evaluate=lambda params: {"loss": next(losses), "accuracy": next(accuracies)},
+        steps=400,
+        **options,
     )
 
 
-def test_every_metric_is_recorded_and_one_decides():
-    result = scores([0.1, 0.5, 0.2, 0.3], metric="accuracy", larger_is_better=True, patience=2)
+def test_all_metrics_are_recorded_one_decides():
+    result = fit_accuracies(
+        [0.1, 0.5, 0.2, 0.3], metric="accuracy", larger_is_better=True, patience=2
+    )
     assert result.reason == "patience"
     assert [r["val_accuracy"] for r in result.history] == [0.1, 0.5, 0.2, 0.3]
     assert [r["val_loss"] for r in result.history] == [99.0, 98.0, 97.0, 96.0]
@@ -330,12 +337,12 @@ def test_every_metric_is_recorded_and_one_decides():
     assert lo.best_record(result.history, "accuracy")["step"] == 4
     assert lo.best_record(result.history)["step"] == 16
     assert lo.best_record(result.history, "other") is None
-    down = scores([0.5, 0.1, 0.2, 0.3], metric="accuracy", patience=2)
+    down = fit_accuracies([0.5, 0.1, 0.2, 0.3], metric="accuracy", patience=2)
     assert len(down.history) == 4
 
 
 @pytest.mark.parametrize("larger", [False, True])
-def test_the_trigger_follows_the_deciding_metric(larger):
+def test_trigger_follows_deciding_metric(larger):
     values = iter([1.0, 2.0, 3.0, 4.0])
     step, state = toy.start(lo.triggered_average(toy.OPTIMIZER, nonmonotone=1))
     result = lo.fit(
@@ -351,33 +358,34 @@ def test_the_trigger_follows_the_deciding_metric(larger):
     assert bool(result.state.opt_state.triggered) == (not larger)
 
 
-def test_a_metric_that_is_not_there_is_named_at_once():
+def test_fit_rejects_unknown_metric_at_once():
     evaluate = lo.make_evaluate(
         lambda params, carry, batch: ({"error": (0.0, 1), "hits": (1.0, 1)}, carry),
         (),
         [np.ones(2)],
     )
-    told = []
+    steps = []
     with pytest.raises(
         ValueError, match="metric is 'loss', but the evaluation returns error, hits"
     ):
-        run(evaluate=evaluate, on_progress=lambda step, loss: told.append(step))
-    assert not told
+        fit_toy(evaluate=evaluate, on_progress=lambda step, loss: steps.append(step))
+    assert not steps
     with pytest.raises(ValueError, match="metric is 'f1', but the evaluation returns loss"):
-        run(metric="f1")
+        fit_toy(metric="f1")
     with pytest.raises(ValueError, match="evaluate returned None for 'loss'; expected a number"):
-        run(evaluate=lambda params: None)
+        fit_toy(evaluate=lambda params: None)
 
 
-def test_the_loss_falls_by_truncated_bptt_on_an_lstm():
-    """End to end on a real LSTM: remember the character before last."""
+def test_fit_trains_lstm_with_truncated_bptt():
+    """End to end with an LSTM, which must remember the character before the last one."""
     from flax import nnx
 
-    model = lo.LanguageModel(3, embedding_features=4, hidden_features=8, rngs=nnx.Rngs(0))
+    rngs = nnx.Rngs(0)
+    model = lo.LanguageModel(3, lo.LSTM(4, 8, rngs=rngs), rngs=rngs)
     graphdef, params = nnx.split(model)
     codes = np.random.default_rng(0).integers(0, 3, 600).astype(np.int32)
-    codes[2:] = codes[:-2]  # period 2: predictable from the one before last
-    windows = lo.Windows.of(np.tile(codes[:2], 300), 2, 8)
+    codes[2:] = codes[:-2]  # period 2, so the character before the last one predicts the next
+    windows = lo.data.Windows.of(np.tile(codes[:2], 300), 2, 8)
 
     def loss(params, carry, batch, key):
         logits, carry = nnx.merge(graphdef, params)(batch.inputs, carry, resets=batch.resets)
@@ -390,7 +398,7 @@ def test_the_loss_falls_by_truncated_bptt_on_an_lstm():
     assert result.history[-1]["train_loss"] < 0.1 < result.history[0]["train_loss"]
 
 
-def half(count):
+def halving_rate(count):
     return 0.1 * 0.5**count
 
 
@@ -398,9 +406,9 @@ def half(count):
     "optimizer, rates",
     [
         (lo.sgd(0.001), [0.001, 0.001]),
-        (lo.guard(lo.polyak_average(lo.nadam(half))), [0.05, 0.0125]),
+        (lo.guard(lo.polyak_average(lo.nadam(halving_rate))), [0.05, 0.0125]),
         (optax.inject_hyperparams(lo.rmsprop)(learning_rate=0.01), [0.01, 0.01]),
-        (optax.inject_hyperparams(optax.adam)(learning_rate=half), [0.05, 0.0125]),
+        (optax.inject_hyperparams(optax.adam)(learning_rate=halving_rate), [0.05, 0.0125]),
         (optax.sgd(0.1), [None, None]),
         (
             optax.partition({"a": lo.sgd(0.1), "b": lo.sgd(0.2)}, {"leak": "a", "gain": "b"}),
@@ -409,23 +417,23 @@ def half(count):
     ],
     ids=["number", "schedule", "injected", "injected optax", "optax", "two"],
 )
-def test_the_learning_rate_is_recorded(optimizer, rates):
+def test_learning_rate_is_recorded(optimizer, rates):
     step, state = toy.start(optimizer)
     history = lo.fit(step, state, toy.batches, steps=4, eval_every=2).history
     assert [record["learning_rate"] for record in history] == rates
 
 
-def test_a_schedule_waits_while_a_guard_refuses():
+def test_skipped_step_does_not_advance_schedule():
     def broken(position):
         x, y = toy.batches(position)
         return x, y * (np.nan if position in (1, 2) else 1)
 
-    step, state = toy.start(lo.guard(lo.sgd(half)))
+    step, state = toy.start(lo.guard(lo.sgd(halving_rate)))
     history = lo.fit(step, state, broken, steps=4, eval_every=2).history
     assert [record["learning_rate"] for record in history] == [0.1, 0.05]
 
 
-def lowered(history, state):
+def lower_learning_rate(history, state):
     """Divide the injected learning rate by 10 at every record."""
     hyperparams = state.opt_state.hyperparams
     new = {"learning_rate": hyperparams["learning_rate"] / 10}
@@ -439,8 +447,8 @@ def lowered(history, state):
         pytest.param(lo.BatchSharding(devices=jax.devices()[:2]), marks=pytest.mark.slow),
     ],
 )
-def test_on_record_changes_the_learning_rate(sharding, tmp_path):
-    """At the next step, by no new program, and a resumed run equals an unbroken one to the bit."""
+def test_on_record_changes_learning_rate(sharding, tmp_path):
+    """The rate changes at the next step without a new program, and a resumed run is equal."""
     traces = []
 
     def loss(params, carry, batch, key):
@@ -450,26 +458,30 @@ def test_on_record_changes_the_learning_rate(sharding, tmp_path):
     optimizer = optax.inject_hyperparams(lo.sgd)(learning_rate=0.1)
     step = lo.make_step(loss, optimizer)
     start = lambda: toy.start(optimizer)[1]  # noqa: E731
-    options = dict(eval_every=2, sharding=sharding, on_record=lowered)
-    unbroken = lo.fit(step, start(), toy.batches, steps=6, **options)
-    rates = [record["learning_rate"] for record in unbroken.history]
+    options = dict(eval_every=2, sharding=sharding, on_record=lower_learning_rate)
+    uninterrupted = lo.fit(step, start(), toy.batches, steps=6, **options)
+    rates = [record["learning_rate"] for record in uninterrupted.history]
     assert rates == pytest.approx([0.1, 0.01, 0.001], rel=1e-6)
-    assert len(traces) == 2 or sharding  # of the shapes and of the program
+    assert len(traces) == 2 or sharding  # one for the shapes, one for the program
 
     other = lo.make_step(toy.loss, lo.sgd(lambda count: 0.1 * 0.1 ** (count // 2)))
-    scheduled = lo.fit(other, toy.start(lo.sgd(half))[1], toy.batches, steps=6, sharding=sharding)
+    scheduled = lo.fit(
+        other, toy.start(lo.sgd(halving_rate))[1], toy.batches, steps=6, sharding=sharding
+    )
     chex.assert_trees_all_close(
-        jax.device_get(unbroken.state.params), jax.device_get(scheduled.state.params), rtol=1e-5
+        jax.device_get(uninterrupted.state.params),
+        jax.device_get(scheduled.state.params),
+        rtol=1e-5,
     )
     first = lo.fit(step, start(), toy.batches, steps=4, **options)
     checkpoints = lo.Checkpoints(tmp_path)
     checkpoints.save(4, first.state)
     _, state, _ = checkpoints.restore(sharding.state(start()) if sharding else start())
     second = lo.fit(step, state, toy.batches, steps=6, history=first.history, **options)
-    chex.assert_trees_all_equal(second.state, unbroken.state)
+    chex.assert_trees_all_equal(second.state, uninterrupted.state)
 
 
-def test_on_record_may_return_numbers_and_shared_arrays():
+def test_on_record_returns_numbers_and_shared_arrays():
     optimizer = lo.polyak_average(optax.inject_hyperparams(lo.sgd)(learning_rate=0.1))
 
     def restart(history, state):
@@ -478,16 +490,16 @@ def test_on_record_may_return_numbers_and_shared_arrays():
         params = lo.eval_params(opt_state, state.params)
         return state._replace(params=params, opt_state=opt_state, position=state.position + 10)
 
-    asked = []
+    positions = []
 
     def batches(position):
-        asked.append(position)
+        positions.append(position)
         return toy.batches(position)
 
     step, state = toy.start(optimizer)
     result = lo.fit(step, state, batches, steps=4, eval_every=2, on_record=restart)
     assert [record["learning_rate"] for record in result.history] == [0.1, 0.5]
-    assert asked == [0, 1, 12, 13]
+    assert positions == [0, 1, 12, 13]
 
 
 @pytest.mark.parametrize(
@@ -499,6 +511,6 @@ def test_on_record_may_return_numbers_and_shared_arrays():
         (lambda state: state._replace(carry=np.zeros(3)), r"has float32\[3\] at .carry, expected"),
     ],
 )
-def test_on_record_may_change_values_alone(change, message):
+def test_on_record_rejects_other_changes(change, message):
     with pytest.raises(ValueError, match=message):
-        run(on_record=lambda history, state: change(state))
+        fit_toy(on_record=lambda history, state: change(state))

@@ -1,41 +1,49 @@
-"""Running sums keep what one float32 loses."""
+"""Compensated sums keep the rounding error that a float32 sum loses."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_optax.training.metrics import StepMetrics, Total, add, means, zero_sums
+from lstm_optax.training.metrics import (
+    CompensatedSum,
+    StepMetrics,
+    add_step,
+    interval_means,
+    zero_sums,
+)
 
 TERM = 0.1
 
 
-def added(count):
-    """The sums of so many equal steps, added up in one compiled loop."""
+def sums_of_equal_steps(count):
+    """Return the sums of `count` equal steps, added up in one compiled loop."""
     metrics = StepMetrics(jnp.float32(TERM), jnp.float32(3 * TERM), (), *[jnp.bool_(False)] * 3)
 
     @jax.jit
     def run(sums, count):
-        return jax.lax.fori_loop(0, count, lambda i, sums: add(sums, metrics), sums)
+        return jax.lax.fori_loop(0, count, lambda i, sums: add_step(sums, metrics), sums)
 
     return run(zero_sums(), count)
 
 
-def test_means_over_long_intervals_are_exact():
+def test_mean_over_long_interval_is_exact():
     for count in (1, 10**6):
-        found = means(added(count))
+        found = interval_means(sums_of_equal_steps(count))
         assert found["train_loss"] == pytest.approx(np.float32(TERM), rel=1e-7)
         assert found["grad_norm"] == pytest.approx(3 * np.float64(np.float32(TERM)), rel=1e-6)
 
 
 @pytest.mark.slow
-def test_means_over_very_long_intervals_are_exact():
-    assert means(added(3 * 10**7))["train_loss"] == pytest.approx(np.float32(TERM), rel=1e-7)
+def test_mean_over_very_long_interval_is_exact():
+    assert interval_means(sums_of_equal_steps(3 * 10**7))["train_loss"] == pytest.approx(
+        np.float32(TERM), rel=1e-7
+    )
 
 
-def test_total_keeps_small_terms_and_overflows_to_infinity():
-    plus = jax.jit(Total.plus)
-    total = Total(jnp.float32(1e8), jnp.float32(0))
+def test_compensated_sum_keeps_small_terms():
+    plus = jax.jit(CompensatedSum.plus)
+    total = CompensatedSum(jnp.float32(1e8), jnp.float32(0))
     for _ in range(100):
         total = plus(total, jnp.float32(1.0))
     assert total.mean(1.0) == 1e8 + 100

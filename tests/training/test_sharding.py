@@ -1,4 +1,4 @@
-"""A batch over several devices: the numbers of one, to rounding; and resumed, to the bit."""
+"""`BatchSharding`: equal to one device up to rounding, and resumed runs equal to the bit."""
 
 import socket
 import subprocess
@@ -22,40 +22,41 @@ DEVICES = jax.devices()[: toy.ROWS]
 SHARDING = lo.BatchSharding(devices=DEVICES)
 
 
-def run(sharding=SHARDING, state=None, **options):
+def fit_toy(sharding=SHARDING, state=None, **options):
     evaluate = lo.make_evaluate(toy.measure, CARRY, [toy.batches(99)], sharding=sharding)
     options = dict(steps=12, eval_every=4, steps_per_dispatch=3, evaluate=evaluate) | options
     return lo.fit(toy.STEP, state or toy.start()[1], toy.batches, sharding=sharding, **options)
 
 
 @pytest.fixture(scope="module")
-def unbroken():
-    """A run on two devices that nothing disturbed."""
-    return run()
+def uninterrupted():
+    """An uninterrupted run on two devices."""
+    return fit_toy()
 
 
-def numbers(history):
+def without_time(history):
+    """Return the records without their seconds, which differ from run to run."""
     return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
 
 
-def spread(tree):
-    """The devices of each leaf, and whether each has all of it."""
+def placements(tree):
+    """Return the distinct pairs (number of devices, fully replicated?) of the leaves."""
     return {(len(x.sharding.device_set), x.is_fully_replicated) for x in jax.tree.leaves(tree)}
 
 
-def test_the_rows_are_split_and_the_numbers_are_those_of_one_device(unbroken):
-    one = run(sharding=None)
-    assert spread(one.state) == {(1, True)}
-    assert spread(unbroken.state.carry) == {(2, False)}
-    assert spread(unbroken.state._replace(carry=())) == {(2, True)}
-    for a, b in zip(numbers(unbroken.history), numbers(one.history), strict=True):
+def test_sharded_run_equals_one_device_run(uninterrupted):
+    one = fit_toy(sharding=None)
+    assert placements(one.state) == {(1, True)}
+    assert placements(uninterrupted.state.carry) == {(2, False)}
+    assert placements(uninterrupted.state._replace(carry=())) == {(2, True)}
+    for a, b in zip(without_time(uninterrupted.history), without_time(one.history), strict=True):
         assert a == pytest.approx(b, rel=1e-5)
-    state, other = jax.device_get((unbroken.state, one.state))
+    state, other = jax.device_get((uninterrupted.state, one.state))
     chex.assert_trees_all_close(state, other, rtol=1e-5, atol=1e-6)
 
 
-def test_one_program_for_all_dispatches():
-    """Those that follow a record and a checkpoint, too."""
+def test_sharded_fit_compiles_once():
+    """Dispatches after a record or a checkpoint do not compile again."""
     step = lo.make_step(toy.loss, toy.OPTIMIZER)
     options = dict(steps=12, eval_every=4, steps_per_dispatch=3, sharding=SHARDING)
     lo.fit(step, toy.start()[1], toy.batches, **options)
@@ -63,34 +64,34 @@ def test_one_program_for_all_dispatches():
 
 
 @pytest.mark.parametrize("dispatches", [1, 2, 4])
-def test_resumed_from_a_checkpoint_equals_unbroken_to_the_bit(unbroken, tmp_path, dispatches):
-    asked = iter([False] * dispatches + [True])
-    first = run(should_stop=lambda: next(asked))
+def test_resumed_sharded_run_equals_uninterrupted(uninterrupted, tmp_path, dispatches):
+    stops = iter([False] * dispatches + [True])
+    first = fit_toy(should_stop=lambda: next(stops))
     checkpoints = lo.Checkpoints(tmp_path)
     checkpoints.save(int(first.state.step), first.state)
     step, state, _ = checkpoints.restore(SHARDING.state(toy.start()[1]))
-    assert step < 12 and spread(state.carry) == {(2, False)}
-    second = run(state=state, history=first.history)
-    chex.assert_trees_all_equal(second.state, unbroken.state)
-    assert numbers(second.history) == numbers(unbroken.history)
+    assert step < 12 and placements(state.carry) == {(2, False)}
+    second = fit_toy(state=state, history=first.history)
+    chex.assert_trees_all_equal(second.state, uninterrupted.state)
+    assert without_time(second.history) == without_time(uninterrupted.history)
 
 
 @pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
-def test_a_checkpoint_of_other_devices_is_restored(unbroken, tmp_path, before, after):
+def test_restore_changes_number_of_devices(uninterrupted, tmp_path, before, after):
     shardings = {1: lo.BatchSharding(devices=DEVICES[:1]), 2: SHARDING}
     checkpoints = lo.Checkpoints(tmp_path)
-    first = run(shardings[before], steps=8)
+    first = fit_toy(shardings[before], steps=8)
     checkpoints.save(8, first.state)
     _, state, _ = checkpoints.restore(shardings[after].state(toy.start()[1]))
     chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(first.state))
-    second = run(shardings[after], state, history=first.history)
+    second = fit_toy(shardings[after], state, history=first.history)
     assert len(second.state.carry.sharding.device_set) == after
     chex.assert_trees_all_close(
-        jax.device_get(second.state), jax.device_get(unbroken.state), rtol=1e-5, atol=1e-6
+        jax.device_get(second.state), jax.device_get(uninterrupted.state), rtol=1e-5, atol=1e-6
     )
 
 
-def test_parameters_from_another_device_are_evaluated():
+def test_evaluate_accepts_params_on_other_device():
     batches = [toy.batches(99), toy.batches(98)]
     evaluate = lo.make_evaluate(toy.measure, CARRY, batches, sharding=SHARDING)
     params = jax.device_put(toy.start()[1].params, jax.devices()[-1])
@@ -98,7 +99,7 @@ def test_parameters_from_another_device_are_evaluated():
     assert evaluate(params) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_axes_are_those_of_vmap():
+def test_axes_follow_vmap_in_axes():
     batch = {"x": np.ones((3, 4)), "more": (np.ones(4), np.ones((2, 4, 2))), "n": 5, "no": None}
     sharding = lo.BatchSharding({"x": 1, "more": (0, 1), "n": None, "no": 0}, devices=DEVICES)
     placed = sharding.batches(jax.tree.map(lambda x: np.stack([x] * 3), batch))
@@ -108,15 +109,18 @@ def test_the_axes_are_those_of_vmap():
     assert shards["n"] == (3,)
     for axes in (0, (0, None)):
         carry = lo.BatchSharding(carry_axes=axes, devices=DEVICES).carry((CARRY, CARRY))
-        assert spread(carry[0]) == {(2, False)}
-        assert spread(carry[1]) == {(2, axes != 0)}
+        assert placements(carry[0]) == {(2, False)}
+        assert placements(carry[1]) == {(2, axes != 0)}
 
 
 @pytest.mark.parametrize(
     "place, message",
     [
         (lambda s: s.carry(np.ones((3, 2))), r"the carry has 3 rows, in axis 0 of \(3, 2\), which"),
-        (lambda s: s.carry((np.ones(2), np.ones(5))), r"carry\[1\] has 5 .* these do: 1, 5$"),
+        (
+            lambda s: s.carry((np.ones(2), np.ones(5))),
+            r"carry\[1\] has 5 .* these numbers do: 1, 5$",
+        ),
         (
             lambda s: s.batches({"x": np.ones((8, 4, 6 - 3))}),
             r"a batch\['x'\] has 3 rows, in axis 1",
@@ -128,14 +132,14 @@ def test_the_axes_are_those_of_vmap():
         (lambda s: lo.BatchSharding(devices=[]), "devices is empty; expected at least one"),
     ],
 )
-def test_what_cannot_be_split_is_named(place, message):
+def test_sharding_rejects_indivisible_rows(place, message):
     with pytest.raises(ValueError, match=message):
         place(SHARDING)
 
 
 @pytest.mark.slow
-def test_the_devices_meet_once_a_step_and_not_in_the_loops_over_time():
-    """The compiled dispatch: gradients are summed in the loop over steps alone."""
+def test_no_all_reduce_inside_time_loops():
+    """In the compiled program, gradients are summed only in the loop over steps."""
     model = lo.LSTM(3, 4, rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(model)
 
@@ -170,7 +174,7 @@ print(*(record[name] for record in result.history for name in ("train_loss", "va
 
 
 @pytest.mark.slow
-def test_the_same_program_runs_in_two_processes(unbroken):
+def test_sharded_run_in_two_processes(uninterrupted):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -185,6 +189,6 @@ def test_the_same_program_runs_in_two_processes(unbroken):
     ]
     printed = [process.communicate(timeout=100)[0].split("\n")[-2] for process in processes]
     names = ("train_loss", "val_loss")
-    expected = [record[name] for record in unbroken.history for name in names]
+    expected = [record[name] for record in uninterrupted.history for name in names]
     for line in printed:
         assert [float(number) for number in line.split()] == pytest.approx(expected, rel=1e-5)

@@ -1,4 +1,4 @@
-"""One step is the five-step process; several in a dispatch are the same steps."""
+"""`make_step` and `run_steps`: one step, and several steps in one dispatch."""
 
 import chex
 import jax
@@ -15,7 +15,7 @@ def stacked(first, count):
     return jax.tree.map(lambda *xs: np.stack(xs), *map(toy.batches, range(first, first + count)))
 
 
-def test_a_step_is_forward_loss_backward_update():
+def test_step_is_forward_loss_backward_update():
     step, state = toy.start()
     key = jax.random.fold_in(jax.random.key(1), 0)
     (value, carry), grads = jax.value_and_grad(toy.loss, has_aux=True)(
@@ -32,8 +32,8 @@ def test_a_step_is_forward_loss_backward_update():
 
 
 @pytest.mark.slow
-def test_no_gradient_crosses_a_truncation():
-    """The loss of one window has no derivative by the parameters of the window before."""
+def test_no_gradient_crosses_truncation():
+    """The gradient of one window's loss does not reach the parameters in the window before."""
     step, state = toy.start()
 
     def loss_after(leak):
@@ -41,21 +41,21 @@ def test_no_gradient_crosses_a_truncation():
         return toy.loss(state.params, first.carry, toy.batches(1), jax.random.key(0))[0]
 
     assert jax.grad(loss_after)(0.1) != 0  # the carry does depend on them
-    grads = []
+    norms = []
     for carry in (jnp.zeros(toy.ROWS), jnp.ones(toy.ROWS)):
-        sums = step(state._replace(carry=carry), toy.batches(1))[1].grad_norm
-        by_hand = jax.grad(lambda p, c=carry: toy.loss(p, c, toy.batches(1), _key())[0])
-        assert sums == pytest.approx(float(optax.tree.norm(by_hand(state.params))), rel=1e-6)
-        grads.append(float(sums))
-    assert grads[0] != grads[1]
+        norm = step(state._replace(carry=carry), toy.batches(1))[1].grad_norm
+        by_hand = jax.grad(lambda p, c=carry: toy.loss(p, c, toy.batches(1), first_key())[0])
+        assert norm == pytest.approx(float(optax.tree.norm(by_hand(state.params))), rel=1e-6)
+        norms.append(float(norm))
+    assert norms[0] != norms[1]
 
 
-def _key():
+def first_key():
     return jax.random.fold_in(jax.random.key(1), 0)
 
 
-def test_grouping_does_not_change_a_bit():
-    """Dispatches of 1, 2 and 5 steps: the same program, the same numbers."""
+def test_grouping_steps_changes_no_bit():
+    """Dispatches of 1, 2 and 5 steps run the same program and return the same numbers."""
     step, state = toy.start()
     batches = stacked(0, 5)
     at_once, last = lo.run_steps(step, jax.tree.map(jnp.copy, state), batches, np.int32(5))
@@ -68,7 +68,7 @@ def test_grouping_does_not_change_a_bit():
     assert int(at_once.step) == 5 == int(at_once.sums.steps)
 
 
-def test_one_trace_and_donation():
+def test_run_steps_donates_and_traces_once():
     traces = []
 
     def loss(params, carry, batch, key):
@@ -86,7 +86,7 @@ def test_one_trace_and_donation():
     assert len(traces) == after_first
 
 
-def test_init_state_leaves_the_callers_arrays_alone():
+def test_init_state_copies_arrays():
     params = {"leak": jnp.float32(0.1), "gain": jnp.float32(0.2)}
     zero = jnp.zeros(toy.ROWS)
     state = lo.init_state(params, toy.OPTIMIZER, zero, jax.random.key(1))
@@ -94,19 +94,19 @@ def test_init_state_leaves_the_callers_arrays_alone():
     assert float(params["leak"]) == pytest.approx(0.1) and not zero.is_deleted()
 
 
-def test_a_key_of_another_implementation_is_named():
+def test_init_state_rejects_other_key_implementation():
     key = jax.random.key(0, impl="rbg")
     with pytest.raises(ValueError, match="without `impl`"):
         lo.init_state({}, toy.OPTIMIZER, (), key)
 
 
-def test_a_dispatch_runs_no_batch_twice():
+def test_dispatch_runs_no_batch_twice():
     step, state = toy.start()
     state, _ = lo.run_steps(step, state, stacked(0, 5), np.int32(9))
     assert int(state.step) == 5
 
 
-def test_a_dispatch_ends_after_a_step_that_is_not_finite():
+def test_dispatch_ends_after_nonfinite_step():
     step, state = toy.start()
     x, y = stacked(0, 5)
     y[2] = np.inf
@@ -116,25 +116,26 @@ def test_a_dispatch_ends_after_a_step_that_is_not_finite():
     assert np.isnan(metrics.largest["leak"]) or metrics.largest["leak"] > 0
 
 
-def test_the_optimizer_is_told_the_loss():
-    told = optax.GradientTransformationExtraArgs(
+def test_optimizer_receives_loss():
+    record_loss = optax.GradientTransformationExtraArgs(
         lambda params: jnp.float32(0), lambda u, s, p=None, *, value, **_: (u, value)
     )
-    step, state = toy.start(optax.chain(told, lo.sgd(0.1)))
+    step, state = toy.start(optax.chain(record_loss, lo.sgd(0.1)))
     new, metrics = step(state, toy.batches(0))
     assert new.opt_state[0] == metrics.loss
 
 
-def guarded(give_up_after=10):
-    """A step whose optimizer refuses, and a state before it, which passes a batch of infinities."""
+def guarded(max_consecutive_errors=10):
+    """Return a step with a guard in its optimizer, and the state before the first step."""
     optimizer = lo.guard(
-        optax.chain(lo.clip_by_global_norm(1e-3), lo.nadam(0.01)), give_up_after=give_up_after
+        optax.chain(lo.clip_by_global_norm(1e-3), lo.nadam(0.01)),
+        max_consecutive_errors=max_consecutive_errors,
     )
     return toy.start(optimizer)
 
 
-def test_the_optimizer_is_told_of_the_batch():
-    """Here the factor of the rate, and the loss beside it."""
+def test_optimizer_receives_extra_args_of_batch():
+    """The factor of the learning rate is passed next to the loss."""
     optimizer = optax.chain(lo.guard(lo.sgd(0.1)), lo.scale_by_rate_factor())
     extra_args = lambda batch: {"rate_factor": jnp.abs(batch[0][0, 0])}  # noqa: E731
     _, state = toy.start(optimizer)
@@ -147,64 +148,69 @@ def test_the_optimizer_is_told_of_the_batch():
         np.testing.assert_allclose(part.params[name] - start, moved, rtol=1e-5)
 
 
-def test_a_refused_step_skips_its_batch():
-    """Parameters, optimizer and carry are as if it had never been; only time has passed."""
+def test_skipped_step_changes_only_counters():
+    """Parameters, optimizer and carry are unchanged; step and position advance."""
     step, state = guarded()
     x, y = stacked(0, 4)
     y[1] = np.inf
-    x[2] = np.nan  # and the carry with it
+    x[2] = np.nan  # which makes the carry NaN too
     after, metrics = lo.run_steps(step, jax.tree.map(jnp.copy, state), (x, y), np.int32(4))
     assert (int(after.step), int(after.position), int(after.sums.steps)) == (4, 4, 2)
-    assert int(after.sums.refused) == 2 and not metrics.refused
-    alone = state
+    assert int(after.sums.skipped) == 2 and not metrics.skipped
+    unskipped = state
     for position in (0, 3):
-        alone = alone._replace(step=jnp.int32(position), position=jnp.int32(position))
-        alone, _ = step(alone, toy.batches(position))
+        unskipped = unskipped._replace(step=jnp.int32(position), position=jnp.int32(position))
+        unskipped, _ = step(unskipped, toy.batches(position))
     chex.assert_trees_all_close(
         (after.params, after.carry, after.opt_state.inner, after.sums.loss.value),
-        (alone.params, alone.carry, alone.opt_state.inner, alone.sums.loss.value),
+        (
+            unskipped.params,
+            unskipped.carry,
+            unskipped.opt_state.inner,
+            unskipped.sums.loss.value,
+        ),
         rtol=1e-6,
     )
 
 
-def test_a_dispatch_ends_where_the_guard_gives_up():
-    step, state = guarded(give_up_after=2)
+def test_dispatch_ends_when_guard_gives_up():
+    step, state = guarded(max_consecutive_errors=2)
     x, y = stacked(0, 5)
     y[1:4] = np.inf
     before = jax.tree.map(jnp.copy, step(state, toy.batches(0))[0].params)
     after, metrics = lo.run_steps(step, state, (x, y), np.int32(5))
-    assert int(after.step) == 3 and metrics.gave_up and metrics.refused
+    assert int(after.step) == 3 and metrics.gave_up and metrics.skipped
     chex.assert_trees_all_close(after.params, before, rtol=1e-6)
 
 
-def test_a_guard_of_one_part_does_not_answer_for_the_others():
+def test_partial_guard_does_not_skip_nonfinite_step():
     labels = {"leak": "guarded", "gain": "bare"}
     rules = {"guarded": lo.guard(lo.adam(0.1)), "bare": lo.adam(0.1)}
     step, state = toy.start(optax.partition(rules, labels))
     x, y = stacked(0, 3)
     after, metrics = lo.run_steps(step, state, (x, y * np.nan), np.int32(3))
-    assert int(after.step) == 1 and not metrics.refused
+    assert int(after.step) == 1 and not metrics.skipped
 
 
-def test_a_finite_gradient_whose_square_overflows_is_clipped_and_taken():
+def test_gradient_with_overflowing_square_is_clipped():
     x, y = stacked(0, 2)
     x[0] *= 1e10
     step, state = guarded()
     after, metrics = lo.run_steps(step, state, (x, y), np.int32(1))
-    assert metrics.clipped and not metrics.refused and int(after.sums.clipped) == 1
+    assert metrics.clipped and not metrics.skipped and int(after.sums.clipped) == 1
     assert np.isfinite(metrics.grad_norm) and metrics.grad_norm > 1e18
 
 
-def test_a_refused_gradient_is_told_though_it_is_finite():
+def test_skipped_finite_gradient_is_in_metrics():
     step, state = toy.start(lo.guard(lo.nadam(0.01)))
     x, y = stacked(0, 1)
     after, metrics = lo.run_steps(step, state, (x * 1e11, y), np.int32(1))
-    assert metrics.refused and np.isfinite(metrics.grad_norm)
+    assert metrics.skipped and np.isfinite(metrics.grad_norm)
     assert float(metrics.largest["gain"]) > 1e19 and int(after.sums.steps) == 0
 
 
-def test_clips_and_guards_of_each_gate_are_watched():
-    """Their states inside `by_gate` have an entry for each gate; one of them is enough."""
+def test_events_of_each_gate_are_counted():
+    """Inside `by_gate` the states have an entry for each gate; one event of a gate is enough."""
     lstm = lo.LSTMParams(jnp.ones((1, 8)), jnp.ones((2, 8)), jnp.zeros(8))
     optimizer = lo.by_gate(lo.guard(optax.chain(lo.clip_by_global_norm(1.0), lo.sgd(0.1))))
 
@@ -214,12 +220,12 @@ def test_clips_and_guards_of_each_gate_are_watched():
     step = lo.make_step(loss, optimizer)
     state = lo.init_state(lstm, optimizer, jnp.zeros(1), jax.random.key(0))
     gradients = np.zeros((3, 2, 8), np.float32)
-    gradients[1, :, 4:6] = 9.0  # the cell's
-    gradients[2, :, 2:4] = np.inf  # the forget gate's
-    for gradient, clipped, refused in zip(gradients, (0, 1, 0), (0, 0, 1), strict=True):
+    gradients[1, :, 4:6] = 9.0  # of the cell gate
+    gradients[2, :, 2:4] = np.inf  # of the forget gate
+    for gradient, clipped, skipped in zip(gradients, (0, 1, 0), (0, 0, 1), strict=True):
         before = int(state.sums.clipped)
         state, metrics = lo.run_steps(step, state, gradient[None], np.int32(1))
-        assert (metrics.clipped, metrics.refused) == (clipped, refused)
+        assert (metrics.clipped, metrics.skipped) == (clipped, skipped)
         assert int(state.sums.clipped) == before + clipped
 
 
@@ -232,8 +238,8 @@ def test_clips_and_guards_of_each_gate_are_watched():
         (lambda c: None, "nothing at its root"),
     ],
 )
-def test_a_carry_that_changes_is_named(change, message):
-    """Before the state is donated."""
+def test_run_steps_rejects_changed_carry(change, message):
+    """The error comes before the state is donated."""
 
     def loss(params, carry, batch, key):
         value, carry = toy.loss(params, carry, batch, key)
@@ -246,14 +252,14 @@ def test_a_carry_that_changes_is_named(change, message):
 
 
 @pytest.mark.parametrize("optimizer", [None, 0.1, lo.nadam, "nadam", (lo.nadam(0.1),)])
-def test_what_is_no_optimizer_is_named(optimizer):
+def test_step_and_state_reject_invalid_optimizer(optimizer):
     with pytest.raises(ValueError, match="optimizer is .*, but must be an optax.Grad"):
         lo.init_state({}, optimizer, (), jax.random.key(0))
     with pytest.raises(ValueError, match="optimizer is .*, but must be an optax.Grad"):
         lo.make_step(toy.loss, optimizer)
 
 
-def test_init_state_names_what_is_no_array():
+def test_init_state_rejects_leaves_without_arrays():
     with pytest.raises(ValueError, match=r"params\['w'\] is of type str; expected an array"):
         lo.init_state({"w": "text"}, optax.identity(), (), jax.random.key(0))
     with pytest.raises(ValueError, match=r"carry\[0\] is of type object"):

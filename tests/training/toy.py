@@ -1,4 +1,4 @@
-"""A recurrent toy problem that compiles at once: a leaky sum of the inputs."""
+"""A recurrent toy problem that compiles fast: a leaky sum of the inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ WINDOW, ROWS = 4, 2
 
 
 def loss(params, carry, batch, key):
-    """Mean squared error of a leaky sum, with noise in it that the key decides."""
+    """Return the mean squared error of a leaky sum, with noise from the key."""
 
     def body(carry, xy):
         x, y = xy
@@ -34,7 +34,7 @@ def batches(position: int):
 
 
 def start(optimizer=None) -> tuple:
-    """A step, and the state before the first one."""
+    """Return a step, and the state before the first step."""
     optimizer = optimizer or OPTIMIZER
     params = {"leak": jnp.float32(0.1), "gain": jnp.float32(0.2)}
     state = lo.init_state(params, optimizer, jnp.zeros(ROWS), jax.random.key(1))

@@ -1,4 +1,4 @@
-"""What the clips and the guard cost: a step of Nadam on 24 million parameters with and without.
+"""Measure the clips and the guard: a step of Nadam on 24 million parameters with and without.
 
     python tests/transforms/measure_cost.py
 

@@ -1,4 +1,4 @@
-"""Averages of the parameters: what is averaged, when a trigger starts it, and where it is found."""
+"""Averages of the parameters: their values, their triggers, and their place in a state."""
 
 import chex
 import jax
@@ -8,11 +8,11 @@ import optax
 import oracles
 import pytest
 from flax import nnx
-from rules_table import gradients_of, params_of
+from rows import gradients_of, params_of
 
 import lstm_optax as lo
 from lstm_optax import presets
-from lstm_optax.transforms.evaluation import is_averaging
+from lstm_optax.transforms._eval_params import is_averaging
 
 pytestmark = pytest.mark.slow  # compiles much
 
@@ -22,7 +22,7 @@ free = optax.contrib.schedule_free_adamw
 
 
 def path_of(tx, params, gradients):
-    """The parameters after each step, and what `eval_params` gives of each."""
+    """Return the last state, the parameters after each step, and their `eval_params`."""
 
     def body(loop, g):
         params, state = loop
@@ -37,7 +37,7 @@ def path_of(tx, params, gradients):
 def triggered(state):
     """The state after losses that fire a trigger of n = 1."""
     for loss in (1.0, 2.0, 3.0):
-        state = lo.observe(state, loss)
+        state = lo.report_validation_loss(state, loss)
     return state
 
 
@@ -78,7 +78,7 @@ def test_equals_its_oracle(name, x64):
     assert (name == "ema, decay 0" or name == "not triggered") == np.array_equal(average, path)
 
 
-def test_the_mean_of_noisy_steps_has_the_variance_of_theory():
+def test_average_has_variance_of_theory():
     """SGD at rate η on ½‖θ‖² with noise of variance 1: η/(2 − η) for θ, 1/t for its mean."""
     steps, rate = 2000, 0.2
     noise = jax.random.normal(jax.random.key(0), (steps, 1000))
@@ -129,17 +129,17 @@ KINDS = {
 
 
 def kept(kind, state):
-    """What the one average of a state says by itself."""
+    """Return a function of the parameters to the one average of a state."""
     if kind == "schedule-free":
         (found,) = lo.find_states(state, optax.contrib.ScheduleFreeState)
         return lambda p: optax.contrib.schedule_free_eval_params(found, p)
-    (found,) = lo.find_states(state, lo.AverageState)
+    (found,) = lo.find_states(state, lo.transforms.AverageState)
     return lambda p: found.average
 
 
 @pytest.mark.parametrize("nesting", NESTINGS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_found_wherever_it_stands(kind, nesting):
+def test_average_is_found_in_any_nesting(kind, nesting):
     tx = optax.with_extra_args_support(NESTINGS[nesting](KINDS[kind]))
     state, path, average = path_of(tx, PARAMS, GRADIENTS)
     last, evaluated = (jax.tree.map(lambda x: x[-1], tree) for tree in (path, average))
@@ -155,14 +155,14 @@ def test_it_is_found_wherever_it_stands(kind, nesting):
     assert is_averaging(state)
 
 
-def test_schedule_free_is_optaxs_own_function():
+def test_schedule_free_equals_optax():
     state, path, average = path_of(free(0.1), PARAMS, GRADIENTS)
     last = jax.tree.map(lambda x: x[-1], path)
     expected = optax.contrib.schedule_free_eval_params(state, last)
     chex.assert_trees_all_equal(lo.eval_params(state, last), expected)
 
 
-def test_each_part_may_have_its_own_average():
+def test_partitions_have_averages_of_their_own():
     parts = {"a": lo.polyak_average(lo.sgd(0.1)), "b": lo.ema_average(lo.adam(0.1), DECAY)}
     _, path, average = path_of(optax.partition(parts, LABELS), PARAMS, GRADIENTS)
     for name, oracle in {
@@ -177,7 +177,7 @@ def test_each_part_may_have_its_own_average():
 
 
 @pytest.mark.parametrize("kind", ["polyak", "schedule-free"])
-def test_a_mask_may_leave_out_a_whole_branch(kind):
+def test_mask_excludes_a_branch(kind):
     params = {"branch": {"x": jnp.ones(2), "y": jnp.zeros(3)}, "leaf": jnp.ones(4)}
     tx = optax.masked(KINDS[kind], {"branch": False, "leaf": True})
     gradients = jax.tree.map(lambda p: jnp.ones((3, *p.shape)), params)
@@ -187,27 +187,27 @@ def test_a_mask_may_leave_out_a_whole_branch(kind):
     np.testing.assert_allclose(average["leaf"], alone, rtol=1e-6)
 
 
-def test_without_an_average_the_parameters_are_given():
+def test_eval_params_without_average():
     state = lo.guard(lo.nadam(0.1)).init(PARAMS)
     assert lo.eval_params(state, PARAMS)["matrix"] is PARAMS["matrix"]
     assert not is_averaging(state)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_before_any_step_it_is_the_parameters(kind):
+def test_average_starts_as_the_parameters(kind):
     state = KINDS[kind].init(PARAMS)
     chex.assert_trees_all_close(lo.eval_params(state, PARAMS), PARAMS, rtol=1e-6)
 
 
-def test_whether_it_averages_is_told():
+def test_is_averaging_follows_start():
     tx = lo.polyak_average(lo.sgd(0.1), start=2)
     params, state = PARAMS, tx.init(PARAMS)
-    told = []
+    seen = []
     for _ in range(5):
         updates, state = tx.update(params, state, params)
         params = optax.apply_updates(params, updates)
-        told.append(bool(is_averaging(state)))
-    assert told == [False, False, False, True, True]  # θ₃ is the first, and alone
+        seen.append(bool(is_averaging(state)))
+    assert seen == [False, False, False, True, True]  # θ₃ is the first, and alone
 
 
 @pytest.mark.parametrize(
@@ -220,33 +220,33 @@ def test_whether_it_averages_is_told():
         lo.guard(lo.polyak_average(optax.masked(lo.polyak_average(lo.sgd(0.1)), ONLY))),
     ],
 )
-def test_two_averages_of_one_leaf_are_an_error(tx):
+def test_two_averages_of_a_leaf_raise(tx):
     with pytest.raises(ValueError, match="has 2 averages in the optimizer, but must have at most"):
         lo.eval_params(tx.init(PARAMS), PARAMS)
 
 
-def test_another_tree_is_an_error():
+def test_eval_params_rejects_other_trees():
     state = optax.flatten(lo.polyak_average(lo.sgd(0.1))).init(PARAMS)
-    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not into it"):
+    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not inside it"):
         lo.eval_params(state, PARAMS)
     lstm = lo.LSTMParams(jnp.ones((1, 8)), jnp.ones((2, 8)), jnp.ones(8))
     state = lo.by_gate(lo.polyak_average(lo.sgd(0.1))).init(lstm)
-    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not into it"):
+    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not inside it"):
         lo.eval_params(state, lstm)
     lstm = lo.LSTMParams(jnp.ones((1, 4)), jnp.ones((1, 4)), jnp.ones(4))  # shapes that broadcast
     average = lo.by_gate(
         {"bias": lo.sgd(0.1), "forget": lo.sgd(0.1), ("bias", "forget"): lo.sgd(0.1)},
         others=lo.polyak_average(lo.sgd(0.1)),
     )
-    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not into it"):
+    with pytest.raises(ValueError, match="around `optax.flatten` or `by_gate`, not inside it"):
         lo.eval_params(average.init(lstm), lstm)
-    with pytest.raises(ValueError, match="give those that the optimizer updates"):
+    with pytest.raises(ValueError, match="pass the parameters that the optimizer updates"):
         lo.eval_params(lo.polyak_average(lo.sgd(0.1)).init(PARAMS), {"matrix": jnp.ones(2)})
-    with pytest.raises(ValueError, match="give those that the optimizer updates"):
+    with pytest.raises(ValueError, match="pass the parameters that the optimizer updates"):
         lo.eval_params(free(0.1).init(PARAMS), {"matrix": jnp.ones(2)})
 
 
-def test_numbers_and_parameters_that_cannot_be_are_named():
+def test_average_rejects_invalid_arguments():
     for make, message in (
         (lambda: lo.polyak_average(lo.sgd(0.1), start=-1), r"start is -1, but must be a number of"),
         (
@@ -258,12 +258,12 @@ def test_numbers_and_parameters_that_cannot_be_are_named():
         with pytest.raises(ValueError, match=message):
             make()
     for tx in (lo.polyak_average(lo.sgd(0.1)), lo.triggered_average(lo.sgd(0.1))):
-        with pytest.raises(ValueError, match="params is None, but they are to be averaged"):
+        with pytest.raises(ValueError, match="params is None, but the average needs them"):
             tx.update(PARAMS, tx.init(PARAMS))
 
 
-def test_a_bfloat16_parameter_has_a_float32_average_and_is_given_in_bfloat16():
-    """A mean in bfloat16 would stall; this is that of what the parameters were, rounded."""
+def test_bfloat16_average_is_stored_in_float32():
+    """The mean is of the rounded parameters; a mean in bfloat16 would stall."""
     tx, params = lo.polyak_average(lo.sgd(0.1)), jnp.ones(3, jnp.bfloat16)
     gradients = jnp.asarray(np.random.default_rng(0).normal(size=(STEPS, 3)), jnp.bfloat16)
     state, path = tx.init(params), []
@@ -277,15 +277,15 @@ def test_a_bfloat16_parameter_has_a_float32_average_and_is_given_in_bfloat16():
     np.testing.assert_array_equal(average, jnp.asarray(state.average, jnp.bfloat16))
 
 
-def test_a_step_that_a_guard_refuses_does_not_enter():
+def test_skipped_step_is_not_averaged():
     gradients = GRADIENTS | {"scalar": GRADIENTS["scalar"].at[3].set(jnp.nan)}
     state, path, average = path_of(lo.guard(lo.polyak_average(lo.sgd(0.1))), PARAMS, gradients)
     taken = np.delete(np.asarray(path["matrix"]), 3, axis=0)
-    assert int(state.refused) == 1 and int(state.inner.count) == 5
+    assert int(state.skipped) == 1 and int(state.inner.count) == 5
     np.testing.assert_allclose(average["matrix"][-1], taken.mean(0), rtol=1e-5)
 
 
-def test_observe_reaches_every_trigger_and_nothing_else():
+def test_validation_loss_reaches_every_trigger():
     tx = lo.guard(
         optax.chain(
             lo.clip_by_global_norm(1.0),
@@ -301,7 +301,7 @@ def test_observe_reaches_every_trigger_and_nothing_else():
     inside = lo.triggered_average(lo.triggered_average(lo.sgd(0.1), nonmonotone=1), nonmonotone=1)
     before = tx.init(PARAMS), inside.init(PARAMS)
     after = triggered(before)
-    states = lo.find_states(after, lo.TriggeredAverageState)
+    states = lo.find_states(after, lo.transforms.TriggeredAverageState)
     assert [(int(s.results), bool(s.triggered)) for s in states] == [
         (3, True),
         (3, False),
@@ -311,20 +311,20 @@ def test_observe_reaches_every_trigger_and_nothing_else():
     chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
 
     def unfed(node):
-        if not isinstance(node, lo.TriggeredAverageState):
+        if not isinstance(node, lo.transforms.TriggeredAverageState):
             return node
         return jax.tree.map(unfed, node.average, is_leaf=is_trigger)
 
     def is_trigger(node):
-        return isinstance(node, lo.TriggeredAverageState)
+        return isinstance(node, lo.transforms.TriggeredAverageState)
 
     rest = [jax.tree.map(unfed, s, is_leaf=is_trigger) for s in (before, after)]
     chex.assert_trees_all_equal(*rest)
     plain = lo.guard(lo.nadam(0.1)).init(PARAMS)
-    chex.assert_trees_all_equal(lo.observe(plain, 1.0), plain)
+    chex.assert_trees_all_equal(lo.report_validation_loss(plain, 1.0), plain)
 
 
-def test_validations_between_scanned_steps_are_one_program():
+def test_validations_between_scans_compile_once():
     """Update, observe and evaluate inside one `jit`, donated, equal the same outside of it."""
     tx = lo.triggered_average(lo.nadam(0.1), nonmonotone=1)
     losses = jnp.array([3.0, 2.0, 3.5, 1.0])
@@ -335,7 +335,7 @@ def test_validations_between_scanned_steps_are_one_program():
             return (optax.apply_updates(loop[0], updates), state), None
 
         (params, state), _ = jax.lax.scan(body, (params, state), gradients)
-        return params, lo.observe(state, loss), lo.eval_params(state, params)
+        return params, lo.report_validation_loss(state, loss), lo.eval_params(state, params)
 
     jitted = jax.jit(chex.assert_max_traces(interval, n=1), donate_argnums=(0, 1))
     ways = []
@@ -348,7 +348,7 @@ def test_validations_between_scanned_steps_are_one_program():
     assert int(ways[0][1].average.count) == 6  # triggered by the third loss
 
 
-def test_of_a_flax_model():
+def test_average_of_a_flax_model():
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, lo.polyak_average(lo.sgd(0.5)), wrt=nnx.Param)
     params = []

@@ -1,8 +1,6 @@
 """A transformation for each gate: equal to splitting by hand, whatever the layout."""
 
-import sys
 from functools import partial
-from pathlib import Path
 
 import chex
 import jax
@@ -11,68 +9,20 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
-import rules_table
+import rows
+from gate_cases import blocks_of, first, split
+from layouts_table import LAYOUTS
+from rows import H, N
+from rows import lstm_gradients_of as gradients_of
+from rows import lstm_params_of as params_of
 
 import lstm_optax as lo
-from lstm_optax import GATES, by_gate, find_gates, gate_slice
-
-sys.path.append(str(Path(__file__).parent.parent / "gates"))
-from layouts_table import LAYOUTS  # noqa: E402
+from lstm_optax import by_gate, find_gates, gate_slice
 
 pytestmark = pytest.mark.slow  # compiles much
 
-STEPS, N, H = 4, 3, 5
-trajectory = jax.jit(rules_table.trajectory, static_argnums=0)
-
-
-@partial(jax.jit, static_argnums=0)
-def first(tx, gradient, params):
-    """The first updates, and the state after them."""
-    return optax.with_extra_args_support(tx).update(gradient, tx.init(params), params)
-
-
-def params_of(dtype=jnp.float32):
-    """An LSTM of this library and a layer behind it."""
-    rng = np.random.default_rng(0)
-    shapes = {
-        "lstm": lo.LSTMParams((N, 4 * H), (H, 4 * H), (4 * H,)),
-        "head": {"kernel": (H, 2), "bias": (2,)},
-    }
-    return jax.tree.map(
-        lambda shape: jnp.asarray(rng.normal(size=shape), dtype),
-        shapes,
-        is_leaf=lambda node: type(node) is tuple,
-    )
-
-
-def gradients_of(steps, dtype=jnp.float32, params=None):
-    """Gradients of sizes that differ from gate to gate and from leaf to leaf, one step of zeros."""
-    rng = np.random.default_rng(1)
-
-    def draw(p):
-        values = rng.normal(size=(steps, *p.shape)) * rng.choice([0.1, 1, 10], size=p.shape[-1])
-        values[steps // 2] = 0
-        return jnp.asarray(values, dtype)
-
-    return jax.tree.map(draw, params_of() if params is None else params)
-
-
-def split(tree, gates=GATES):
-    """The same parameters with an array for each gate, as one would split them by hand."""
-    return {
-        "lstm": {
-            kind: {gate: np.asarray(leaf)[..., gate_slice(gate, H)] for gate in gates}
-            for kind, leaf in tree["lstm"]._asdict().items()
-        },
-        "head": tree["head"],
-    }
-
-
-def blocks_of(found, *trees):
-    """Each block of a map, and what it is in each tree."""
-    there = [dict(jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]) for tree in trees]
-    for block in found.blocks:
-        yield block, *(block.take(leaves[block.path]) for leaves in there)
+STEPS = 4
+trajectory = jax.jit(rows.trajectory, static_argnums=0)
 
 
 TRANSFORMATIONS = {
@@ -102,8 +52,8 @@ def test_equals_splitting_by_hand(name):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_layout_moves_alike(name):
-    """Each block moves as it would alone, wherever it lies."""
+def test_blocks_move_alike_in_every_layout(name):
+    """Each block moves as it would alone, wherever it is stored."""
     layout = LAYOUTS[name]
     params, find = layout.params(), partial(find_gates, **layout.arguments)
     gradient = layout.params(seed=1)
@@ -112,7 +62,7 @@ def test_every_layout_moves_alike(name):
         np.testing.assert_allclose(update, g * min(1, 1 / np.linalg.norm(g)), rtol=1e-5)
 
 
-def test_all_layouts_of_the_keys_of_one_leaf():
+def test_keys_of_packed_leaves():
     """Different rules for the gates of packed leaves: Haiku's order, cuDNN's vector."""
     for name in ("Haiku", "cuDNN", "PyTorch, LSTM", "Flax Linen"):
         layout = LAYOUTS[name]
@@ -126,16 +76,19 @@ def test_all_layouts_of_the_keys_of_one_leaf():
             np.testing.assert_allclose(update, factor * p, rtol=1e-6)
 
 
-def test_moments_are_reshapes_of_the_parameters():
+def test_moments_are_reshaped_parameters():
     params = params_of()
     state = by_gate(lo.adam(0.1)).init(params)
-    moments = lo.find_states(state.blocks, lo.EmaState)
+    moments = lo.find_states(state.blocks, lo.transforms.EmaState)
     assert [m.mu.shape for m in moments] == [(N, 4, H), (H, 4, H), (4, H)]
-    assert lo.find_states(state.others, lo.EmaState)[0].mu["head"]["kernel"].shape == (H, 2)
+    assert lo.find_states(state.others, lo.transforms.EmaState)[0].mu["head"]["kernel"].shape == (
+        H,
+        2,
+    )
 
 
 @pytest.mark.parametrize("rows", [False, True])
-def test_a_fused_kernel_is_not_copied(rows):
+def test_fused_kernel_is_not_copied(rows):
     """A donated step of Adam, gate by gate, needs no memory of the size of a kernel."""
     hidden = 64
     shapes = dict(kernel_ih=(8, 4 * hidden), kernel_hh=(hidden, 4 * hidden), bias=(4 * hidden,))
@@ -170,7 +123,7 @@ def test_gate_muon_equals_muon_on_split_kernels():
     chex.assert_trees_all_close(updates["head"], expected["head"], rtol=1e-5)
 
 
-def test_gate_muon_is_not_muon_on_the_whole_kernel():
+def test_gate_muon_isolates_a_loud_gate():
     """A gate with a gradient of a thousand times the size leaves the others' steps as they are."""
     params, gradient = params_of(), jax.tree.map(lambda g: g[0], gradients_of(3))
     loud = gradient["lstm"].kernel_hh.at[:, gate_slice("cell", H)].multiply(1000.0)
@@ -187,7 +140,7 @@ def test_gate_muon_is_not_muon_on_the_whole_kernel():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["PyTorch, LSTM", "Flax Linen", "Haiku", "Equinox"])
-def test_gate_muon_moves_every_layout_alike(name):
+def test_gate_muon_is_equal_in_every_layout(name):
     """Transposed kernels get the same steps: the scale does not know rows from columns."""
     layout = LAYOUTS[name]
     params = layout.params()
@@ -207,11 +160,11 @@ def test_clipping_per_gate():
     for gates in split(updates)["lstm"].values():
         for block in gates.values():
             np.testing.assert_allclose(np.linalg.norm(block), 1.0, rtol=1e-6)
-    clips = lo.find_states(state, lo.ClipByGlobalNormState)
+    clips = lo.find_states(state, lo.transforms.ClipByGlobalNormState)
     assert [c.clipped.tolist() for c in clips] == [[1, 1, 1, 1]] * 3
 
 
-def test_weight_decay_that_spares_biases():
+def test_weight_decay_of_kernels_only():
     params = params_of()
     decay = optax.add_decayed_weights(0.1)
     tx = by_gate({"kernel_ih": decay, "kernel_hh": decay}, others=optax.identity())

@@ -1,4 +1,4 @@
-"""Which transformation of `by_gate` reaches which block, and what it cannot be told."""
+"""Which transformation of `by_gate` reaches which block, and which keys it rejects."""
 
 import re
 
@@ -8,13 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_by_gate import first, gradients_of, params_of, split
+from gate_cases import first, split
+from rows import lstm_gradients_of as gradients_of
+from rows import lstm_params_of as params_of
 
 import lstm_optax as lo
-from lstm_optax import GATES, by_gate, find_gates
+from lstm_optax import by_gate, find_gates
+from lstm_optax.gates import GATES
 
 
-def test_the_most_specific_key_decides():
+def test_most_specific_key_wins():
     marks = {
         "forget": optax.scale(2.0),
         "kernel_hh": optax.scale(3.0),
@@ -35,7 +38,7 @@ def test_the_most_specific_key_decides():
     assert all(np.all(leaf == -1) for leaf in jax.tree.leaves(updates["head"]))
 
 
-def test_others_see_the_rest_as_one_tree():
+def test_others_get_the_rest_as_one_tree():
     """A norm of the others is that of all that no key names, with no block twice."""
     params, gradient = params_of(), jax.tree.map(lambda g: g[0], gradients_of(3))
     tx = by_gate({"forget": optax.set_to_zero()}, others=lo.clip_by_global_norm(jnp.inf))
@@ -47,14 +50,14 @@ def test_others_see_the_rest_as_one_tree():
     assert not np.any(split(updates)["lstm"]["bias"]["forget"])
 
 
-def test_one_transformation_reaches_every_parameter_once():
+def test_every_parameter_is_updated_once():
     params = jax.tree.map(jnp.ones_like, params_of())
     tx = by_gate(lo.sgd(0.5))
     updates, _ = first(tx, params, params)
     chex.assert_trees_all_equal(updates, jax.tree.map(lambda p: -0.5 * p, params))
 
 
-def test_a_state_made_of_the_parameters_starts_as_they_do():
+def test_state_starts_from_its_own_block():
     """Each gate's state comes from its own block."""
     params = params_of()
     keep = optax.GradientTransformation(lambda p: p, lambda u, s, p=None: (s, s))
@@ -64,20 +67,23 @@ def test_a_state_made_of_the_parameters_starts_as_they_do():
 
 
 BAD = [
-    ({"forgets": 1}, "'forgets' names no blocks; keys are a gate (input, forget, cell, output), a"),
-    ({("forget", "bias"): 1}, "('forget', 'bias') names no blocks"),
-    ({("bias",): 1}, "('bias',) names no blocks"),
-    ({3: 1}, "3 names no blocks"),
+    (
+        {"forgets": 1},
+        "'forgets' is not a key; expected a gate (input, forget, cell, output), ",
+    ),
+    ({("forget", "bias"): 1}, "('forget', 'bias') is not a key"),
+    ({("bias",): 1}, "('bias',) is not a key"),
+    ({3: 1}, "3 is not a key"),
     (
         {"bias": 1, "forget": 1},
-        "'bias' and 'forget' both name the bias of the forget gate: say which by a key ('bias', ",
+        "'bias' and 'forget' both name the bias of the forget gate: add the key ('bias', ",
     ),
-    ({"forget": 1}, "a dictionary of transformations needs others= for all that it does not name"),
+    ({"forget": 1}, "a dictionary of transformations needs others= for all other parameters"),
 ]
 
 
 @pytest.mark.parametrize("keys, message", BAD, ids=str)
-def test_keys_that_cannot_be(keys, message):
+def test_by_gate_rejects_invalid_keys(keys, message):
     rules = {key: optax.identity() for key in keys}
     with pytest.raises(ValueError, match=re.escape(message)):
         by_gate(rules)
@@ -85,13 +91,13 @@ def test_keys_that_cannot_be(keys, message):
 
 @pytest.mark.parametrize("make", [lambda: by_gate(lo.sgd(0.1)), lambda: lo.gate_muon(0.1)])
 @pytest.mark.parametrize("params", [{}, {"w": jnp.ones((3, 2))}, jnp.ones(3), None])
-def test_a_tree_without_an_lstm_is_said_to_be_one(make, params):
+def test_by_gate_rejects_trees_without_lstm(make, params):
     with pytest.raises(ValueError, match="there is no LSTM in these parameters"):
         make().init(params)
 
 
-def test_where_the_gates_lie_is_a_function():
-    """A map of some parameters is none: the tree that comes may have other paths."""
+def test_gates_must_be_a_function():
+    """A map of given parameters is rejected, since `init` may get a tree with other paths."""
     params = params_of()
     with pytest.raises(ValueError, match="gates is a GateMap; expected a function of the param"):
         by_gate(lo.sgd(0.1), gates=find_gates(params))
@@ -99,9 +105,3 @@ def test_where_the_gates_lie_is_a_function():
         lo.init_forget_bias(params, gates="keras")
     with pytest.raises(ValueError, match="gates is a str; expected a function of the parameters"):
         lo.init_orthogonal(params, jax.random.key(0), gates="keras")
-
-
-@pytest.mark.parametrize("number", [{"momentum": 1.0}, {"rms": -0.1}])
-def test_numbers_of_gate_muon_out_of_range(number):
-    with pytest.raises(ValueError, match=f"{next(iter(number))} is"):
-        lo.gate_muon(0.1, **number)

@@ -12,7 +12,7 @@ GRADIENT = {"w": jnp.array([1.0, -2.0, 4.0])}
 
 
 @pytest.mark.parametrize("name", ["sgd", "nadam", "optax.adamw"])
-def test_the_factor_is_one_of_the_learning_rate(name):
+def test_rate_factor_scales_the_rate(name):
     """For rules whose rate comes last, decay included, each step with its own factor."""
     factors = jnp.array([1.0, 0.5, 1.2, 0.0])
     scaled = optax.chain(lo.OPTIMIZERS[name](0.1), lo.scale_by_rate_factor())
@@ -26,21 +26,21 @@ def test_the_factor_is_one_of_the_learning_rate(name):
         params, states = optax.apply_updates(params, got), (one, other)
 
 
-def test_without_a_factor_nothing_changes():
+def test_missing_rate_factor_changes_nothing():
     link = lo.scale_by_rate_factor()
     updates, _ = link.update(GRADIENT, link.init(GRADIENT), unknown=3)
     np.testing.assert_array_equal(updates["w"], GRADIENT["w"])
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_a_traced_factor_leaves_the_dtype(dtype):
+def test_traced_rate_factor_keeps_dtype(dtype):
     link = lo.scale_by_rate_factor()
     update = jax.jit(lambda f: link.update(jnp.ones(2, dtype), link.init(None), rate_factor=f)[0])
     assert update(jnp.float32(0.5)).dtype == dtype
     np.testing.assert_array_equal(update(jnp.int32(2)), 2)
 
 
-def test_wrappers_let_the_factor_through():
+def test_wrappers_pass_rate_factor():
     inner = optax.chain(lo.sgd(0.1), lo.scale_by_rate_factor())
     for tx in (lo.guard(inner), lo.keep_dtype(inner), optax.chain(optax.identity(), inner)):
         updates, _ = tx.update(GRADIENT, tx.init(GRADIENT), GRADIENT, rate_factor=0.5)

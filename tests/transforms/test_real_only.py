@@ -1,25 +1,17 @@
 """Rules are for real floats: anything else is an error, and complex numbers have a remedy."""
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from rules_table import RULES
-from test_by_gate import params_of
-from test_by_gate_contract import ROWS
+from contracts import other_dtypes_are_refused
+from rows import lstm_params_of
 
 import lstm_optax as lo
 from lstm_optax import presets
 from lstm_optax.presets import links
 
-sys.path.append(str(Path(__file__).parent.parent / "presets"))
-from presets_table import PRESETS  # noqa: E402
-
-EVERY_RULE = RULES | PRESETS | ROWS
 WRAPPERS = {
     "nesterov": lo.nesterov,
     "running_max": lo.running_max,
@@ -36,45 +28,24 @@ WRAPPERS = {
 OTHERS = [jnp.complex64, jnp.int32, jnp.bool_]
 
 
-def check_refuses(tx, dtype):
-    """A leaf of another dtype is refused at `init`, and as a gradient at `update`."""
-    tx, params = optax.with_extra_args_support(tx), params_of()
-    state = tx.init(params)
-    wrong = params | {"head": params["head"] | {"bias": jnp.ones(2, dtype)}}
-    shapes = jax.eval_shape(lambda: wrong)
-    name = jnp.dtype(dtype).name
-    for tree in (wrong, shapes):
-        with pytest.raises(
-            ValueError, match=rf"the parameter \['head'\]\['bias'\] is {name}; expec"
-        ):
-            tx.init(tree)
-    with pytest.raises(ValueError, match=rf"the gradient \['head'\]\['bias'\] is {name}; expected"):
-        tx.update(wrong, state, params)
-
-
-@pytest.mark.parametrize("name", EVERY_RULE)
-def test_every_rule_refuses_complex_numbers(name):
-    check_refuses(EVERY_RULE[name].build(), jnp.complex64)
-
-
 @pytest.mark.parametrize("name", WRAPPERS)
 @pytest.mark.parametrize("dtype", OTHERS)
-def test_wrappers_of_optax_refuse_other_dtypes(name, dtype):
-    check_refuses(WRAPPERS[name](optax.identity()), dtype)
+def test_wrappers_reject_other_dtypes(name, dtype):
+    other_dtypes_are_refused(WRAPPERS[name](optax.identity()), dtype)
 
 
 @pytest.mark.parametrize("dtype", OTHERS)
-def test_integers_are_refused(dtype):
-    check_refuses(lo.sgd(0.1), dtype)
+def test_integer_parameters_are_rejected(dtype):
+    other_dtypes_are_refused(lo.sgd(0.1), dtype)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2, jnp.float4_e2m1fn])
-def test_floats_below_16_bits_are_refused(dtype):
+def test_floats_below_16_bits_are_rejected(dtype):
     for tx in (lo.sgd(0.1), lo.adam(0.1), lo.gate_muon(0.1), lo.guard(lo.sgd(0.1))):
-        check_refuses(tx, dtype)
+        other_dtypes_are_refused(tx, dtype)
 
 
-def test_leaves_without_numbers_are_refused():
+def test_leaves_without_numbers_are_rejected():
     for leaf in ("float32", len, np.ones(2, object), np.ones(2, np.longdouble)):
         with pytest.raises(ValueError, match=r"^the parameter \['a'\] is .*; expected real floats"):
             lo.adam(0.1).init({"a": leaf})
@@ -85,12 +56,12 @@ def test_message_names_the_remedy():
         ValueError, match="wrap the whole optimizer in optax.contrib.split_real_and"
     ):
         lo.rmsprop(0.1).init(jnp.complex64(1))
-    with pytest.raises(ValueError, match="leave it out with optax.masked or optax.partition"):
+    with pytest.raises(ValueError, match="exclude it with optax.masked or optax.partition"):
         lo.rmsprop(0.1).init({"count": jnp.int32(1)})
     with pytest.raises(ValueError, match="take its real part, or for complex parameters wrap"):
         lo.sgd(0.1).update(jnp.complex64(1), lo.sgd(0.1).init(jnp.float32(1)))
-    with pytest.raises(ValueError, match="an optimizer of their own with optax.partition"):
-        lo.gate_muon(0.1).init(params_of() | {"phase": jnp.complex64(1)})
+    with pytest.raises(ValueError, match="use a separate optimizer for complex parameters"):
+        lo.gate_muon(0.1).init(lstm_params_of() | {"phase": jnp.complex64(1)})
 
 
 def test_split_rmsprop_steps_as_pytorch():
@@ -101,9 +72,9 @@ def test_split_rmsprop_steps_as_pytorch():
         np.testing.assert_allclose(update, -10 - 10j, rtol=1e-6)
 
 
-def test_partition_gives_complex_leaves_their_own():
+def test_partition_separates_complex_leaves():
     """The remedy for rules by gate."""
-    params = params_of() | {"phase": jnp.complex64(1)}
+    params = lstm_params_of() | {"phase": jnp.complex64(1)}
     ours = optax.contrib.split_real_and_imaginary(lo.sgd(0.1))
     labels = jax.tree.map(lambda p: "complex" if jnp.iscomplexobj(p) else "real", params)
     tx = optax.partition({"real": lo.by_gate(lo.sgd(0.1)), "complex": ours}, labels)

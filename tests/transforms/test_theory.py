@@ -1,4 +1,4 @@
-"""Numbers from theory, and what the rules say of themselves."""
+"""Numbers from theory, and from the docstrings of the rules."""
 
 import chex
 import jax
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from plain import plain_for
-from rules_table import OWN, params_of
+from rows import params_of
 
 import lstm_optax as lo
 from lstm_optax.names import check_optimizer
@@ -27,7 +27,7 @@ def steps_of(tx, gradients):
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
-def test_momentum_on_a_quadratic_contracts_by_its_largest_root(decay, x64):
+def test_momentum_contracts_by_largest_root(decay, x64):
     """By the roots of z² − (1 + β − η a) z + β; by √β where they are complex."""
     tx = lo.momentum_sgd(0.02, momentum=decay)
     curvatures = jnp.array([1.0, 5.0, 10.0])
@@ -45,12 +45,12 @@ def test_momentum_on_a_quadratic_contracts_by_its_largest_root(decay, x64):
     np.testing.assert_allclose(np.log(late) / window, np.log(roots), rtol=0.02)
 
 
-def test_a_constant_gradient_sums_to_its_geometric_series():
+def test_momentum_sums_geometric_series():
     np.testing.assert_allclose(steps_of(lo.momentum(0.9), np.ones(200))[-1], 10, rtol=1e-5)
     np.testing.assert_allclose(steps_of(lo.nesterov(lo.momentum(0.9)), [1.0]), [1.9], rtol=1e-6)
 
 
-def test_debiased_average_of_a_constant_is_that_constant():
+def test_debiased_average_of_a_constant():
     debiased = steps_of(lo.debias(lo.ema(0.999), 0.999), np.full(50, 3.0))
     np.testing.assert_allclose(debiased, 3, rtol=1e-6)
     ahead = steps_of(lo.nesterov(lo.debias(lo.ema(0.9), 0.9)), np.full(5, 3.0))
@@ -88,7 +88,7 @@ def test_cold_start_of_rmsprop(decay, factor):
     decay=st.floats(0.0, 0.999),
     gradients=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=12),
 )
-def test_rmsprop_momentum_is_bounded_by_cauchy_and_schwarz(decay, gradients):
+def test_rmsprop_momentum_has_cauchy_schwarz_bound(decay, gradients):
     """With β = γ no step exceeds η √(1 − βᵗ)."""
     steps = bounded_steps(
         np.float32(decay), np.pad(np.float32(gradients), (0, 12 - len(gradients)))
@@ -106,15 +106,6 @@ def bounded_steps(decay, gradients):
         return state, update
 
     return jax.lax.scan(body, tx.init(jnp.float32(0)), gradients)[1]
-
-
-@pytest.mark.parametrize("name", ["adam", "nadam", "rmsprop", "rmsprop_momentum"])
-def test_adaptive_rules_do_not_see_the_scale_of_the_gradient(name):
-    gradients = np.random.default_rng(3).normal(size=20).astype(np.float32)
-    tx = OWN[name].build(eps=0.0)
-    np.testing.assert_allclose(
-        steps_of(tx, gradients), steps_of(tx, gradients * 2.0**20), rtol=1e-5
-    )
 
 
 @pytest.mark.parametrize("moving", [False, True])
@@ -147,20 +138,20 @@ def variances(gradients, decay, steps):
     return jax.lax.fori_loop(0, steps, body, (state.nu.min(), state))
 
 
-def test_unseen_rows_stay_without_any_epsilon():
+def test_unseen_entries_stay_without_epsilon():
     tx = lo.precondition(optax.identity(), lo.mean_square(0.9))
     gradient = jnp.array([0.0, 1e-3])
     updates, _ = tx.update(gradient, tx.init(gradient))
     np.testing.assert_allclose(updates, [0, np.sqrt(10)], rtol=1e-6)
 
 
-def test_a_direction_without_a_size_is_no_step():
-    """Where ν has died but the direction has not, 0/0 stands for nothing, not for the direction."""
+def test_direction_without_size_is_no_step():
+    """Where ν is 0 and the direction is not, the step is 0, not the direction."""
     tx = lo.precondition(lo.momentum(1.0), lo.mean_square(0.0))
     np.testing.assert_allclose(steps_of(tx, [2.0, 0.0, 1e-30]), [1, 0, 0])
 
 
-def test_debias_keeps_its_digits():
+def test_debias_factor_keeps_its_digits():
     """The naive 1 − decayᵗ is off by 1e-5 at .999 in float32; this form is not."""
     from lstm_optax.transforms.scalars import debias_factor
 
@@ -170,7 +161,7 @@ def test_debias_keeps_its_digits():
     assert abs((1 - np.float32(0.999)) / exact[0] - 1) > 1e-6
 
 
-def test_nadamw_decays_only_what_its_mask_names():
+def test_nadamw_decays_only_masked_leaves():
     params = params_of()
     zeros = jax.tree.map(jnp.zeros_like, params)
     tx = lo.nadamw(0.1, weight_decay=0.5, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p))
@@ -179,38 +170,13 @@ def test_nadamw_decays_only_what_its_mask_names():
     assert not np.any(updates["vector"])
 
 
-@pytest.mark.parametrize(
-    "make, name",
-    [
-        (lambda: lo.momentum(1.5), "decay"),
-        (lambda: lo.ema(1.0), "decay"),
-        (lambda: lo.ema(float("nan")), "decay"),
-        (lambda: lo.damped_momentum(0.9, -0.1), "dampening"),
-        (lambda: lo.mean_square(-0.1), "decay"),
-        (lambda: lo.mean_square(0.9, initial=-1.0), "initial"),
-        (lambda: lo.centered_mean_square(1.0), "decay"),
-        (lambda: lo.sum_square(-1.0), "initial"),
-        (lambda: lo.debias(lo.ema(0.9), 1.0), "decay"),
-        (lambda: lo.dozat_momentum(0.9, -1.0), "psi"),
-        (lambda: lo.precondition(lo.ema(0.9), lo.mean_square(0.9), eps=-1e-8), "eps"),
-        (lambda: lo.sgd(-0.1), "learning_rate"),
-        (lambda: lo.nadam(float("nan")), "learning_rate"),
-        (lambda: lo.adam(float("inf")), "learning_rate"),
-        (lambda: lo.adam(np.float32(-1)), "learning_rate"),
-    ],
-)
-def test_a_number_out_of_range_is_named(make, name):
-    with pytest.raises(ValueError, match=rf"{name} is .*must be a number"):
-        make()
-
-
-def test_an_unknown_optimizer_is_answered_with_the_nearest():
+def test_unknown_optimizer_names_the_nearest():
     with pytest.raises(ValueError, match=r"unknown optimizer 'nadm'; the nearest is 'nadam'"):
         check_optimizer("nadm")
     assert check_optimizer("optax.contrib.muon") == "optax.contrib.muon"
 
 
-def test_muon_momentum_is_corrected_before_nesterov(x64):
+def test_muon_debiases_before_nesterov(x64):
     """The second direction is that of β m/(1 − β³) + (1 − β) g/(1 − β²), here of 73 % newest."""
     beta, (first, second) = 0.95, np.random.default_rng(0).normal(size=(2, 3, 3))
     tx = muon_direction(beta, 1.0)

@@ -1,0 +1,1 @@
+"""The command line: lstm-optax train, sample, explain and bench."""

@@ -1,0 +1,15 @@
+from .ngram import ngram_losses as ngram_losses
+from .synthetic import Sequences as Sequences
+from .synthetic import SequenceTask as SequenceTask
+from .synthetic import adding as adding
+from .synthetic import copy_memory as copy_memory
+from .synthetic import delayed_xor as delayed_xor
+from .synthetic import temporal_order as temporal_order
+from .text import TextError as TextError
+from .text import Vocabulary as Vocabulary
+from .text import split as split
+from .text import topics_text as topics_text
+from .text_file import read_text as read_text
+from .varying_windows import VaryingWindows as VaryingWindows
+from .windows import Batch as Batch
+from .windows import Windows as Windows

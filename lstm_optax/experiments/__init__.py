@@ -1,1 +1,0 @@
-"""Experiments: where data, models, optimizers and training meet; each returns records."""

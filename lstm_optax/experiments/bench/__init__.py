@@ -1,1 +1,0 @@
-"""The benchmark: workloads as rows, contenders that compute the same, interleaved timing."""

@@ -1,0 +1,17 @@
+from ._probe import GradientFlow as GradientFlow
+from ._probe import probe as probe
+from ._vanishing_penalty import vanishing_penalty as vanishing_penalty
+from .cell import LSTMParams as LSTMParams
+from .cell import LSTMState as LSTMState
+from .cell import lstm_cell as lstm_cell
+from .cotangents import CotangentClip as CotangentClip
+from .cotangents import CotangentNormClip as CotangentNormClip
+from .cotangents import clip_cotangent as clip_cotangent
+from .cotangents import clip_cotangent_norm as clip_cotangent_norm
+from .initializers import init_chrono as init_chrono
+from .initializers import init_forget_bias as init_forget_bias
+from .initializers import init_orthogonal as init_orthogonal
+from .layer import LSTM as LSTM
+from .sequence import BACKENDS as BACKENDS
+from .sequence import lstm_sequence as lstm_sequence
+from .weights import LSTMWeights as LSTMWeights

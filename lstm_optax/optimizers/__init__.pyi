@@ -1,0 +1,11 @@
+from .classic import adam as adam
+from .classic import momentum_sgd as momentum_sgd
+from .classic import nadam as nadam
+from .classic import nadamw as nadamw
+from .classic import nesterov_sgd as nesterov_sgd
+from .classic import rmsprop as rmsprop
+from .classic import rmsprop_momentum as rmsprop_momentum
+from .classic import sgd as sgd
+from .recurrent import awd_sgd as awd_sgd
+from .recurrent import gate_muon as gate_muon
+from .table import OPTIMIZERS as OPTIMIZERS

@@ -1,0 +1,9 @@
+from . import algoperf as algoperf
+from . import dozat as dozat
+from . import graves as graves
+from . import hinton as hinton
+from . import keras as keras
+from . import links as links
+from . import sutskever as sutskever
+from . import tf1 as tf1
+from . import torch as torch

@@ -1,0 +1,79 @@
+"""Choice of the devices that share the rows of a batch; JAX is imported on demand."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from lstm_optax.records import core_count
+from lstm_optax.runs.constraints import OptionError
+
+if TYPE_CHECKING:
+    from lstm_optax.training import BatchSharding
+
+MIN_ROWS = 8  # rows of each device by default; the speed with fewer was not measured
+
+
+def prepare_devices(rows: int, count: int = 0) -> None:
+    """Configure JAX to create as many CPU devices as a run uses.
+
+    For the command line only, before JAX is initialised. Nothing is changed if JAX is already
+    initialised or the environment sets the number of CPU devices. On a machine with an accelerator
+    the CPU devices have no effect.
+
+    Args:
+      rows: of a batch.
+      count: number of devices; 0 for as many as there are cores, with at least 8 rows each.
+    """
+    import jax
+
+    is_set = jax.config.jax_num_cpu_devices >= 0  # pyright: ignore[reportAttributeAccessIssue]
+    if is_set or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", count or _default_count(rows, core_count()))
+    except RuntimeError:
+        pass  # JAX is already initialised: use the existing devices
+
+
+def find_devices(rows: int, count: int = 0) -> list[Any]:
+    """Return the devices that share the rows of a batch.
+
+    Args:
+      rows: of a batch.
+      count: number of devices; 0 for as many as there are accelerators or cores, with at least 8
+        rows each.
+
+    Raises:
+      OptionError: JAX has fewer devices than `count`.
+    """
+    import jax
+
+    devices = jax.devices()
+    platform = devices[0].platform
+    if count > len(devices):
+        on_cpu = f", or start with JAX_NUM_CPU_DEVICES={count}" if platform == "cpu" else ""
+        raise OptionError(
+            f"--devices is {count}, but JAX has {len(devices)} here ({platform}): use fewer "
+            f"(with --resume, the results then differ by rounding only){on_cpu}"
+        )
+    limit = min(len(devices), core_count()) if platform == "cpu" else len(devices)
+    return devices[: count or _default_count(rows, limit)]
+
+
+def make_sharding(devices: list[Any]) -> "BatchSharding | None":
+    """Return the sharding of a text's windows over the rows; None for a single device."""
+    from lstm_optax.data.windows import ROW_AXES
+    from lstm_optax.training import BatchSharding
+
+    return BatchSharding(ROW_AXES, devices=devices) if len(devices) > 1 else None
+
+
+def describe_devices(devices: list[Any], rows: int) -> str:
+    """Return a short description of the devices and of their share of the rows."""
+    first, *others = devices
+    share = f"each with {rows // len(devices)} of {rows} rows"
+    return f"{len(devices)} × {first.platform}, {share}" if others else str(first)
+
+
+def _default_count(rows: int, limit: int) -> int:
+    """Return the largest divisor of `rows`, up to `limit`, that leaves 8 rows for each device."""
+    return max(n for n in range(1, limit + 1) if n == 1 or rows % n == 0 and rows >= n * MIN_ROWS)

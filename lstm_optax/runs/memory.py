@@ -1,0 +1,79 @@
+"""Free memory, and a lower bound on what a training needs; JAX is imported on demand."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from lstm_optax.runs.constraints import OptionError
+from lstm_optax.runs.options import TrainConfig
+
+if TYPE_CHECKING:
+    from lstm_optax.training import TrainState
+
+CGROUPS = (  # files with the limit and the usage, of cgroup version 2 and version 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+GIB = 2**30
+
+
+def free_memory() -> int:
+    """Return the number of bytes that this process can still allocate, as far as is known."""
+    free = [psutil.virtual_memory().available]
+    for limit, usage in CGROUPS:
+        try:
+            free.append(int(Path(limit).read_text()) - int(Path(usage).read_text()))
+        except (OSError, ValueError):  # the group does not exist, or its limit is "max"
+            continue
+    return max(min(free), 0)
+
+
+def check_memory(state: "TrainState", activations: int, devices: Any) -> None:
+    """Raise OptionError if the free memory is less than a lower bound on what a training needs.
+
+    The bound counts the state, and the gradient and the stored activations of one step. Memory that
+    XLA and Orbax allocate in addition is not counted.
+
+    Args:
+      state: arrays, or only their shapes and dtypes.
+      activations: bytes that one step stores for its backward pass, see `activation_bytes`.
+      devices: those that share the rows; CPU devices share one memory.
+    """
+    replicated = _tree_bytes(state) + _tree_bytes(state.params)  # every device has a full copy
+    first, count = devices[0], len(devices)
+    if first.platform == "cpu":
+        needed, free = count * replicated + activations, free_memory()
+    else:
+        needed = replicated + activations // count
+        free = (first.memory_stats() or {}).get("bytes_limit", needed)
+    if needed > free:
+        raise OptionError(
+            f"this training needs at least {needed / GIB:,.1f} GiB of memory: "
+            f"{_tree_bytes(state) / GIB:,.1f} for parameters and optimizer, "
+            f"{_tree_bytes(state.params) / GIB:,.1f} for their gradient"
+            f"{f', on each of {count} devices' if count > 1 else ''}, and "
+            f"{activations / GIB:,.1f} for the activations of a window; {free / GIB:,.1f} GiB are "
+            "free: use a smaller --hidden, --embedding, --layers, --batch or --window"
+        )
+
+
+def activation_bytes(config: TrainConfig, vocabulary: int) -> int:
+    """Return the number of bytes that one step stores for its backward pass.
+
+    Per row and time step: the character's embedding; four gates, c and h of each layer; the logits
+    and their cotangent, in float32.
+    """
+    size = 2 if config.dtype == "bfloat16" else 4
+    stored = size * (config.embedding + 6 * config.hidden * config.layers) + 2 * 4 * vocabulary
+    return config.batch * config.window * stored
+
+
+def _tree_bytes(tree: Any) -> int:
+    import jax
+
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)

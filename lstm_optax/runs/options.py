@@ -1,0 +1,228 @@
+"""Command-line configuration; imports no JAX, so that `--help` stays fast."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from lstm_optax.names import DECAYING_OPTIMIZERS, OPTIMIZER_NAMES, check_optimizer
+from lstm_optax.runs.constraints import (
+    Count,
+    CountOrZero,
+    NonNegative,
+    NormBound,
+    OptionError,
+    OptionRange,
+    Positive,
+    Probability,
+    Seed,
+    check_fields,
+    whole_numbers,
+)
+
+__all__ = ["SampleConfig", "TrainConfig"]
+
+MAX_UNITS = 2**20
+MAX_VALIDATION = 100_000  # the default number of validation characters is at most this
+
+OptimizerName = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="NAME",
+        help=f"Optimizer: {', '.join(OPTIMIZER_NAMES)}; or any other name that `lstm-optax "
+        "explain` accepts, such as presets.torch.NAdam or optax.adam.",
+    ),
+]
+Units = Annotated[int, whole_numbers(1, MAX_UNITS)]
+RunLength: Any = tyro.conf.create_mutex_group(required=False, title="length of the run")
+Schedule = Literal["constant", "cosine", "linear"]
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of a training run: text, model, optimizer, schedule and evaluation."""
+
+    text: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Text file or pipe to train on; by default the help topics that ship with Python."""
+
+    encoding: Annotated[str, tyro.conf.arg(metavar="NAME")] = "utf-8"
+    """Encoding of the text file, as Python names it."""
+
+    validation: Annotated[int | None, tyro.conf.arg(metavar="INT"), whole_numbers(2)] = None
+    """Characters at the end of the text for validation; by default a tenth, at most 100,000."""
+
+    optimizer: OptimizerName = "nadam"
+    """Name of an optimizer."""
+
+    learning_rate: Positive = 1.6e-2
+    """Peak learning rate, above 0."""
+
+    schedule: Schedule = "cosine"
+    """Learning-rate schedule after the warmup; cosine and linear end at 0."""
+
+    warmup: CountOrZero = 0
+    """Steps of linear warmup of the learning rate from 0; fewer than the steps of the run."""
+
+    clip: NormBound = 1.0
+    """Largest norm of the gradient; a larger gradient is scaled down; 0 for no clipping."""
+
+    clip_gates: NormBound = 0.0
+    """Bound on the gradient of the gates at every time step, such as 10; 0 for no bound."""
+
+    guard: CountOrZero = 0
+    """Skip non-finite steps, and stop after this many in a row; 0 stops at the first."""
+
+    weight_decay: Annotated[float | None, tyro.conf.arg(metavar="FLOAT"), OptionRange()] = None
+    """Weight decay as the optimizer defines it, 0 or more; by default the optimizer's own."""
+
+    embedding: Units = 64
+    """Size of the character embedding, from 1 to 1,048,576."""
+
+    hidden: Units = 256
+    """Hidden units of each LSTM layer, from 1 to 1,048,576."""
+
+    layers: Annotated[int, whole_numbers(1, 100)] = 1
+    """LSTM layers, from 1 to 100."""
+
+    dropout: Probability = 0.0
+    """Dropout probability of the non-recurrent connections, from 0 to below 1."""
+
+    locked_dropout: bool = False
+    """Use the same dropout mask at all steps of a window."""
+
+    embedding_dropout: Probability = 0.0
+    """Probability that a character's embedding is zero for a window, from 0 to below 1."""
+
+    weight_dropout: Probability = 0.0
+    """Probability that a recurrent weight is zero for a window, from 0 to below 1."""
+
+    ar: NonNegative = 0.0
+    """Weight of the loss term AR, the mean square of the last layer's outputs, 0 or more."""
+
+    tar: NonNegative = 0.0
+    """Weight of the loss term TAR, the mean square of their change per time step, 0 or more."""
+
+    tied: bool = False
+    """Use the embedding as output layer; needs --embedding equal to --hidden."""
+
+    batch: Count = 32
+    """Rows of text in a batch, at least 1."""
+
+    window: Count = 64
+    """Characters of each row in a step, through which gradients flow; at least 1."""
+
+    vary_window: bool = False
+    """Vary the length of windows randomly around --window; the learning rate scales with it."""
+
+    steps: Annotated[Count, RunLength] = 400
+    """Training steps, at least 1."""
+
+    epochs: Annotated[
+        float | None,
+        tyro.conf.arg(metavar="FLOAT"),
+        RunLength,
+        OptionRange(above=True),
+    ] = None
+    """Passes over the text in place of --steps, above 0."""
+
+    eval_every: Count = 50
+    """Steps from one evaluation, record and checkpoint to the next, at least 1."""
+
+    patience: Count = 10
+    """Stop early after this many evaluations without improvement, at least 1."""
+
+    seed: Seed = 0
+    """Seed of the parameters, the dropout and the lengths of --vary-window, 0 or more."""
+
+    diagnose: bool = False
+    """Measure the gradient inside the LSTM at each evaluation, per gate and per time step."""
+
+    dtype: Dtype = "float32"
+    """Dtype of the matrix products; parameters and state are float32."""
+
+    devices: CountOrZero = 0
+    """Devices that share a batch, a divisor of --batch; 0 uses all with at least 8 rows each."""
+
+    def check(self) -> None:
+        """Raise OptionError for the first invalid option."""
+        try:
+            check_optimizer(self.optimizer)
+        except ValueError as error:
+            raise OptionError(f"--optimizer: {error}") from None
+        check_fields(self)
+        self._check_run_length()
+        self._check_model()
+        if self.text is None and self.encoding != TrainConfig.encoding:
+            raise OptionError(
+                f"--encoding {self.encoding} needs --text FILE: the default text is not decoded"
+            )
+        undecayed = set(OPTIMIZER_NAMES) - set(DECAYING_OPTIMIZERS)
+        if self.weight_decay is not None and self.optimizer in undecayed:
+            raise OptionError(
+                f"--weight-decay: {self.optimizer} has no weight decay; these optimizers have one: "
+                f"{', '.join(DECAYING_OPTIMIZERS)}"
+            )
+        if self.devices and self.batch % self.devices:
+            divisors = [n for n in range(1, min(self.batch, 1000) + 1) if self.batch % n == 0]
+            raise OptionError(
+                f"--devices {self.devices} does not divide --batch {self.batch}; these do: "
+                f"{', '.join(map(str, divisors))}"
+            )
+
+    def _check_run_length(self) -> None:
+        if self.epochs is None:
+            if self.warmup >= self.steps:
+                raise OptionError(
+                    f"--warmup is {self.warmup}, but must be less than --steps, which is "
+                    f"{self.steps}"
+                )
+        elif self.steps != TrainConfig.steps:
+            raise OptionError(
+                f"--steps is {self.steps} and --epochs is {self.epochs}: pass only one"
+            )
+
+    def _check_model(self) -> None:
+        if self.locked_dropout and not self.dropout:
+            raise OptionError("--locked-dropout needs --dropout above 0, which it modifies")
+        if self.tied and self.embedding != self.hidden:
+            raise OptionError(
+                f"--tied needs --embedding equal to --hidden, but they are {self.embedding} "
+                f"and {self.hidden}"
+            )
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Options of sampling from a trained model."""
+
+    prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """Beginning of the text; by default "The ", or one character if the run's text lacks these."""
+
+    length: Annotated[int, whole_numbers(1, 10_000_000)] = 300
+    """Characters to write, from 1 to 10,000,000."""
+
+    temperature: NonNegative = 0.7
+    """0 takes the most likely character each time, 1 samples as the model predicts; 0 or more."""
+
+    seed: Seed = 0
+    """Seed of the sampling, 0 or more."""
+
+    def check(self, vocabulary: str | None = None) -> None:
+        """Raise OptionError for the first invalid option.
+
+        Args:
+          vocabulary: the characters of the run's text, which the prompt may contain; None to leave
+            the prompt's characters unchecked.
+        """
+        if self.prompt == "":
+            raise OptionError("--prompt is empty: pass at least one character")
+        check_fields(self)
+        unknown = sorted(set(self.prompt or "") - set(vocabulary)) if vocabulary else []
+        if unknown:
+            some = ", ".join(map(repr, unknown[:5])) + (", …" if unknown[5:] else "")
+            raise OptionError(
+                f"--prompt: the run's text does not contain {some}; leave such characters out, or "
+                "train on a text that contains them"
+            )

@@ -1,0 +1,1 @@
+from .tables import study_table as study_table

@@ -1,0 +1,14 @@
+from ._read_params import SavedParams as SavedParams
+from ._read_params import read_params as read_params
+from .checkpoint import CheckpointError as CheckpointError
+from .checkpoint import Checkpoints as Checkpoints
+from .evaluation import make_evaluate as make_evaluate
+from .loop import FitResult as FitResult
+from .loop import NonFiniteError as NonFiniteError
+from .loop import fit as fit
+from .records import best_record as best_record
+from .sharding import BatchSharding as BatchSharding
+from .state import TrainState as TrainState
+from .state import init_state as init_state
+from .step import make_step as make_step
+from .step import run_steps as run_steps

@@ -1,0 +1,129 @@
+"""Reading and writing one tree of arrays with Orbax, under any path name."""
+
+import errno
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+
+from lstm_optax.training.argument_checks import describe_leaf, is_array
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]+")
+
+
+def check_storable(tree: Any) -> None:
+    """Raise ValueError unless it is a tree of arrays that Orbax can store."""
+    if not jax.tree.leaves(tree) or jax.tree_util.all_leaves([tree]):
+        raise ValueError("a checkpoint holds a tree of arrays, such as a dictionary with one in it")
+    leaves = _leaves_by_name(tree)
+    if len(leaves) < len(jax.tree.leaves(tree)):
+        raise ValueError(
+            "two leaves have one name, such as those of {'a.b': …} and {'a': {'b': …}}, and a "
+            "checkpoint would hold only one of the two: rename a key with a dot in it"
+        )
+    for name, leaf in leaves.items():
+        if not is_array(leaf) or 0 in np.shape(leaf):
+            raise ValueError(
+                f"{name} is {describe_leaf(leaf)}, which a checkpoint cannot hold; expected an "
+                "array with at least one entry, or a number"
+            )
+
+
+def write_tree(path: Path, tree: Any) -> None:
+    """Write a tree, and check that its names, shapes and dtypes can be read back.
+
+    The check opens each array but reads no data.
+
+    Raises:
+      OSError: the arrays cannot be read back.
+    """
+    with plain_path(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(plain, jax.tree.map(_as_stored, tree))
+    if describe_stored(path) != describe_tree(tree):
+        raise OSError(errno.EIO, "the arrays of the checkpoint cannot be read back", str(path))
+
+
+def describe_stored(path: Path) -> dict[str, str] | None:
+    """Return dtype and shape of each stored leaf by its name; None if one cannot be opened."""
+    with plain_path(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(plain).item_metadata
+    if stored is None:
+        return None
+    return {name: describe_leaf(leaf) for name, leaf in _leaves_by_name(stored.tree).items()}
+
+
+def describe_tree(tree: Any) -> dict[str, str]:
+    """Return dtype and shape of each leaf of a tree by the name that it is stored under."""
+    return {name: describe_leaf(_as_stored(leaf)) for name, leaf in _leaves_by_name(tree).items()}
+
+
+def read_tree(path: Path, like: Any) -> Any:
+    """Return a stored tree, with the type, dtype and devices of each leaf of `like`."""
+    with plain_path(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.restore(plain, jax.tree.map(_restore_target, like))
+    return jax.tree.map(_as_type_of, stored, like)
+
+
+@contextmanager
+def plain_path(path: Path) -> Iterator[Path]:
+    """Yield the path, or a temporary link to it if the path has characters that Orbax misreads.
+
+    Orbax reads some names as patterns ("[1]") or addresses ("gs:"), and loses arrays or fails.
+    """
+    if PLAIN_NAME.fullmatch(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="lstm_optax-") as folder:
+        if not PLAIN_NAME.fullmatch(folder):
+            message = f"Orbax needs a plain name, and so does a link to it in {folder}; set TMPDIR"
+            raise OSError(errno.EINVAL, message, str(path))
+        link = Path(folder) / "checkpoints"
+        link.symlink_to(path.parent, target_is_directory=True)
+        yield link / path.name
+
+
+def _leaves_by_name(tree: Any) -> dict[str, Any]:
+    """Return the leaves by Orbax's names; Orbax stores a NamedTuple as a dictionary."""
+    plain = ocp.tree.serialize_tree(tree, keep_empty_nodes=True)
+    leaves = jax.tree_util.tree_leaves_with_path(plain)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(getattr(leaf, "dtype", np.int32), jax.dtypes.prng_key)
+
+
+def _as_stored(leaf: Any) -> Any:
+    """Return the stored form of a leaf: a NumPy array for a number, its data for a random key."""
+    if _is_key(leaf):
+        return jax.random.key_data(leaf)
+    return leaf if isinstance(leaf, jax.Array) or _is_shape(leaf) else np.asarray(leaf)
+
+
+def _is_shape(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _restore_target(leaf: Any) -> Any:
+    leaf = _as_stored(leaf)
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    sharding = leaf.sharding or SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _as_type_of(stored: Any, like: Any) -> Any:
+    """Return a stored leaf as the type of `like`: a random key, an array, or a Python number."""
+    if _is_key(like):
+        return jax.random.wrap_key_data(stored, impl=jax.random.key_impl(like))
+    if isinstance(like, np.ndarray | jax.Array) or _is_shape(like):
+        return stored
+    return stored[()] if isinstance(like, np.generic) else type(like)(stored.item())
