@@ -46,9 +46,14 @@ def read_records(path: Path) -> list[Record | None]:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Remove a torn last line from a file, so that the next record starts on a line of its own."""
+    """Remove a torn last line from a file, so that the next record starts on a line of its own.
+
+    A last line that does not begin as a record is not one of ours, and is kept.
+    """
     data = path.read_bytes() if path.exists() else b""
     whole = data[: _whole_length(data)]
+    if not data[len(whole) :].startswith(b"{"):
+        whole = data
     if whole and not whole.endswith(b"\n"):
         whole += b"\n"
     if whole != data:

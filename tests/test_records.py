@@ -44,6 +44,13 @@ def test_keeps_whole_line_without_newline(tmp_path):
     assert records.read_records(path) == [{"a": 1}, {"a": 2}, {"a": 3}]
 
 
+def test_drop_torn_line_keeps_other_text(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes")
+    records.drop_torn_line(path)
+    assert path.read_text() == "my notes\n"
+
+
 def test_drop_torn_line_accepts_missing_file(tmp_path):
     records.drop_torn_line(tmp_path / "none.jsonl")
     assert not list(tmp_path.iterdir())

@@ -86,12 +86,12 @@ def benchmark(
       The records of this run.
 
     Raises:
-      OptionError: an unknown name, or a number out of range.
+      OptionError: an unknown name, a number out of range, or `out` is a file of other content.
     """
     config.check(workloads, contenders)
     facts = run_facts(config, argv, contenders)
-    before = read_bench(out) if resume and out and out.exists() else []
-    done = finished_rows(before, facts)
+    before = read_bench(out) if out and out.exists() else []  # rejects a file of other content
+    done = finished_rows(before, facts) if resume else set()
     writer = Writer(out, facts["time"])
 
     def write(kind: str, values: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ def topics_text() -> str:
     except ImportError:
         raise TextError(
             "this Python has no pydoc_data.topics, the default text: use a text of your own "
-            "instead, such as read_text(path)"
+            "instead, `text=FILE` or read_text(path)"
         ) from None
     text = "\n".join(topics[key] for key in sorted(topics))
     return text.encode("ascii", "replace").decode("ascii")

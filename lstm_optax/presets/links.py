@@ -72,7 +72,7 @@ def decay_at_rate(
       weight_decay: λ ≥ 0, per unit of learning rate.
 
     Raises:
-      ValueError: λ is a negative number, or `update` is called without the parameters.
+      ValueError: η or λ is out of range, or `update` is called without the parameters.
 
     Reference: `keras.optimizers.Optimizer`, Keras 3.15.
     """

@@ -93,7 +93,8 @@ def eval_params(
       mu_max: the value passed to `nesterov_momentum`.
 
     Raises:
-      ValueError: the state is not from `nesterov_momentum`, or `mu_max` is out of range.
+      ValueError: the state does not hold exactly one velocity, as that of `nesterov_momentum`
+        does, or `mu_max` is out of range.
 
     Reference: Sutskever et al., 2013, ICML, section 2; Bengio et al., 2013, arXiv:1212.0901.
     """

@@ -1,7 +1,8 @@
 """TensorFlow 1's optimizers (`tf.compat.v1.train`), for dense gradients.
 
-The arguments `name` and `use_locking` are omitted. Sparse gradients (`tf.IndexedSlices`) are not
-reproduced: TensorFlow updates only the moments of their entries, here all moments decay.
+The arguments `name` and `use_locking` are omitted. Sparse gradients (`tf.IndexedSlices`) are
+treated as dense: for them, TensorFlow's RMSPropOptimizer and MomentumOptimizer update only the
+entries in the slices, while here all moments decay, as in its AdamOptimizer.
 """
 
 import optax

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from lstm_optax.checks import Range, check_choice
 
 MAX_COUNT = 2**31 - 1  # the largest step count in the state of a training
-FLOAT32_TINY = 1.2e-38  # smaller positive numbers are subnormal in float32
+FLOAT32_TINY = 1.2e-38  # about the smallest normal number in float32
 
 
 class OptionError(ValueError):
@@ -33,7 +33,7 @@ class OptionRange(Range):
         for name, value in arguments.items():
             if self.normal and 0 < value < FLOAT32_TINY:
                 raise ValueError(
-                    f"{name} is {value}, but the smallest number above 0 in float32 is "
+                    f"{name} is {value}, but the smallest normal number in float32 is "
                     f"{FLOAT32_TINY}"
                 )
 

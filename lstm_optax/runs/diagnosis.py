@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from lstm_optax.gates import GATES
-from lstm_optax.lstm._probe import GradientFlow, probe
+from lstm_optax.lstm import GradientFlow, probe
 from lstm_optax.models import token_losses
 
 Diagnosis = tuple[dict[str, float], dict[str, Any]]

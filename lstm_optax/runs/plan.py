@@ -52,7 +52,7 @@ def _describe_optimizer(config: TrainConfig) -> str:
         *([f"weight decay {decay:g}"] if decay is not None else []),
         f"clip {config.clip:g}" if config.clip else "no clip",
         *([f"gate clip ±{config.clip_gates:g}"] if config.clip_gates else []),
-        *([f"guard, stops after {config.guard:,} skipped steps"] if config.guard else []),
+        *([f"guard, stops after {config.guard:,} skipped steps in a row"] if config.guard else []),
     ]
     return ", ".join(parts)
 

@@ -85,6 +85,10 @@ def restore_run(
       config: configuration of the continued run.
       state: an initial state, for its structure.
       warn: called with a message for each damaged checkpoint, and for lost records.
+
+    Raises:
+      OptionError: the run has already taken more steps than the configuration has.
+      CheckpointError: there is no intact checkpoint, or it has another structure.
     """
     step, state, damaged = checkpoints.restore(state)
     if step > config.steps:

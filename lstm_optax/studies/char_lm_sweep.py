@@ -113,6 +113,7 @@ def run(
     corpus = load_corpus(config.text, config.batch, config.window)
     settings = {n: v for n, v in asdict(config).items() if n not in ("out", "quick", "text")}
     settings |= {"rates": RATES, "text": corpus.name, "sha256": corpus.sha256}
+    settings["drawn_first"] = "layer"  # records without it drew the embedding first
     file = RecordFile(config.out, STUDY, settings, command)
     trainer = CharLMTrainer(corpus, config)
     records, tuning = [], {}

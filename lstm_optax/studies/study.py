@@ -51,9 +51,10 @@ class RecordFile:
 
     def read(self) -> list[Record]:
         """Return all records, and remove a torn last line."""
-        drop_torn_line(self.path)
         records = read_records(self.path) if self.path.exists() else []
-        return [self._checked(number, record) for number, record in enumerate(records, 1)]
+        checked = [self._checked(number, record) for number, record in enumerate(records, 1)]
+        drop_torn_line(self.path)  # after the check: the file may be somebody else's
+        return checked
 
     def find(self, cell: Record) -> Record | None:
         """Return the record of a cell, None if there is none; other processes may add records."""

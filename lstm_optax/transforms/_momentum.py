@@ -41,7 +41,7 @@ def momentum(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 
 
 def unchecked_momentum(decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Return `momentum` without range checks, for presets whose source allows β > 1."""
+    """Return `momentum` without the check of a number β, for sources that allow β > 1."""
     beta = as_schedule(decay, SHARE)
 
     def init(params):

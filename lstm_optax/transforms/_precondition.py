@@ -32,7 +32,7 @@ def precondition(
 
     So an entry whose gradient was always zero, such as an unused row of an embedding, does not
     move, even with ε = 0. With ε = 0 the ratio m/√ν of two averages with decays β and ρ is bounded
-    only if β² ≤ ρ; otherwise ν can underflow before m does. The output has the dtype of the
+    only if β² < ρ; if β² > ρ, ν can underflow before m does. The output has the dtype of the
     updates.
 
     Args:

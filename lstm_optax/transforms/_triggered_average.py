@@ -44,7 +44,7 @@ def triggered_average(
     Raises:
       ValueError: `nonmonotone` is not an integer ≥ 1, or `update` is called without the parameters.
 
-    Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, section 5, and the authors' code.
+    Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, section 3, and the authors' code.
     """
     check_transformations(inner=inner)
     LENGTH.check(nonmonotone=nonmonotone)

@@ -123,11 +123,11 @@ def clip_by_norm_quantile(
 
 
 def global_norm(tree: Any) -> jax.Array:
-    """Return the norm √Σ |x|² over all entries of a tree; finite if all entries are finite.
+    """Return the norm √Σ |x|² over all entries of a tree; finite exactly if all entries are.
 
     Squares that overflow or underflow do not change the result. A norm above the range of its dtype
-    (float32 or wider) is returned as the largest finite number. An empty tree has norm 0. Do not
-    differentiate through it.
+    (float32 or wider) is returned as the largest finite number. With an infinite or NaN entry, the
+    norm is infinite or NaN. An empty tree has norm 0. Do not differentiate through it.
     """
     scaled_norm = _scaled_norm(jax.tree.map(_real_parts, tree))
     return jnp.where(scaled_norm.finite, scaled_norm.norm(), scaled_norm.plain)

@@ -17,12 +17,12 @@ def muon_direction(momentum: Scalar, rms: Scalar) -> optax.GradientTransformatio
 
         returns rms · √max(rows, columns) · orthogonalised(momentum of g)
 
-    With this scale, the root mean square of the entries is `rms` for any shape, and the same for
-    the transposed matrix.
+    With this scale, an orthogonal matrix has entries with root mean square `rms`, for any shape and
+    its transpose. Optax orthogonalises only approximately, so the result is close to `rms`.
 
     Args:
       momentum: in [0, 1), with Nesterov's look-ahead.
-      rms: ≥ 0, the root mean square of the entries.
+      rms: ≥ 0, the approximate root mean square of the entries.
 
     Raises:
       ValueError: a number is out of range.

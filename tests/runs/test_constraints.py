@@ -37,7 +37,7 @@ def test_check_fields_accepts_valid_values(values):
         ({"units": None}, "--units is None, but must be a whole number from 1 to 2,000"),
         ({"top_rate": 0.0}, "--top-rate is 0.0, but must be a finite number above 0"),
         ({"top_rate": math.inf}, "--top-rate is inf, but must be a finite number above 0"),
-        ({"top_rate": 1e-39}, "--top-rate is 1e-39, but the smallest number above 0 in float32 "),
+        ({"top_rate": 1e-39}, "--top-rate is 1e-39, but the smallest normal number in float32 "),
         ({"share": 1.0}, "--share is 1.0, but must be a number in [0, 1)"),
         ({"kind": "c"}, "--kind is 'c', but must be 'a' or 'b'"),
     ],

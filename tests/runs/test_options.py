@@ -62,7 +62,7 @@ BAD = [
     (
         "learning_rate",
         1e-50,
-        "--learning-rate is 1e-50, but the smallest number above 0 in float32 is 1.2e-38",
+        "--learning-rate is 1e-50, but the smallest normal number in float32 is 1.2e-38",
     ),
     ("epochs", 0.0, "--epochs is 0.0, but must be a finite number above 0"),
     ("epochs", math.nan, "--epochs is nan, but must be a finite number above 0"),

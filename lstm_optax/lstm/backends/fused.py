@@ -157,7 +157,7 @@ def _forward_loop(
     def body(carry, inputs):
         (state, in_place), (t, reset, valid) = carry, inputs
         state = before_step(state, reset)  # h, c [batch, hidden]
-        z = jax.lax.dynamic_index_in_dim(in_place, t, keepdims=False)  # [batch, 4·hidden]
+        z = jax.lax.dynamic_index_in_dim(in_place, t, keepdims=False)  # [batch, 4·hidden], or x_t
         z = z if hoist else product(z, params.kernel_ih, dtype)
         z = z + product(state.h, params.kernel_hh, dtype) + bias  # [batch, 4·hidden]
         new, derivatives = apply_halved_gates(z, state.c)
@@ -175,7 +175,7 @@ def _forward_loop(
         return (state, in_place), (output, saved)
 
     inputs = (_step_indices(x), steps.reset, steps.valid)
-    in_place = product(x, params.kernel_ih, dtype) if hoist else x  # [time, batch, 4·hidden]
+    in_place = product(x, params.kernel_ih, dtype) if hoist else x  # [time, batch, …]
     start = (state, in_place)
     (state, in_place), (outputs, saved) = jax.lax.scan(body, start, inputs, reverse=reverse)
     if gradient == "stored":
