@@ -26,7 +26,7 @@ def test_line_without_object_is_none(tmp_path):
     assert records.read_records(path) == expected
 
 
-@pytest.mark.parametrize("torn", [b'{"a": ', b"[", b'{"a": "\xc3'])
+@pytest.mark.parametrize("torn", [b'{"a": ', b"{", b'{"a": "\xc3'])
 def test_drops_torn_last_line(tmp_path, torn):
     path = tmp_path / "records.jsonl"
     path.write_bytes(b'{"a": 1}\n' + torn)
