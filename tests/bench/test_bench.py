@@ -340,6 +340,15 @@ def test_full_run_tries_unroll_factors(tmp_path):
 # Resuming, and invalid input
 
 
+def test_benchmark_keeps_file_of_other_content(tmp_path):
+    notes = tmp_path / "notes.jsonl"
+    notes.write_text('{"my": "notes"}\n{"torn": ')
+    config = BenchConfig(rows=("update",), against=("optax",), rounds=1, quick=True)
+    with pytest.raises(OptionError, match="holds no records of a benchmark"):
+        benchmark(config, notes, workloads=TOY)
+    assert notes.read_text() == '{"my": "notes"}\n{"torn": '
+
+
 def test_resume_keeps_records_of_stopped_run(cached, tmp_path):
     out = tmp_path / "bench.jsonl"
     config = BenchConfig(rows=("update", "nadam"), against=("optax",), rounds=1, quick=True)

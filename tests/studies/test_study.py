@@ -66,6 +66,14 @@ def test_invalid_line_is_named(tmp_path, line, message):
         open_file(path)
 
 
+def test_rejected_file_is_unchanged(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"my": "notes"}\n{"torn": ')
+    with pytest.raises(OptionError, match="line 1 of .* is not a record"):
+        open_file(path)
+    assert path.read_text() == '{"my": "notes"}\n{"torn": '
+
+
 def test_rejects_records_of_other_settings(tmp_path):
     path = tmp_path / "r.jsonl"
     open_file(path).add({}, {})
