@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
+from lstm_optax.records import PACKAGES
 from lstm_optax.runs.build import make_extra_args, make_losses
 from lstm_optax.runs.corpus import Corpus, corpus_of, resolve_epochs
 from lstm_optax.runs.devices import describe_devices
@@ -30,7 +31,7 @@ from lstm_optax.training import (
 
 __all__ = ["Observer", "TrainResult", "train_language_model"]
 
-PACKAGES = ("lstm_optax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+RUN_PACKAGES = (*PACKAGES, "orbax-checkpoint")
 
 
 @dataclass(frozen=True)
@@ -163,5 +164,5 @@ def _run_facts(corpus: Corpus, baselines: dict[str, float], device: str) -> dict
         },
         "baselines": baselines,
         "device": device,
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: version(package) for package in RUN_PACKAGES},
     }
