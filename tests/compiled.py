@@ -2,6 +2,13 @@
 
 import re
 
+import jax
+import pytest
+
+cpu_program = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="states a fact about the program for a CPU"
+)
+
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*?\{\n(.*?)^\}", re.M | re.S)
 CALLED = re.compile(
     r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"

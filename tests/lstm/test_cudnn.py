@@ -224,6 +224,29 @@ def test_gradient_is_two_cudnn_calls(traced_alone):
     assert found == jax.tree.map(jnp.shape, params)
 
 
+def test_layouts_are_row_major(traced_alone):
+    """Each array that crosses the calls with more than one axis has its layout stated.
+
+    XLA may otherwise store an array in another order than cuDNN reads: on an H100, every result
+    next to a transposition was wrong.
+    """
+    params, x, carry = jax.tree.map(jnp.float32, draw())
+
+    def loss(params, x, carry):
+        outputs, last = lstm_sequence(params, x, carry, backend="cudnn")
+        return jnp.sum(outputs**2) + last.h.sum() + last.c.sum()
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(params, x, carry)
+    calls = {e.primitive.name: e for e in jaxpr.eqns if e.primitive.name.startswith("rnn_")}
+    stated = [e for e in jaxpr.eqns if e.primitive.name == "layout_constraint"]
+    assert all(e.params["layout"].major_to_minor == (0, 1, 2) for e in stated)
+    before = {id(e.outvars[0]) for e in stated} | {id(calls["rnn_fwd"].outvars[0])}
+    after = {id(e.invars[0]) for e in stated}
+    for call in calls.values():
+        assert all(id(v) in before for v in call.invars if len(v.aval.shape) > 1)
+        assert all(id(v) in after for v in call.outvars if len(v.aval.shape) > 1)
+
+
 def test_rejects_vmap(traced_alone):
     params, x, carry = jax.tree.map(jnp.float32, draw())
     many = jax.tree.map(lambda p: jnp.stack([p, p]), params)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import draw, draw_output_weights, make_options
+from compiled import cpu_program
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -174,6 +175,7 @@ def test_number_of_stored_residuals():
     assert kept("autodiff") > 7
 
 
+@cpu_program
 @pytest.mark.parametrize("lengths, resets, reverse", [(False, False, False), (True, True, True)])
 @pytest.mark.parametrize("cached", [0, T * B * 4 * H])
 def test_large_buffer_is_not_hoisted(cached, lengths, resets, reverse, monkeypatch, x64):
@@ -233,6 +235,7 @@ def _opened(programs, name):
     return calls, products
 
 
+@cpu_program
 @pytest.mark.parametrize("gradient", ["stored", "remat"])
 def test_loops_have_one_product_no_copy(gradient):
     forward, backward = loops_of(gradient)
@@ -244,6 +247,7 @@ def test_loops_have_one_product_no_copy(gradient):
         assert len(calls) <= 20
 
 
+@cpu_program
 def test_autodiff_loop_has_weight_gradient():
     """The test above can fail: JAX accumulates the weight gradient inside the loop."""
     _, backward = loops_of("autodiff")

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from lstm_optax import CotangentClip, LSTMParams, LSTMState, lstm_sequence
 
+pytestmark = pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 T, B, F, H = 5, 4, 3, 4
 AT_ROWS = P(None, "rows")
 SPECS = (LSTMParams(P(), P(), P()), AT_ROWS, LSTMState(P("rows"), P("rows")), P("rows"), AT_ROWS)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Int
 
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
@@ -104,9 +105,9 @@ def _call_cudnn(
     lstm: Any = rnn.lstm
     try:
         outputs, h, c = lstm(
-            jnp.swapaxes(x.astype(dtype), 0, 1),  # [batch, time, features]
-            state.h[None],  # [1, batch, hidden]
-            state.c[None],
+            _row_major(jnp.swapaxes(x.astype(dtype), 0, 1)),  # [batch, time, features]
+            _row_major(state.h[None]),  # [1, batch, hidden]
+            _row_major(state.c[None]),
             _pack_weights(params),
             lengths,
             x.shape[-1],
@@ -121,7 +122,17 @@ def _call_cudnn(
             f"backend='cudnn' cannot run this call: {error}. cuDNN's LSTM has no rule for vmap: "
             f"put the mapped axis into the batch, or use backend='fused'"
         ) from error
+    outputs, h, c = map(_row_major, (outputs, h, c))
     return jnp.swapaxes(outputs, 0, 1), LSTMState(h[0], c[0])
+
+
+def _row_major(x: Array) -> Array:
+    """Return x, stored row by row, and likewise its cotangent.
+
+    JAX states no layout for the arrays of this call, so XLA may store them in another order, and
+    does so next to a transposition; cuDNN then reads them in the wrong order, without an error.
+    """
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 def _pack_weights(params: LSTMParams) -> Float[Array, " weights"]:

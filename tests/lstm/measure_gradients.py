@@ -1,0 +1,54 @@
+"""Measure forward and backward pass of the layer for each way to get the gradient, interleaved.
+
+python tests/lstm/measure_gradients.py
+"""
+
+import time
+from statistics import median
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_optax import LSTMParams, lstm_sequence
+from lstm_optax.lstm.backends import cudnn
+
+SHAPES = ((365, 256, 32, 64), (100, 64, 256, 256), (128, 32, 128, 128), (784, 32, 1, 128))
+ROUNDS, CALLS = 5, 3
+
+
+def main() -> None:
+    """Print milliseconds for each shape (time, batch, features, hidden) and way."""
+    ways = {name: dict(gradient=name) for name in ("stored", "remat", "autodiff")}
+    if not cudnn.missing():
+        ways["cudnn"] = dict(backend="cudnn")
+    for shape in SHAPES:
+        params, x = _draw(*shape)
+        programs = {name: _compile(options, params, x) for name, options in ways.items()}
+        seconds = {name: [] for name in programs}
+        for _ in range(ROUNDS):
+            for name, program in programs.items():
+                began = time.perf_counter()
+                jax.block_until_ready([program(params, x) for _ in range(CALLS)])
+                seconds[name].append((time.perf_counter() - began) / CALLS)
+        print(shape, {name: f"{1e3 * median(s):.2f} ms" for name, s in seconds.items()}, flush=True)
+
+
+def _draw(steps: int, batch: int, features: int, hidden: int) -> tuple[LSTMParams, jax.Array]:
+    rng = np.random.default_rng(0)
+    shapes = ((features, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,), (steps, batch, features))
+    *params, x = (jnp.asarray(0.1 * rng.normal(size=s), jnp.float32) for s in shapes)
+    return LSTMParams(*params), x
+
+
+def _compile(options, params, x):
+    def loss(params, x):
+        return jnp.sum(jnp.sin(lstm_sequence(params, x, **options)[0]))
+
+    program = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    jax.block_until_ready(program(params, x))
+    return program
+
+
+if __name__ == "__main__":
+    main()
