@@ -20,7 +20,6 @@ before it is 0; a row that is not valid keeps its state, so the cotangent passes
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,9 +71,10 @@ def backward_loop(
 
     by_z, shared = (None, saved.by_z) if in_place else (saved.by_z, None)
     inputs = (jnp.arange(d_outputs.shape[0]), d_outputs, saved.h_by_c, saved.c_by_c, by_z, steps)
-    start: tuple[LSTMState, Any] = (d_last, shared)
-    (d_first, shared), dz = jax.lax.scan(body, start, inputs, reverse=not reverse)
-    return shared if in_place else dz, d_first
+    (d_first, shared), dz = jax.lax.scan(body, (d_last, shared), inputs, reverse=not reverse)
+    dz = shared if in_place else dz
+    assert dz is not None
+    return dz, d_first
 
 
 def hoisted_gradients(
