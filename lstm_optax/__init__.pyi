@@ -9,6 +9,7 @@ from . import presets as presets
 from . import response as response
 from . import runs as runs
 from . import studies as studies
+from . import tasks as tasks
 from . import training as training
 from . import transforms as transforms
 from ._version import __version__ as __version__
@@ -137,6 +138,9 @@ from .runs import (
 )
 from .runs import (
     train_language_model as train_language_model,
+)
+from .tasks import (
+    Task as Task,
 )
 from .training import (
     BatchSharding as BatchSharding,
