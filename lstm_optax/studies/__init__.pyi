@@ -1,3 +1,9 @@
+from .escape_theory import EscapeLaw as EscapeLaw
+from .escape_theory import escape_law as escape_law
+from .saddles import descent_path as descent_path
+from .saddles import escape_steps as escape_steps
+from .saddles import saddle_markdown as saddle_markdown
+from .saddles import saddle_table as saddle_table
 from .study_records import StudyError as StudyError
 from .study_records import StudyRecords as StudyRecords
 from .study_records import TrialRecords as TrialRecords

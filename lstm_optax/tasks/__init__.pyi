@@ -1,1 +1,2 @@
+from .surfaces import surface as surface
 from .task import Task as Task
