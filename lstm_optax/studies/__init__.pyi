@@ -1,6 +1,6 @@
+from .descents import descent_path as descent_path
 from .escape_theory import EscapeLaw as EscapeLaw
 from .escape_theory import escape_law as escape_law
-from .saddles import descent_path as descent_path
 from .saddles import escape_steps as escape_steps
 from .saddles import saddle_markdown as saddle_markdown
 from .saddles import saddle_table as saddle_table
@@ -8,4 +8,6 @@ from .study_records import StudyError as StudyError
 from .study_records import StudyRecords as StudyRecords
 from .study_records import TrialRecords as TrialRecords
 from .study_records import read_study as read_study
+from .surface_plot import saddle_figure as saddle_figure
+from .surface_plot import surface_figure as surface_figure
 from .tables import study_table as study_table

@@ -11,7 +11,8 @@ import tyro
 
 from lstm_optax.optimizers import OPTIMIZERS
 from lstm_optax.records import Record, provenance, read_records, record_line, write_atomically
-from lstm_optax.studies.saddles import descent_path, saddle_markdown, saddle_table
+from lstm_optax.studies.descents import descent_path
+from lstm_optax.studies.saddles import saddle_markdown, saddle_table
 from lstm_optax.studies.study_records import StudyError
 
 RATE, NOISE, START = 0.01, 0.01, (0.8, 0.01)
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = {name: OPTIMIZERS[name] for name in given.optimizers}
     settings = {"learning_rate": RATE, "noise": NOISE}
     made_by = provenance(f"{program} {shlex.join(argv)}".strip())
-    records = saddle_table(chosen, **settings)
+    records = saddle_table(chosen, learning_rate=RATE, noise=NOISE)
     head = {"study": "saddles", "settings": settings, "made_by": made_by}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(given.out, "".join(map(record_line, [head, *records])))

@@ -1,25 +1,19 @@
 """How soon an optimizer leaves a saddle, for starts at several distances from its stable line."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import product
+from itertools import islice
 from statistics import median
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
-from numpy.typing import NDArray
 
 from lstm_optax.checks import FACTOR, SIZE, Range, check_integer
 from lstm_optax.records import Record, markdown_table
+from lstm_optax.studies.descents import FACTORY, Descent, Factory, descent_step
 from lstm_optax.studies.study_records import StudyError
-from lstm_optax.tasks.surfaces import Surface, find_surface
-from lstm_optax.training import TrainState, init_state, make_step
-
-Factory = Callable[[Any], optax.GradientTransformation]
-"""A function from a learning rate, a number or a traced scalar, to an optimizer."""
+from lstm_optax.tasks.surfaces import find_surface
+from lstm_optax.training.argument_checks import check_callable
 
 DELTAS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 _SHARE, _SIGNED = Range(0, 1, closed=True), Range(-1, 1, closed=True)
@@ -58,9 +52,10 @@ def escape_steps(
 
     Raises:
       StudyError: no displacement, or a surface without a saddle.
-      ValueError: a number out of range, or an unknown surface.
+      ValueError: a number out of range, an unknown surface, or an optimizer that is not a function.
     """
     SIZE.check(learning_rate=learning_rate)
+    check_callable("optimizer", optimizer, FACTORY)
     trials = [(delta, noise, seed) for delta in deltas]
     return _run_trials(optimizer, learning_rate, trials, surface, distance, max_steps)
 
@@ -97,21 +92,21 @@ def saddle_table(
 
     Raises:
       StudyError: no displacement, no seed, or a surface without a saddle.
-      ValueError: a number out of range, or an unknown surface.
+      ValueError: a number out of range, an unknown surface, or an optimizer that is not a function.
     """
     SIZE.check(learning_rate=learning_rate)
     FACTOR.check(noise=noise)
-    if not seeds:
+    if len(seeds) == 0:
         raise StudyError("seeds is empty: name at least one seed")
     cells = [(delta, size) for size in (0.0, noise) for delta in deltas]
-    trials = [(*cell, seed) for cell, seed in product(cells, seeds)]
+    trials = [(*cell, seed) for cell in cells for seed in (seeds if cell[1] else seeds[:1])]
     records = []
     for name, make in optimizers.items():
-        steps = _run_trials(make, learning_rate, trials, surface, distance, max_steps)
-        for index, (delta, size) in enumerate(cells):
-            found = steps[index * len(seeds) : (index + 1) * len(seeds)]
-            record = {"optimizer": name, "delta": delta, "noise": size}
-            records.append(record | {"steps": found if size else found[:1]})
+        check_callable(f"optimizers[{name!r}]", make, FACTORY)
+        steps = iter(_run_trials(make, learning_rate, trials, surface, distance, max_steps))
+        for delta, size in cells:
+            found = list(islice(steps, len(seeds) if size else 1))
+            records.append({"optimizer": name, "delta": delta, "noise": size, "steps": found})
     return records
 
 
@@ -132,43 +127,6 @@ def saddle_markdown(records: Sequence[Record]) -> str:
     return markdown_table(header, rows, align_right=True)
 
 
-def descent_path(
-    optimizer: Factory,
-    *,
-    learning_rate: float,
-    start: Sequence[float],
-    steps: int,
-    surface: str = "saddle",
-    noise: float = 0.0,
-    seed: int = 0,
-) -> NDArray[np.float32]:
-    """Return the points of a descent on a surface, of shape [steps + 1, 2].
-
-    Args:
-      optimizer: as for `escape_steps`.
-      learning_rate: η ≥ 0.
-      start: the first point (x, y).
-      steps: number of steps, at least 1.
-      surface: a name as for `tasks.surface`.
-      noise: as for `escape_steps`.
-      seed: of the noise.
-
-    Raises:
-      ValueError: a number out of range, or an unknown surface.
-    """
-    SIZE.check(learning_rate=learning_rate, noise=noise)
-    check_integer("steps", steps)
-    step, state = _start(optimizer, find_surface(surface), jnp.asarray(start, float), learning_rate)
-    key = jax.random.key(seed)
-
-    def body(state: TrainState, _: None) -> tuple[TrainState, jax.Array]:
-        state = step(state, _draw(noise, key, state.step))
-        return state, state.params
-
-    _, points = jax.jit(lambda state: jax.lax.scan(body, state, length=steps))(state)
-    return np.concatenate([state.params[None], points])
-
-
 def _run_trials(
     make: Factory,
     learning_rate: float,
@@ -180,54 +138,43 @@ def _run_trials(
     """Return the steps of the trials (δ, noise, seed), all in one program."""
     if not trials:
         raise StudyError("deltas is empty: name at least one displacement")
-    shape = find_surface(surface)
-    if shape.start is not None:
+    if find_surface(surface).start is not None:
         raise StudyError(f"{surface!r} has no saddle: name 'saddle' or 'monkey_saddle'")
     _SHARE.check(distance=distance)
     check_integer("max_steps", max_steps)
     for delta, noise, _ in trials:
         _SIGNED.check(deltas=delta)
         SIZE.check(noise=noise)
-    deltas, noises, seeds = zip(*trials, strict=True)
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    leave = partial(_leave, make, shape, rate=learning_rate, limit=max_steps)
-    starts = jnp.stack([jnp.full(len(deltas), distance), jnp.asarray(deltas)], axis=1)
-    steps = jax.jit(jax.vmap(leave))(starts, jnp.asarray(noises), keys)
+    starts = jnp.array([(distance, delta) for delta, _, _ in trials], float)
+    noises = jnp.array([noise for _, noise, _ in trials], float)
+    seeds = jnp.array([seed for *_, seed in trials])
+    steps = _leave(make, surface, starts, noises, seeds, float(learning_rate), max_steps)
     return [int(count) if count >= 0 else None for count in steps]
 
 
+@partial(jax.jit, static_argnames=("make", "surface"))
 def _leave(
     make: Factory,
-    shape: Surface,
-    start: jax.Array,
-    noise: jax.Array,
-    key: jax.Array,
-    *,
-    rate: float,
-    limit: int,
+    surface: str,
+    starts: jax.Array,
+    noises: jax.Array,
+    seeds: jax.Array,
+    rate: jax.Array,
+    limit: jax.Array,
 ) -> jax.Array:
-    """Return the number of steps until the saddle is left, −1 if it is not left."""
-    step, state = _start(make, shape, start, rate)
+    """Return for each trial the number of steps until the saddle is left, −1 if it is not left."""
+    shape, optimizer = find_surface(surface), make(rate)
 
-    def stays(state: TrainState) -> jax.Array:
-        value = shape.value(state.params)
-        return (state.step < limit) & (value > shape.target)  # NaN ends the loop too
+    def stays(state: Descent) -> jax.Array:
+        return (state.count < limit) & (shape.value(state.point) > shape.target)  # False for NaN
 
-    last = jax.lax.while_loop(stays, lambda s: step(s, _draw(noise, key, s.step)), state)
-    return jnp.where(shape.value(last.params) <= shape.target, last.step, -1)
+    def leave(start: jax.Array, noise: jax.Array, seed: jax.Array) -> jax.Array:
+        step = descent_step(shape, optimizer, noise, jax.random.key(seed))
+        first = Descent(jnp.int32(0), start, optimizer.init(start))
+        last = jax.lax.while_loop(stays, step, first)
+        return jnp.where(shape.value(last.point) <= shape.target, last.count, -1)
 
-
-def _start(
-    make: Factory, shape: Surface, start: jax.Array, rate: float
-) -> tuple[Callable[[TrainState, Any], TrainState], TrainState]:
-    optimizer = make(rate)
-    step = make_step(shape.loss, optimizer)
-    state = init_state(start, optimizer, (), jax.random.key(0))
-    return lambda state, noise: step(state, noise)[0], state
-
-
-def _draw(noise: Any, key: jax.Array, step: jax.Array) -> jax.Array:
-    return noise * jax.random.normal(jax.random.fold_in(key, step), (2,))
+    return jax.vmap(leave)(starts, noises, seeds)
 
 
 def _median_text(steps: Sequence[int | None]) -> str:

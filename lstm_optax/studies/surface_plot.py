@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -101,7 +102,7 @@ def _limits(points: NDArray, saddle: bool) -> tuple[NDArray, NDArray]:
 
 def _draw_contours(axes: Axes, shape: Surface, low: NDArray, high: NDArray) -> None:
     x, y = np.meshgrid(*(np.linspace(a, b, 200) for a, b in zip(low, high, strict=True)))
-    points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    points = jnp.asarray(np.stack([x.ravel(), y.ravel()], axis=1))
     heights = np.asarray(jax.vmap(shape.value)(points)).reshape(x.shape)
     if shape.start is None:
         levels = np.linspace(heights.min(), heights.max(), _LEVELS)

@@ -136,6 +136,17 @@ def find_surface(name: str, *, condition: float | None = None) -> Surface:
     return Surface(partial(_quadratic, condition=condition), (0, 0), 1e-3, (2, 1))
 
 
+def check_point(start: Sequence[float]) -> list[float]:
+    """Return a point as a list of two floats; raise ValueError for anything else."""
+    if (
+        not isinstance(start, Sequence | np.ndarray)
+        or len(start) != 2
+        or not all(isinstance(number, Real) and math.isfinite(number) for number in start)
+    ):
+        raise ValueError(f"start is {format_value(start)}, but must be two finite numbers, (x, y)")
+    return [float(number) for number in start]
+
+
 def _start_of(
     name: str,
     shape: Surface,
@@ -156,14 +167,7 @@ def _start_of(
     for argument, value in (("distance", distance), ("delta", delta)):
         if value is not None:
             raise ValueError(f"{argument} is {value}, but {name!r} is not a saddle: set start")
-    point = shape.start if start is None else start
-    if (
-        not isinstance(point, Sequence | np.ndarray)
-        or len(point) != 2
-        or not all(isinstance(number, Real) and math.isfinite(number) for number in point)
-    ):
-        raise ValueError(f"start is {format_value(point)}, but must be two finite numbers, (x, y)")
-    return [float(number) for number in point]
+    return check_point(shape.start if start is None else start)
 
 
 def _saddle(point: Float[Array, "2"]) -> Float[Array, ""]:

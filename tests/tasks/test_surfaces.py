@@ -43,13 +43,13 @@ def test_center_is_not_stationary(name):
     assert name in SADDLES or curvatures[0] > 0
 
 
-@pytest.mark.parametrize("condition", [1.0, 100.0, 1e4])
+@pytest.mark.parametrize("condition", [1.0, 400.0])
 def test_condition_number_is_wrong(condition, x64):
     shape = find_surface("quadratic", condition=condition)
-    low, high = np.linalg.eigvalsh(jax.hessian(shape.value)(jnp.zeros(2)))
+    curvature = np.array(jax.hessian(shape.value)(jnp.zeros(2)))
+    low, high = np.linalg.eigvalsh(curvature)
     np.testing.assert_allclose(high / low, condition, rtol=1e-6)
-    turned = jax.hessian(shape.value)(jnp.zeros(2))
-    assert condition == 1 or abs(turned[0, 1]) > 0.1
+    assert condition == 1 or abs(curvature[0, 1]) > 0.1
 
 
 @pytest.mark.parametrize("name", NAMES)
