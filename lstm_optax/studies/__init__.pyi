@@ -1,3 +1,7 @@
+from ._compare import CompareResult as CompareResult
+from ._compare import compare as compare
+from ._sweep import SweepResult as SweepResult
+from ._sweep import sweep as sweep
 from .study_records import StudyError as StudyError
 from .study_records import StudyRecords as StudyRecords
 from .study_records import TrialRecords as TrialRecords

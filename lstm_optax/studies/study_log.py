@@ -1,6 +1,6 @@
 """The records of a running study: appended to a file, or kept in memory without one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +63,10 @@ class StudyLog:
         facts = dict(trial=trial.name, optimizer=trial.optimizer, hyper=dict(trial.hyper))
         self.add({"record": "trial", **facts, "seed": trial.seed, "part": trial.part})
 
-    def missing(self, trials: list[Trial], steps: int) -> list[Trial]:
-        """Return the trials that have not ended; one that halving stopped before counts as ended.
-
-        Args:
-          trials: the wanted ones.
-          steps: that a finished trial has taken.
-        """
+    def unfinished(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Return the trials that have not ended."""
         known = self.read().trials
-
-        def has_ended(trial: Trial) -> bool:
-            end = known[trial.name].end if trial.name in known else None
-            return end is not None and (end["status"] != "finished" or end["step"] >= steps)
-
-        return [trial for trial in trials if not has_ended(trial)]
+        return [t for t in trials if t.name not in known or known[t.name].end is None]
 
 
 def _check_same_study(folder: Path, found: Record, wanted: Record) -> None:

@@ -83,10 +83,15 @@ class TrialProgram:
         advance, start = over_slots(self._advance_one), over_slots(self._start_one)
         self._advance = jax.jit(shard(advance, check_vma=False), donate_argnums=0)
         self._start = jax.jit(shard(start, check_vma=False), donate_argnums=0)
+        self._put = jax.jit(_put_state, donate_argnums=0, out_shardings=self._by_slot)
         self._fresh = jax.jit(shard(over_slots(self._init_one), check_vma=False))
 
     def start(
-        self, states: Any, hyper: Sequence[Mapping[str, Any]], seeds: Sequence[int], fresh: Any
+        self,
+        states: Any,
+        hyper: Sequence[Mapping[str, Any]],
+        seeds: Sequence[int],
+        fresh: Sequence[bool],
     ) -> Any:
         """Return states in which the slots marked `fresh` hold a new trial.
 
@@ -94,12 +99,29 @@ class TrialProgram:
           states: of all slots; None before the first trial. They are donated.
           hyper: hyper-parameters of the trial of each slot.
           seeds: seed of the trial of each slot.
-          fresh: bool for each slot.
+          fresh: for each slot.
         """
         numbers, keys = self._numbers(hyper), np.asarray(seeds, np.uint32)
         if states is None:
             return self._fresh(numbers, keys)
         return self._start(states, numbers, keys, np.asarray(fresh))
+
+    def take(self, states: Any, slot: int) -> TrainState:
+        """Return a copy of the state of one slot, on the host."""
+        return jax.device_get(jax.tree.map(lambda x: x[slot], states))
+
+    def put(self, states: Any, slot: int, state: TrainState) -> Any:
+        """Return the states with that of one slot replaced; they are donated."""
+        return self._put(states, slot, state)
+
+    def abstract_state(self) -> TrainState:
+        """Return the shapes and dtypes of one trial's state, without computing it.
+
+        Raises:
+          ValueError: the factory or a rule does not accept the hyper-parameters.
+        """
+        numbers = {name: jax.ShapeDtypeStruct((), np.float32) for name in self.traced}
+        return jax.eval_shape(self._init_one, numbers, jax.ShapeDtypeStruct((), np.uint32))
 
     def advance(
         self,
@@ -175,3 +197,7 @@ def _over_one_slot(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.map(lambda x: x[None], result)
 
     return run
+
+
+def _put_state(states: Any, slot: jax.Array, state: TrainState) -> Any:
+    return jax.tree.map(lambda old, new: old.at[slot].set(new), states, state)

@@ -55,6 +55,8 @@ class TrialRunner:
         self.program, self.log = program, log
         self.steps, self.eval_every, self.on_evaluation = steps, eval_every, on_evaluation
         self.compile_seconds: float | None = None
+        self._paused: dict[str, tuple[TrainState, int, float]] = {}
+        self._until: int = steps
         first = program.task.batches(0, 0)
         size = program.slots * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(first))
         fitting = max(1, BATCH_BYTES // max(size, 1))
@@ -62,9 +64,14 @@ class TrialRunner:
         self._chunk: int = max(n for n in divisors if n <= fitting)
         self._stack = lru_cache(maxsize=2 * program.slots + 2)(self._stack_batches)
 
-    def run(self, trials: Sequence[Trial]) -> None:
-        """Train all trials from their first step to their end."""
-        waiting = deque(trials)
+    def run(self, trials: Sequence[Trial], until: int | None = None) -> None:
+        """Train trials, from where they paused or from their first step.
+
+        Args:
+          trials: each runs to its end, or pauses after `until` steps.
+          until: a multiple of `eval_every`; None for the last step.
+        """
+        waiting, self._until = deque(trials), until or self.steps
         if not waiting:
             return
         slots = [Slot(waiting[0]) for _ in range(self.program.slots)]
@@ -77,6 +84,7 @@ class TrialRunner:
                 trials_now = [slot.trial for slot in slots]
                 hyper, seeds = [t.hyper for t in trials_now], [t.seed for t in trials_now]
                 states = self.program.start(states, hyper, seeds, fresh)
+                states = self._restore(states, slots, fresh)
                 if self.compile_seconds is None:
                     states = self._compile(states, slots)
             states = self._advance(states, slots)
@@ -88,8 +96,17 @@ class TrialRunner:
             fresh.append(not slot.busy and bool(waiting))
             if fresh[-1]:
                 slots[i] = Slot(waiting.popleft(), busy=True)
-                self.log.begin(slots[i].trial)
+                if slots[i].trial.name not in self._paused:
+                    self.log.begin(slots[i].trial)
         return fresh
+
+    def _restore(self, states: Any, slots: list[Slot], fresh: list[bool]) -> Any:
+        """Put the paused states of new trials into their slots."""
+        for i, slot in enumerate(slots):
+            if fresh[i] and slot.trial.name in self._paused:
+                state, slot.step, slot.seconds = self._paused.pop(slot.trial.name)
+                states = self.program.put(states, i, state)
+        return states
 
     def _compile(self, states: Any, slots: list[Slot]) -> Any:
         """Compile the program by a call without steps, so that no trial's time contains it."""
@@ -106,7 +123,7 @@ class TrialRunner:
         began = time.perf_counter()
         states, results = self._dispatch(states, slots, counts, evaluate)
         for slot in slots:  # while the devices work
-            if slot.busy and slot.step + self._chunk < self.steps:
+            if slot.busy and slot.step + self._chunk < self._until:
                 self._stack(slot.trial.seed, slot.step + self._chunk)
         results = jax.device_get(results)
         seconds = time.perf_counter() - began
@@ -116,6 +133,10 @@ class TrialRunner:
                 slot.step += self._chunk
                 slot.seconds += seconds * share
                 self._record(slot, jax.tree.map(lambda x, i=i: x[i], results), evaluate[i])
+                if slot.busy and slot.step >= self._until:
+                    slot.busy = False
+                    paused = self.program.take(states, i), slot.step, slot.seconds
+                    self._paused[slot.trial.name] = paused
         return states
 
     def _dispatch(
