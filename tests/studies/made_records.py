@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -147,8 +148,7 @@ def made_study(
                 records += run(setting, seed, "tuning")
         chosen = {"learning_rate": best} | {key: values[0] for key, values in other.items()}
         edge = "low" if best == min(rates) else "high" if best == max(rates) else None
-        value, count = 0.4 + spacing * place, len(settings) * len(tuning_seeds)
-        value = 1 - value if larger else value
+        value, count = _mean_at_end(records, name, chosen), len(settings) * len(tuning_seeds)
         records.append(choice_record(name, chosen, value, edge, edge is not None, count))
         if kind == "compare":
             for seed in report_seeds:
@@ -167,6 +167,13 @@ def write_study(folder: Path, records: Sequence[Record]) -> Path:
 def read_made(folder: Path, records: Sequence[Record]) -> StudyRecords:
     """Write records as a study's folder, and read them."""
     return read_study(write_study(folder, records))
+
+
+def _mean_at_end(records, optimizer: str, hyper: Mapping) -> float:
+    """The mean over the seeds of the last validation metric of a setting."""
+    start = trial_name(optimizer, hyper, 0).removesuffix("0")
+    last = {r["trial"]: r for r in records if r["record"] == "evaluation"}
+    return fmean(row["validation"] for name, row in last.items() if name.startswith(start))
 
 
 def _course(final, evaluations, diverges, pace, larger) -> dict:
