@@ -9,14 +9,20 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from lstm_optax.runs.constraints import Count, CountOrZero, NormBound, OptionRange, check_fields
-from lstm_optax.runs.options import Schedule
+from lstm_optax.names import check_optimizer
+from lstm_optax.runs.constraints import (
+    CountOrZero,
+    NormBound,
+    OptionError,
+    OptionRange,
+    check_fields,
+)
+from lstm_optax.runs.options import Schedule, Settings
 from lstm_optax.studies.study_records import RECORDS_FILE, StudyError
 from lstm_optax.studies.task_lookup import NAMED_TASKS, check_task_name
 
 STUDIES = Path("studies")
 
-Repeated: Any = tyro.conf.UseAppendAction
 TaskName = Annotated[
     str,
     tyro.conf.arg(
@@ -33,9 +39,7 @@ class StudyOptions:
 
     task: TaskName = "characters"
 
-    task_set: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE"), tyro.conf.UseAppendAction
-    ] = ()
+    task_set: Settings = ()
     """Argument of the task's function, such as hidden=64 or csv=FILE; may be repeated."""
 
     steps: Whole = None
@@ -95,4 +99,9 @@ def command_line() -> str:
     return shlex.join(["lstm-optax", *sys.argv[1:]])
 
 
-__all__ = ["Count", "StudyOptions", "command_line"]
+def check_optimizer_name(name: str) -> None:
+    """Raise OptionError for a name that can be known to be wrong before JAX is imported."""
+    try:
+        check_optimizer(name)
+    except ValueError as error:
+        raise OptionError(f"--optimizer: {error}") from None
