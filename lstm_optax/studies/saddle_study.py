@@ -11,6 +11,8 @@ import tyro
 
 from lstm_optax.optimizers import OPTIMIZERS
 from lstm_optax.records import Record, provenance, read_records, record_line, write_atomically
+from lstm_optax.runs.constraints import OptionError
+from lstm_optax.runs.optimizer_lookup import find_factory
 from lstm_optax.studies.descents import descent_path
 from lstm_optax.studies.saddles import saddle_markdown, saddle_table
 from lstm_optax.studies.study_records import StudyError
@@ -24,7 +26,12 @@ SHOWN = {  # optimizers of the picture, and the steps of their paths
     "adam": 130,
     "optax.lion": 110,
 }
-WITHOUT_LSTM = tuple(name for name in OPTIMIZERS if name != "gate_muon")
+PRESETS = tuple(
+    f"presets.{name}"
+    for name in ("graves.rmsprop", "torch.RMSprop", "keras.RMSprop", "torch.NAdam", "keras.Nadam")
+)
+NEEDS_LSTM = "gate_muon"
+MEASURED = (*(name for name in OPTIMIZERS if name != NEEDS_LSTM), *PRESETS)
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class SaddleStudy:
     picture: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("docs/saddles.png")
     """File of the picture, PNG."""
 
-    optimizers: tuple[str, ...] = WITHOUT_LSTM
-    """Names in OPTIMIZERS."""
+    optimizers: tuple[str, ...] = MEASURED
+    """Names as for `lstm-optax train --optimizer`, of optimizers that need no LSTM."""
 
 
 def read_saddles(path: Path) -> list[Record]:
@@ -58,13 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     program = "python -m lstm_optax.studies.saddle_study"
     given = tyro.cli(SaddleStudy, args=argv, prog=program)
-    if unknown := set(given.optimizers) - set(WITHOUT_LSTM):
-        names = ", ".join(WITHOUT_LSTM)
-        print(
-            f"error: unknown optimizer {sorted(unknown)[0]!r}; there are {names}", file=sys.stderr
-        )
+    try:
+        chosen = {name: find_factory(name) for name in given.optimizers}
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    chosen = {name: OPTIMIZERS[name] for name in given.optimizers}
     settings = {"learning_rate": RATE, "noise": NOISE}
     made_by = provenance(f"{program} {shlex.join(argv)}".strip())
     records = saddle_table(chosen, learning_rate=RATE, noise=NOISE)

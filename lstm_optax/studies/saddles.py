@@ -111,20 +111,26 @@ def saddle_table(
 
 
 def saddle_markdown(records: Sequence[Record]) -> str:
-    """Return the records of `saddle_table` as a Markdown table, the median over seeds in a cell.
+    """Return the records of `saddle_table` as Markdown tables, one for each size of the noise.
 
-    The value for a displacement of 0 is shown for the trials with noise only. A dash is shown where
-    half of the trials or more did not leave.
+    A cell is the median over the seeds. A dash is shown where half of the trials or more did not
+    leave. A displacement of 0 is left out without noise, since no trial leaves.
     """
-    cells = {(r["optimizer"], r["delta"], r["noise"]): r["steps"] for r in records}
-    names = list(dict.fromkeys(r["optimizer"] for r in records))
-    columns = [c for c in dict.fromkeys((r["delta"], r["noise"]) for r in records) if any(c)]
-    header = ["optimizer"] + [f"{d:g}{', noise' if noise else ''}" for d, noise in columns]
-    rows = [
-        [name] + [_median_text(cells[name, delta, noise]) for delta, noise in columns]
-        for name in names
-    ]
-    return markdown_table(header, rows, align_right=True)
+    parts = []
+    for noise in dict.fromkeys(record["noise"] for record in records):
+        rows = [r for r in records if r["noise"] == noise and (noise or r["delta"])]
+        cells = {(r["optimizer"], r["delta"]): _median_text(r["steps"]) for r in rows}
+        names = list(dict.fromkeys(r["optimizer"] for r in rows))
+        deltas = list(dict.fromkeys(r["delta"] for r in rows))
+        seeds = len(rows[0]["steps"])
+        caption = f"With noise of size {noise:g}, median of {seeds} seeds" if noise else "No noise"
+        table = markdown_table(
+            ["optimizer", *(f"δ = {delta:g}" for delta in deltas)],
+            [[name, *(cells[name, delta] for delta in deltas)] for name in names],
+            align_right=True,
+        )
+        parts.append(f"{caption}:\n\n{table}")
+    return "\n\n".join(parts)
 
 
 def _run_trials(
@@ -142,8 +148,9 @@ def _run_trials(
         raise StudyError(f"{surface!r} has no saddle: name 'saddle' or 'monkey_saddle'")
     _SHARE.check(distance=distance)
     check_integer("max_steps", max_steps)
-    for delta, noise, _ in trials:
-        _SIGNED.check(deltas=delta)
+    for delta, noise, seed in trials:
+        check_integer("seed", seed, 0)
+        _SIGNED.check(delta=delta)
         SIZE.check(noise=noise)
     starts = jnp.array([(distance, delta) for delta, _, _ in trials], float)
     noises = jnp.array([noise for _, noise, _ in trials], float)

@@ -33,7 +33,7 @@ def test_page_differs_from_records():
 
 def test_command_accepts_unknown_optimizer(capsys):
     assert main(["--optimizers", "sgd", "addam"]) == 2
-    assert capsys.readouterr().err.startswith("error: unknown optimizer 'addam'; there are sgd, ")
+    assert capsys.readouterr().err.startswith("error: unknown optimizer 'addam'; the nearest is ")
 
 
 @pytest.mark.parametrize("text", ["", '{"study": "other"}\n', '{"study": "saddles"}\n]\n'])

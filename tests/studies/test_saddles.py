@@ -203,9 +203,14 @@ def test_table_text_differs():
         {"optimizer": "sgd", "delta": 0.0, "noise": 0.2, "steps": [4, None, None]},
     ]
     assert saddle_markdown(records) == (
-        "| optimizer | 0.1 | 0.1, noise | 0, noise |\n"
-        "| --- | ---: | ---: | ---: |\n"
-        "| sgd | 1,200 | 9 | – |"
+        "No noise:\n\n"
+        "| optimizer | δ = 0.1 |\n"
+        "| --- | ---: |\n"
+        "| sgd | 1,200 |\n\n"
+        "With noise of size 0.2, median of 3 seeds:\n\n"
+        "| optimizer | δ = 0.1 | δ = 0 |\n"
+        "| --- | ---: | ---: |\n"
+        "| sgd | 9 | – |"
     )
 
 
@@ -221,9 +226,10 @@ def test_table_text_differs():
         (
             {"deltas": (0.1, 2)},
             ValueError,
-            "each of deltas is 2, but must be a number in [-1, 1]",
+            "delta is 2, but must be a number in [-1, 1]",
         ),
         ({"distance": -1}, ValueError, "distance is -1, but must be a number in [0, 1]"),
+        ({"seed": -1}, ValueError, "seed is -1, but must be a whole number of at least 0"),
         ({"noise": -1}, ValueError, "noise is -1, but must be a number of at least 0"),
         (
             {"max_steps": 0},
@@ -240,7 +246,33 @@ def test_table_text_differs():
 def test_escape_accepts_bad_input(arguments, error, message):
     with pytest.raises(error) as caught:
         escape_steps(sgd, **{"learning_rate": 0.1, **arguments})
-    assert str(caught.value) == message.replace("each of deltas", "deltas")
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "call, name",
+    [
+        (lambda made: escape_steps(made, learning_rate=0.1), "optimizer"),
+        (
+            lambda made: descent_path(made, learning_rate=0.1, start=(0, 1), steps=1),
+            "optimizer",
+        ),
+        (lambda made: saddle_table({"a": made}, learning_rate=0.1), "optimizers['a']"),
+    ],
+)
+def test_optimizer_without_rate_is_accepted(call, name):
+    with pytest.raises(ValueError) as error:
+        call(sgd(0.1))
+    kind = type(sgd(0.1)).__name__
+    assert str(error.value) == (
+        f"{name} is of type {kind}; expected a function of the learning rate, such as nadam"
+    )
+
+
+def test_path_accepts_bad_start():
+    with pytest.raises(ValueError) as error:
+        descent_path(sgd, learning_rate=0.1, start=(1, 2, 3), steps=1)
+    assert str(error.value) == "start is (1, 2, 3), but must be two finite numbers, (x, y)"
 
 
 def test_table_accepts_no_seed():

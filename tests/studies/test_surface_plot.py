@@ -22,8 +22,8 @@ RECORDS = [
 
 def curves(axes):
     """Return the data of the curves by label."""
-    lines = axes.get_lines()
-    return {l.get_label(): l.get_xydata() for l in lines if not l.get_label().startswith("_")}
+    drawn = {line.get_label(): line.get_xydata() for line in axes.get_lines()}
+    return {label: data for label, data in drawn.items() if not label.startswith("_")}
 
 
 @pytest.mark.parametrize("surface", ["saddle", "beale"])
