@@ -17,6 +17,7 @@ from lstm_optax.commands.bench import Bench
 from lstm_optax.commands.compare import Compare
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.flags import flags_of, parse_flags, replace_arguments_by_flags
+from lstm_optax.commands.report import Report
 from lstm_optax.commands.sample import Sample, run_sample
 from lstm_optax.commands.sweep import Sweep
 from lstm_optax.commands.train import Train, run_train, stored_config
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type] = {
     "explain": Explain,
     "sweep": Sweep,
     "compare": Compare,
+    "report": Report,
     "bench": Bench,
 }
 
@@ -80,6 +82,7 @@ def _parse(argv: list[str]) -> Any:
         | Annotated[Explain, tyro.conf.subcommand("explain")]
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
+        | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Bench, tyro.conf.subcommand("bench")],
         tyro.conf.OmitSubcommandPrefixes,
     ]
