@@ -64,7 +64,7 @@ def _comparison(summaries: Sequence[OptimizerSummary], task: TaskFacts) -> str:
     ranked = [row for row in summaries if row.rank is not None]
     best = [row for row in ranked if row.rank == 1]
     if not best:
-        return "No optimizer has a rank: there are no tests without seeds that all have finished."
+        return "No optimizer has a rank: that needs two seeds that every optimizer finished."
     results = ", ".join(f"{row.optimizer} {_interval(row)}" for row in best)
     measure = f"{task.test_metric} at equal steps"
     if len(ranked) == 1:

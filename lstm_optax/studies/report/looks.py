@@ -17,6 +17,8 @@ MARKERS = ("circle", "square", "triangle-up", "diamond", "cross")
 SHADES = "viridis"  # for numbers: its lightness rises evenly
 
 FONT = "system-ui, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
+_MARKER_LEGEND = alt.Legend(title=None, symbolOpacity=1, symbolDash=[1, 0])
+
 HIDDEN = "hidden"  # parameter of each chart with curves: the names that are not drawn
 
 
@@ -40,21 +42,16 @@ class Looks:
 
     def color(self) -> alt.Color:
         """Return the encoding of the field "series" as a colour."""
-        return alt.Color("series:N", scale=self._scale(COLORS), legend=alt.Legend(title=None))
+        return alt.Color("series:N", scale=self._scale(COLORS), legend=_MARKER_LEGEND)
 
-    def dash(self, *, in_legend: bool = False) -> alt.StrokeDash:
-        """Return the encoding of the field "series" as dashes.
-
-        Args:
-          in_legend: for a chart without markers; dashes would distort a legend of markers.
-        """
+    def dash(self) -> alt.StrokeDash:
+        """Return the encoding of the field "series" as dashes, which are not in the legend."""
         scale = self._scale([list(dashes) for dashes in DASHES])
-        legend = alt.Legend(title=None) if in_legend else None
-        return alt.StrokeDash("series:N", scale=scale, legend=legend)
+        return alt.StrokeDash("series:N", scale=scale, legend=None)
 
     def shape(self) -> alt.Shape:
         """Return the encoding of the field "series" as a marker."""
-        return alt.Shape("series:N", scale=self._scale(MARKERS), legend=alt.Legend(title=None))
+        return alt.Shape("series:N", scale=self._scale(MARKERS), legend=_MARKER_LEGEND)
 
     def width(self) -> alt.StrokeWidth:
         """Return the encoding of the field "series" as a width.

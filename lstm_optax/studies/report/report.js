@@ -20,12 +20,14 @@ nameTheme();
 
 // Charts: each is drawn when it is first near the window, and then obeys the legend.
 const hidden = new Set();
+const errorsOnly = 1; // a chart whose curves are all hidden would warn of empty axes
 const views = []; // of the charts that have curves
 
 async function draw(place) {
   const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
   try {
-    const result = await vegaEmbed(place, spec, { renderer: "svg", actions: false, ast: true });
+    const options = { renderer: "svg", actions: false, ast: true, logLevel: errorsOnly };
+    const result = await vegaEmbed(place, spec, options);
     if (spec.params?.some((param) => param.name === "hidden")) {
       views.push(result.view);
       await obeyLegend(result.view);
@@ -38,7 +40,7 @@ async function draw(place) {
 }
 
 function obeyLegend(view) {
-  return hidden.size || view.signal("hidden").length ? view.signal("hidden", [...hidden]).runAsync() : null;
+  return view.signal("hidden", [...hidden]).runAsync();
 }
 
 const near = new IntersectionObserver((entries) => {

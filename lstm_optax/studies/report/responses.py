@@ -13,12 +13,13 @@ from lstm_optax.records import Record
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.explain_by_name import explain_optimizers
 from lstm_optax.studies.report.looks import Looks, number_axis
-from lstm_optax.studies.report.picture import Picture, only_shown, rounded
+from lstm_optax.studies.report.picture import Drawing, Picture, only_shown, rounded
 
 if TYPE_CHECKING:
     from lstm_optax.response import Response
 
 POINTS = 120  # of a line, evenly spread over the decades of the steps
+MARKED = 24  # points from a marker to the next
 
 
 @dataclass(frozen=True)
@@ -53,27 +54,7 @@ def response_pictures(responses: Sequence["Response"], looks: Looks) -> list[Pic
 
 
 def _picture(panel: Panel, responses: Sequence["Response"], looks: Looks) -> Picture:
-    rows = [row for response in responses for row in _rows(panel, response)]
-    values = [row["y"] for row in rows]
-    low, high = min([*values, panel.includes[0]]), max([*values, panel.includes[1]])
-    scale = alt.Scale(
-        type="log" if panel.log_y else "linear", domain=[low, high], nice=not panel.log_y
-    )
-    ends = [row["x"] for row in rows] or [1.0]
-    across = alt.Scale(type="log", domain=[min(ends), max(ends)], nice=False)
-    line = (
-        only_shown(alt.Chart(alt.NamedData("responses")))
-        .mark_line()
-        .encode(
-            x=alt.X("x:Q", title=panel.x, scale=across, axis=number_axis(min(ends), max(ends))),
-            y=alt.Y(
-                "y:Q", title=panel.y, scale=scale, axis=number_axis(low if panel.log_y else 0, high)
-            ),
-            color=looks.color(),
-            strokeDash=looks.dash(in_legend=True),
-            strokeWidth=looks.width(),
-        )
-    )
+    rows = [row for place, found in enumerate(responses) for row in _rows(panel, found, place)]
     firsts = {row["series"]: row["y"] for row in reversed(rows)}
     words = "; ".join(f"{name} {value:.4g}" for name, value in firsts.items())
     return Picture(
@@ -81,18 +62,47 @@ def _picture(panel: Panel, responses: Sequence["Response"], looks: Looks) -> Pic
         title=panel.title,
         caption=panel.caption,
         description=f"Lines of {panel.y} against {panel.x}. First values: {words or 'none'}.",
-        chart=line,
+        chart=_chart(panel, rows, looks),
         rows={"responses": rows},
         height=240,
     )
 
 
-def _rows(panel: Panel, response: "Response") -> list[Record]:
+def _chart(panel: Panel, rows: Sequence[Record], looks: Looks) -> Drawing:
+    values = [row["y"] for row in rows]
+    low, high = min([*values, panel.includes[0]]), max([*values, panel.includes[1]])
+    up = alt.Scale(
+        type="log" if panel.log_y else "linear", domain=[low, high], nice=not panel.log_y
+    )
+    ends = [row["x"] for row in rows] or [1.0]
+    across = alt.Scale(type="log", domain=[min(ends), max(ends)], nice=False)
+    marks = number_axis(low, high) if panel.log_y else number_axis()
+    base = only_shown(alt.Chart(alt.NamedData("responses"))).encode(
+        x=alt.X("x:Q", title=panel.x, scale=across, axis=number_axis(min(ends), max(ends))),
+        y=alt.Y("y:Q", title=panel.y, scale=up, axis=marks),
+        color=looks.color(),
+    )
+    lines = base.mark_line().encode(strokeDash=looks.dash(), strokeWidth=looks.width())
+    points = (
+        base.transform_filter("datum.marked")
+        .mark_point(filled=True, size=50, opacity=1)
+        .encode(
+            shape=looks.shape(),
+            tooltip=["series:N", "x:Q", alt.Tooltip("y:Q", title="value", format=".4~g")],
+        )
+    )
+    return alt.layer(lines, points)
+
+
+def _rows(panel: Panel, response: "Response", place: int) -> list[Record]:
+    """Return the points of a line; those with a marker differ between lines that overlap."""
     x, y = (np.asarray(values, np.float64) for values in panel.read(response))
     shown = np.isfinite(y) & ((y > 0) | (not panel.log_y))
+    pairs = zip(x[shown].tolist(), y[shown].tolist(), strict=True)
     return [
         {"series": response.name, "x": rounded(a), "y": rounded(b)}
-        for a, b in zip(x[shown].tolist(), y[shown].tolist(), strict=True)
+        | {"marked": (i + 7 * place) % MARKED == MARKED // 2}
+        for i, (a, b) in enumerate(pairs)
     ]
 
 

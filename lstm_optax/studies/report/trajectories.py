@@ -16,7 +16,7 @@ from lstm_optax.studies.study_records import StudyRecords
 GRID = 200  # points of the surface in each direction
 LEVELS = 14  # contour lines
 MOST_POINTS = 300  # of a trajectory
-FARTHEST = 1.5  # see `_extent`
+FARTHEST = 2.5  # see `_extent`
 MARGIN = 0.1  # of the trajectories' extent, around them
 
 
@@ -71,7 +71,7 @@ def _chart(x: NDArray, y: NDArray, looks: Looks) -> Drawing:
     )
     ends = (
         shown.transform_filter("datum.end")
-        .mark_point(filled=True, size=110, opacity=1)
+        .mark_point(filled=True, size=110, opacity=1, clip=True)
         .encode(
             shape=looks.shape(),
             tooltip=["series:N", "step:Q", "x:Q", "y:Q", alt.Tooltip("value:Q", format=".4~g")],

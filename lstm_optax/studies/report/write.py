@@ -21,7 +21,7 @@ from lstm_optax.studies.report.responses import measure_responses, response_pict
 from lstm_optax.studies.report.series import make_series, task_facts
 from lstm_optax.studies.report.tables import markdown_tables, result_tables
 from lstm_optax.studies.report.trajectories import trajectory_pictures
-from lstm_optax.studies.study_records import read_study
+from lstm_optax.studies.study_records import StudyRecords, read_study
 
 PAGE, PLOTS, TABLE = "report.html", "plots", "table.md"
 
@@ -42,6 +42,19 @@ def write_report(folder: Path, *, responses: bool = True) -> Path:
       StudyError: the folder holds no study, or a damaged one, or records of several versions.
     """
     study = read_study(folder)
+    content = make_content(study, folder, responses=responses)
+    plots = folder / PLOTS
+    plots.mkdir(exist_ok=True)
+    for picture in content.pictures:
+        picture.write_files(plots)
+    table = markdown_tables(study)
+    write_atomically(folder / TABLE, f"# {content.title}\n\n{content.headline}\n\n{table}")
+    write_atomically(folder / PAGE, render_page(content))
+    return folder / PAGE
+
+
+def make_content(study: StudyRecords, folder: Path, *, responses: bool = True) -> Content:
+    """Return what the page of a study shows; see `write_report`."""
     task, summaries = task_facts(study), summarize(study)
     metric = Metric(task.metric, task.larger_is_better)
     series = make_series(study)
@@ -49,7 +62,8 @@ def write_report(folder: Path, *, responses: bool = True) -> Path:
     looks = Looks(names)
     curve_looks = looks if series.keys() <= set(names) else Looks(list(series))
     measured, others = measure_responses(names) if responses else ([], [])
-    content = Content(
+    note = f"Not measured, since the library has no such name: {', '.join(others)}."
+    return Content(
         title=make_title(study, task),
         headline=make_headline(study, summaries, task),
         numbers=make_numbers(study, summaries),
@@ -65,18 +79,5 @@ def write_report(folder: Path, *, responses: bool = True) -> Path:
         trajectories=trajectory_pictures(study, series, curve_looks),
         responses=response_pictures(measured, looks),
         gradients=heat_map_pictures(folder),
-        notes=[f"Not measured, since the library has no such name: {', '.join(others)}."]
-        if others
-        else [],
+        notes=[note] if others else [],
     )
-    return _write_files(folder, content, markdown_tables(study))
-
-
-def _write_files(folder: Path, content: Content, table: str) -> Path:
-    plots = folder / PLOTS
-    plots.mkdir(exist_ok=True)
-    for picture in content.pictures:
-        picture.write_files(plots)
-    write_atomically(folder / TABLE, f"# {content.title}\n\n{content.headline}\n\n{table}")
-    write_atomically(folder / PAGE, render_page(content))
-    return folder / PAGE
