@@ -8,6 +8,8 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
+from lstm_optax.runs.constraints import OptionError
+
 
 @dataclass(frozen=True)
 class Report:
@@ -33,10 +35,15 @@ class Report:
 
         from lstm_optax.studies import export_tensorboard, write_report
 
-        if self.tensorboard is not None:
-            count = export_tensorboard(self.folder, self.tensorboard)
-            console.print(Text(f"exported {count} trials to {self.tensorboard}"), soft_wrap=True)
-        with console.status("writing the report"):
-            page = write_report(self.folder)
+        try:
+            if self.tensorboard is not None:
+                count = export_tensorboard(self.folder, self.tensorboard)
+                line = f"exported {count} trials to {self.tensorboard}"
+                console.print(Text(line), soft_wrap=True)
+            with console.status("writing the report"):
+                page = write_report(self.folder)
+        except OSError as error:
+            place, why = error.filename or self.folder, error.strerror or error
+            raise OptionError(f"{place} cannot be written: {why}; check the folder") from error
         console.print(Text(f"saved {page}"), soft_wrap=True)
         return 0
