@@ -179,4 +179,6 @@ def _unknown_message(optimizer: OptimizerFactory, key: str) -> str:
 
 
 def _format_value(value: Any) -> str:
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    """Return a text that is parsed to the value, such as 2 for 2.0 and none for None."""
+    text = str(value).removesuffix(".0")
+    return text.lower() if value is None or isinstance(value, bool) else text

@@ -210,7 +210,7 @@ BAD = [
         "betas=0.9",
         "betas has several values; set each alone: betas.0, betas.1",
     ),
-    ("presets.torch.Adam", "betas.1=2", "--set betas.1=2.0: "),
+    ("presets.torch.Adam", "betas.1=2", "--set betas.1=2: "),
     ("presets.torch.SGD", "nesterov=true", "--set nesterov=true: "),
     (
         "presets.tf1.MomentumOptimizer",
