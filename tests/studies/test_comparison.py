@@ -75,7 +75,10 @@ def test_equal_seconds_are_a_mean_over_seeds(summaries_of):
 def test_first_evaluation_after_equal_seconds(summaries_of):
     slow = reported("slow", {0: [2.0, 1.0]}, seconds=[5.0, 9.0])
     fast = reported("fast", {0: [3.0, 1.5]}, seconds=[1.5, 3.0])
-    assert summaries_of([study_record(), *slow, *fast])["slow"].at_equal_seconds is None
+    records = [study_record(), *slow, *fast]
+    assert summaries_of(records)["slow"].at_equal_seconds is None
+    records += trial_records("slow", RATE, 1, [2.0, 1.0], seconds=[1.0, 9.0])
+    assert summaries_of(records)["slow"].at_equal_seconds is None, "one seed is unknown"
 
 
 def test_steps_are_those_all_have(summaries_of):
@@ -225,6 +228,11 @@ def test_made_study_is_ranked(summaries_of):
     assert found["sgd"].sensitivity.diverged == (0, 0, 0, 0, 2)
 
 
+def test_sensitivity_keeps_chosen_hyper_parameters(summaries_of):
+    found = summaries_of(made_study(other={"momentum": (0.9, 0.99)}, noise=0.0))
+    assert found["sgd"].sensitivity.values[3] == pytest.approx(0.4, abs=0.002)  # else 0.425
+
+
 def test_clip_of_area_is_shared(summaries_of):
     found = summaries_of(made_study())
     clip = max(row.sensitivity.values[0] for row in found.values())
@@ -249,7 +257,7 @@ def test_order_of_records_does_not_matter(summaries_of):
         expected = (row.rank, row.at_equal_steps.mean, row.at_equal_steps.low, row.seconds)
         found = after[name]
         again = (found.rank, found.at_equal_steps.mean, found.at_equal_steps.low, found.seconds)
-        assert again == pytest.approx(expected)
+        assert again == pytest.approx(expected) and found.seeds == row.seeds
 
 
 def test_scaled_losses_scale_everything(summaries_of):

@@ -53,7 +53,8 @@ def test_interval_of_few_values_is_their_range(count):
 
 
 def test_order_of_seeds_does_not_matter():
-    assert len({bootstrap_interval(values) for values in permutations(FIVE[:4])}) == 1
+    orders = [*permutations(FIVE)][::20]
+    assert len({bootstrap_interval(values, level=0.8) for values in orders}) == 1
 
 
 def test_interval_scales_and_shifts():
@@ -66,13 +67,13 @@ def test_interval_scales_and_shifts():
     ("values", "expected"),
     [
         ([2.0], (math.nan, math.nan)),
-        ([2.0, 2.0, 2.0], (2.0, 2.0)),
+        ([0.1, 0.1, 0.1], (0.1, 0.1)),
         ([1.0, math.inf, 2.0], (math.nan, math.nan)),
         ([1.0, math.nan], (math.nan, math.nan)),
     ],
 )
 def test_degenerate_interval(values, expected):
-    assert bootstrap_interval(values) == pytest.approx(expected, nan_ok=True)
+    assert np.array_equal(bootstrap_interval(values), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_equal_differences_leave_no_noise(shift, p, beyond):
 
 
 def test_almost_equal_differences_do_not_warn():
-    (found,) = paired_tests({"a": [1.1, 1.2, 1.3], "b": [0.1, 0.2, 0.3]})
+    (found,) = paired_tests({"a": [1.0, 1.0 + 4e-16, 1.0], "b": [0.0, 0.0, 0.0]})
     assert found.p < 1e-20 and found.difference == pytest.approx(1)
 
 

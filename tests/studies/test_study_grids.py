@@ -76,6 +76,27 @@ def test_ties_are_called_ties(tmp_path):
     assert found == ["Differences beyond seed noise: none.", "Ties: adam = sgd = nadam."]
 
 
+def test_better_is_named_first(tmp_path):
+    rows = summarize(read_made(tmp_path, made_study()))
+    tests = paired_differences(rows[::-1])
+    assert tests[0].first == "nadam"
+    assert comparison_sentences(rows, tests, False)[0].startswith(
+        "Differences beyond seed noise: sgd is better than nadam by 0.04"
+    )
+
+
+def test_long_names_fold(tmp_path):
+    study = read_made(tmp_path, made_study(optimizers={"a" * 40: 1e-2, "b": 1e-2}))
+    lines = shown(comparison_grid(study))
+    assert max(map(len, lines)) <= 80 and sum("a" * 10 in line for line in lines[:6]) > 1
+    assert sum("–0." in line for line in lines[:6]) == 2, "an interval is folded"
+
+
+def test_markdown_escapes_pipes(tmp_path):
+    study = read_made(tmp_path, made_study(baselines={"p(x|y)": 1.0}))
+    assert "\n| p(x\\|y) (baseline) |" in comparison_table(study)
+
+
 def test_many_differences_are_only_named(tmp_path):
     optimizers = {f"o{i}": 1e-2 for i in range(6)}
     found = sentences(read_made(tmp_path, made_study(optimizers=optimizers)))[0]
@@ -126,11 +147,11 @@ def test_comparison_without_trials(tmp_path):
 def test_sweep_is_sorted_and_marked(tmp_path):
     other = {"nesterov": (True, False)}
     records = made_study(
-        "sweep", optimizers={"sgd": 1e-2}, rates=(0.1, 0.01, 10.0, 1e-3), other=other
+        "sweep", optimizers={"sgd": 1e-2}, rates=(10.0, 0.01, 2.0, 1e-3), other=other
     )
     grid = sweep_grid(read_made(tmp_path, records))
     assert grid.header == ["learning_rate", "nesterov", "validation", "over seeds", "seeds", "note"]
-    assert [row[0] for row in grid.rows] == ["0.001"] * 2 + ["0.01"] * 2 + ["0.1"] * 2 + ["10"] * 2
+    assert [row[0] for row in grid.rows] == ["0.001"] * 2 + ["0.01"] * 2 + ["2"] * 2 + ["10"] * 2
     assert [row[1] for row in grid.rows] == ["False", "True"] * 4
     assert [row[-1] for row in grid.rows] == ["", "", "", "best"] + ["2 of 2 diverged"] * 4
     assert grid.rows[4][2:5] == ["—", "—", "2"]
@@ -191,7 +212,9 @@ def test_sweep_of_unknown_optimizer(tmp_path, optimizer, message):
     with pytest.raises(StudyError) as error:
         sweep_table(study, optimizer)
     assert str(error.value) == message
-    assert "| 0.01 |" in sweep_table(study, "adam")
+    rows = sweep_grid(study, "adam").rows
+    assert [row[0] for row in rows] == ["0.0001", "0.001", "0.01", "0.1", "1"]
+    assert {row[3] for row in rows} == {"2"}, "reported seeds are in the sweep"
 
 
 @pytest.mark.parametrize(
@@ -202,6 +225,7 @@ def test_sweep_of_unknown_optimizer(tmp_path, optimizer, message):
         ((-0.5, -0.61, -0.4), "-0.50 (-0.61 to -0.40)"),
         ((1.234567, 1.234567, 1.234567), "1.2346 (1.2346–1.2346)"),
         ((1.23e-6, 1.2e-6, 1.25e-6), "1.23e-06 (1.2e-06 to 1.25e-06)"),
+        ((-0.001, -0.31, 0.3), "0.0 (-0.3 to 0.3)"),
         ((5321.0, 5000.0, 5600.0), "5321 (5000–5600)"),
         ((2.0, math.nan, math.nan), "2 (no interval)"),
         ((math.inf, math.nan, math.nan), "inf (no interval)"),
