@@ -182,6 +182,16 @@ def test_monkey_saddle_differs_from_flow():
     np.testing.assert_allclose(((x + 1j * y) ** 3).imag, z.imag, rtol=0.03)
 
 
+@pytest.mark.parametrize("surface", ["saddle", "monkey_saddle"])
+def test_long_descent_is_not_finite(surface):
+    """A saddle is unbounded below, but a path is still finite long after it has left."""
+    path = descent_path(
+        momentum_sgd, learning_rate=0.1, start=(0.5, 0.1), steps=2000, surface=surface
+    )
+    assert np.isfinite(path).all() and np.abs(path).max() < 100
+    np.testing.assert_allclose(path[-1], path[-2], atol=1e-6)
+
+
 def test_path_differs_from_recurrence():
     path = descent_path(momentum_sgd, learning_rate=0.05, start=(0.5, 0.01), steps=20)
     exact = recurrence("momentum_sgd", 0.05, (0.5, 0.01), 20)
