@@ -1,1 +1,3 @@
+from ._digits import digits as digits
+from .forecasting import forecast as forecast
 from .task import Task as Task
