@@ -1,7 +1,7 @@
 """Forecasting the next values of a time series from a CSV file or a data frame."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -76,23 +76,17 @@ def forecast(
     check_integer("batch", batch)
     _check_season(season, windows)
     chosen = {part: _choose(getattr(windows, part), eval_windows) for part in PARTS}
-    held_out = {part: windows.batch(starts) for part, starts in chosen.items()}
     model = make_model(windows.inputs.shape[1], hidden, horizon)
 
-    def error(params: Any, windows: ForecastBatch) -> jax.Array:
-        return mean_loss(model.apply(params, windows.inputs), windows.targets, windows.valid)
-
-    def evaluate(params: Any) -> dict[str, jax.Array]:
-        errors = {part: error(params, windows) for part, windows in held_out.items()}
-        roots = {f"{part}_rmse": windows.std * jnp.sqrt(errors[part]) for part in PARTS}
-        return errors | roots
+    def error(params: Any, batch: ForecastBatch) -> jax.Array:
+        return mean_loss(model.apply(params, batch.inputs), batch.targets, batch.valid)
 
     return Task(
         name="forecast",
         init=model.init,
         loss=lambda params, carry, batch, key: (error(params, batch), carry),
         batches=lambda position, seed: windows(position, batch=batch, seed=seed),
-        evaluate=evaluate,
+        evaluate=_make_evaluate(error, windows, chosen),
         steps=steps,
         eval_every=eval_every,
         target=min(_naive_scores(windows, chosen["validation"], season).values()),
@@ -126,6 +120,22 @@ def _choose(starts: np.ndarray, most: int) -> np.ndarray:
     if len(starts) <= check_integer("eval_windows", most):
         return starts
     return np.sort(np.random.default_rng(0).choice(starts, most, replace=False))
+
+
+def _make_evaluate(
+    error: Callable[[Any, ForecastBatch], jax.Array],
+    windows: SeriesWindows,
+    chosen: Mapping[str, np.ndarray],
+) -> Callable[[Any], dict[str, jax.Array]]:
+    """Return the function of the parameters that measures the error on the chosen windows."""
+    held_out = {part: windows.batch(starts) for part, starts in chosen.items()}
+
+    def evaluate(params: Any) -> dict[str, jax.Array]:
+        errors = {part: error(params, batch) for part, batch in held_out.items()}
+        roots = {f"{part}_rmse": windows.std * jnp.sqrt(errors[part]) for part in held_out}
+        return errors | roots
+
+    return evaluate
 
 
 def _naive_scores(
