@@ -1,4 +1,4 @@
-"""The model of the tasks with one answer for a sequence: an LSTM and a linear output layer."""
+"""The model of the tasks on whole sequences: an LSTM and a linear output layer."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,20 +16,24 @@ class ModelFunctions(NamedTuple):
 
     Attributes:
       init: key → parameters.
-      apply: (params, inputs [time, batch, features]) → outputs [batch, outputs].
+      apply: (params, inputs [time, batch, features]) → outputs [batch, outputs], or one for each
+        step, [time, batch, outputs].
     """
 
     init: Callable[[jax.Array], Any]
-    apply: Callable[[Any, Any], Float[Array, "batch outputs"]]
+    apply: Callable[[Any, Any], Float[Array, "*steps batch outputs"]]
 
 
-def make_model(features: int, hidden: int, outputs: int) -> ModelFunctions:
+def make_model(
+    features: int, hidden: int, outputs: int, *, every_step: bool = False
+) -> ModelFunctions:
     """Return the functions of a `SequenceModel` around one LSTM layer.
 
     Args:
       features: number of input features.
       hidden: number of hidden units.
       outputs: number of outputs.
+      every_step: return an output for every step.
 
     Raises:
       ValueError: a size below 1.
@@ -37,18 +41,19 @@ def make_model(features: int, hidden: int, outputs: int) -> ModelFunctions:
 
     def build(key: jax.Array) -> SequenceModel:
         rngs = nnx.Rngs(key)
-        return SequenceModel(LSTM(features, hidden, rngs=rngs), outputs, rngs=rngs)
+        lstm = LSTM(features, hidden, rngs=rngs)
+        return SequenceModel(lstm, outputs, every_step=every_step, rngs=rngs)
 
     graphdef = nnx.graphdef(nnx.eval_shape(build, jax.eval_shape(lambda: jax.random.key(0))))
 
-    def apply(params: Any, inputs: Any) -> Float[Array, "batch outputs"]:
+    def apply(params: Any, inputs: Any) -> Float[Array, "*steps batch outputs"]:
         return nnx.merge(graphdef, params)(inputs)[0]
 
     return ModelFunctions(lambda key: nnx.state(build(key)), apply)
 
 
 def mean_loss(
-    outputs: Float[Array, "batch outputs"], targets: Any, valid: Any = None
+    outputs: Float[Array, "*steps batch outputs"], targets: Any, valid: Any = None
 ) -> Num[Array, ""]:
     """Return `sequence_losses` as a mean."""
     total, count = sequence_losses(outputs, targets, valid)
