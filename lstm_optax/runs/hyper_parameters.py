@@ -106,7 +106,8 @@ def split_settings(texts: Iterable[str], *, flag: str = "--set") -> dict[str, st
             raise OptionError(f"{flag} {text!r} is not a name and a value: write {flag} {example}")
         if name in RATE_ARGUMENTS:
             raise OptionError(
-                f"{flag} {text}: the learning rate has an option of its own, --learning-rate"
+                f"{flag} {text}: the learning rate has an option of its own, --learning-rate or, "
+                "in a sweep, --rates"
             )
         if name in given:
             raise OptionError(f"{flag} {name} is given twice, as {given[name]} and as {value}")

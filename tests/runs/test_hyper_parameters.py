@@ -264,7 +264,7 @@ def test_grid_is_checked_with_settings():
         ("b1=0.9,x", "--grid b1=x: b1 is x, but must be a number"),
         ("b1=0.9,1.5", "--grid b1=1.5: b1 is 1.5, but must be a number in [0, 1)"),
         ("b3=0.9", "--grid b3=0.9: adam has no hyper-parameter 'b3'; there are b1, b2, eps"),
-        ("learning_rate=1,2", "the learning rate has an option of its own, --learning-rate"),
+        ("learning_rate=1,2", "an option of its own, --learning-rate or, in a sweep, --rates"),
     ],
 )
 def test_bad_grid_is_one_line(text, message):
