@@ -36,5 +36,4 @@ from .surface_plot import saddle_figure as saddle_figure
 from .surface_plot import surface_figure as surface_figure
 from .sweep_tables import sweep_grid as sweep_grid
 from .sweep_tables import sweep_table as sweep_table
-from .tables import study_table as study_table
 from .tensorboard import export_tensorboard as export_tensorboard

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lstm_optax.checks import check_integer
+from lstm_optax.names import default_rates
 from lstm_optax.runs.options import Schedule
 from lstm_optax.studies._sweep import (
     OnEvaluation,
@@ -16,7 +17,6 @@ from lstm_optax.studies._sweep import (
     optimizer_name,
 )
 from lstm_optax.studies.contender import Contender, optimizer_factory
-from lstm_optax.studies.rates_stub import default_rates
 from lstm_optax.studies.study_records import StudyError, StudyRecords
 from lstm_optax.studies.trial import REPORT, check_grid, make_trials
 from lstm_optax.studies.trial_program import Factory, Layout

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lstm_optax.checks import check_integer
+from lstm_optax.names import default_rates
 from lstm_optax.records import Record
 from lstm_optax.runs.options import Schedule
 from lstm_optax.studies.contender import Budget, Contender, optimizer_factory
-from lstm_optax.studies.rates_stub import default_rates
 from lstm_optax.studies.study_log import StudyLog
 from lstm_optax.studies.study_records import StudyError, StudyRecords
 from lstm_optax.studies.trial import TUNING_SEED, Trial, check_grid

@@ -110,7 +110,8 @@ def optimizer_factory(
       schedule: of the learning rate.
       steps: of a trial.
       warmup: steps of a linear rise of the learning rate.
-      clip: largest norm of the gradient; 0 for no clip. A trial may have its own.
+      clip: largest norm of the gradient; 0 for no clip. A trial may have its own, "clip", which is
+        passed to the optimizer instead if that has such an argument.
       settings: hyper-parameters that all trials share.
 
     Raises:
@@ -119,12 +120,14 @@ def optimizer_factory(
     shared = dict(settings or {})
     if not isinstance(optimizer, str):
         return partial(optimizer, **shared) if shared else optimizer
-    make, largest = find_factory(optimizer), clip
+    make, largest = find_factory(optimizer, given=shared), clip
+    clips_itself = "clip" in make.hyper_parameters
 
-    def factory(learning_rate: Any, clip: Any = largest, **hyper: Any):
+    def factory(learning_rate: Any, **hyper: Any) -> optax.GradientTransformation:
+        largest_norm = largest if clips_itself else hyper.pop("clip", largest)
         rate = named_schedule(schedule, learning_rate, steps, warmup)
-        no_clip = isinstance(clip, int | float) and clip == 0
-        links = [] if no_clip else [clip_by_global_norm(clip)]
+        no_clip = isinstance(largest_norm, int | float) and largest_norm == 0
+        links = [] if no_clip else [clip_by_global_norm(largest_norm)]
         return optax.chain(*links, make(rate, **shared | hyper))
 
     return factory

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lstm_optax.studies.study_records import StudyError, TrialRecords, read_stud
 NOT_SCALARS = ("record", "trial", "step", "seconds")
 
 
-def export_tensorboard(folder: Path, directory: Path) -> int:
+def export_tensorboard(folder: str | PathLike[str], directory: str | PathLike[str]) -> int:
     """Write an event file for each trial, which TensorBoard shows as a run.
 
     The scalars are those of the evaluations; the time of an event is the seconds of the trial. The
@@ -34,7 +35,7 @@ def export_tensorboard(folder: Path, directory: Path) -> int:
         raise StudyError(
             "tensorboardX is not installed: pip install 'lstm_optax[tensorboard]'"
         ) from None
-    study = read_study(folder)
+    study, directory = read_study(Path(folder)), Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise StudyError(f"{directory} is a file or not empty: name another folder")
     task = study.study["task"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -133,7 +133,7 @@ def find_surface(name: str, *, condition: float | None = None) -> Surface:
     if name != "quadratic":
         raise ValueError(f"condition is {condition}, but only 'quadratic' has one, not {name!r}")
     _CONDITION.check(condition=condition)
-    return Surface(partial(_quadratic, condition=condition), (0, 0), 1e-3, (2, 1))
+    return replace(SURFACES[name], value=partial(_quadratic, condition=condition))
 
 
 def check_point(start: Sequence[float]) -> list[float]:

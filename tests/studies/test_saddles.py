@@ -17,7 +17,9 @@ from lstm_optax.studies import (
     escape_steps,
     saddle_markdown,
     saddle_table,
+    sweep,
 )
+from lstm_optax.tasks import surface
 
 FINE = tuple(np.geomspace(1e-2, 1e-6, 41))
 LINEAR = {"sgd": sgd, "momentum_sgd": momentum_sgd, "nesterov_sgd": nesterov_sgd}
@@ -170,6 +172,26 @@ def test_too_large_rate_counts_as_left():
     assert escape_steps(sgd, learning_rate=1.2, deltas=(0.0,), max_steps=200) == [None]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["saddle", "rosenbrock"])
+def test_records_of_sweep_lack_path(name):
+    start = (0.5, 0.1) if name == "saddle" else (-1.2, 1.0)
+    task = surface(name=name, delta=0.1 if name == "saddle" else None, steps=20)
+    found = sweep(
+        task,
+        adam,
+        grid={"learning_rate": (0.01, 0.02, 0.05)},
+        seeds=1,
+        extensions=0,
+    )
+    for trial in found.records.trials.values():
+        rate = trial.hyper["learning_rate"]
+        path = descent_path(adam, learning_rate=rate, start=start, steps=20, surface=name)
+        points = [(row["x"], row["y"]) for row in trial.evaluations]
+        np.testing.assert_allclose(points, path[-len(points) :], rtol=1e-4, atol=1e-6)
+        assert len(points) >= 20
+
+
 def test_monkey_saddle_differs_from_flow():
     """Gradient flow on Re z³ keeps Im z³, so its time is an integral over the value."""
     rate, distance, delta = 2e-3, 0.5, 1e-2
@@ -180,6 +202,14 @@ def test_monkey_saddle_differs_from_flow():
     np.testing.assert_allclose(steps * rate, time, rtol=0.01)
     x, y = descent_path(sgd, start=(distance, delta), steps=steps, **shared).T
     np.testing.assert_allclose(((x + 1j * y) ** 3).imag, z.imag, rtol=0.03)
+
+
+@pytest.mark.parametrize("name", ["saddle", "monkey_saddle"])
+def test_long_descent_is_not_finite(name):
+    """A saddle is unbounded below, but a path is still finite long after it has left."""
+    path = descent_path(momentum_sgd, learning_rate=0.1, start=(0.5, 0.1), steps=2000, surface=name)
+    assert np.isfinite(path).all() and np.abs(path).max() < 100
+    np.testing.assert_allclose(path[-1], path[-2], atol=1e-6)
 
 
 def test_path_differs_from_recurrence():

@@ -1,5 +1,6 @@
 """`write_report`: read a study's folder, and write its report next to the records."""
 
+from os import PathLike
 from pathlib import Path
 
 from lstm_optax.records import write_atomically
@@ -26,7 +27,7 @@ from lstm_optax.studies.study_records import StudyRecords, read_study
 PAGE, PLOTS, TABLE = "report.html", "plots", "table.md"
 
 
-def write_report(folder: Path, *, responses: bool = True) -> Path:
+def write_report(folder: str | PathLike[str], *, responses: bool = True) -> Path:
     """Write the report of a study: report.html, plots/*.png, plots/*.svg and table.md.
 
     The page is one file that loads nothing. A report that is there is replaced.
@@ -41,6 +42,7 @@ def write_report(folder: Path, *, responses: bool = True) -> Path:
     Raises:
       StudyError: the folder holds no study, or a damaged one, or records of several versions.
     """
+    folder = Path(folder)
     study = read_study(folder)
     content = make_content(study, folder, responses=responses)
     plots = folder / PLOTS

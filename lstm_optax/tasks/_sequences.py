@@ -5,12 +5,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from lstm_optax.checks import check_choice, check_integer
 from lstm_optax.data import adding, copy_memory, delayed_xor, temporal_order
-from lstm_optax.lstm import LSTM, init_chrono, init_forget_bias
-from lstm_optax.models import SequenceModel, sequence_losses
+from lstm_optax.lstm import init_chrono, init_forget_bias
+from lstm_optax.tasks.lstm_model import make_model, mean_loss
 from lstm_optax.tasks.task import Task
 
 SEQUENCES = {
@@ -64,31 +63,24 @@ def sequences(
     data = SEQUENCES[name](length)
     held = [data(0, batch=held_out, seed=seed) for seed in (VALIDATION_SEED, TEST_SEED)]
 
-    def make_model(key: jax.Array) -> SequenceModel:
-        rngs = nnx.Rngs(key)
-        lstm = LSTM(data.features, hidden, rngs=rngs)
-        return SequenceModel(lstm, data.outputs, every_step=data.every_step, rngs=rngs)
-
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make_model(jax.random.key(0))))
+    model = make_model(data.features, hidden, data.outputs, every_step=data.every_step)
 
     def init(key: jax.Array) -> Any:
         model_key, bias_key = jax.random.split(key)
-        _, params = nnx.split(make_model(model_key))
+        params = model.init(model_key)
         if biases == "chrono":
             return init_chrono(params, bias_key, max_time=data.length)
         return init_forget_bias(params, float(biases == "one"))
 
-    def mean_loss(params: Any, batch: Any) -> jax.Array:
-        answers, _ = nnx.merge(graphdef, params)(jnp.asarray(batch.inputs))
-        total, count = sequence_losses(answers, batch.targets)
-        return total / count
+    def loss_of(params: Any, batch: Any) -> jax.Array:
+        return mean_loss(model.apply(params, jnp.asarray(batch.inputs)), batch.targets)
 
     def loss(params: Any, carry: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, Any]:
-        return mean_loss(params, batch), carry
+        return loss_of(params, batch), carry
 
     def evaluate(params: Any) -> dict[str, jax.Array]:
         found = zip(("validation", "test"), held, strict=True)
-        return {part: mean_loss(params, batch) for part, batch in found}
+        return {part: loss_of(params, held_batch) for part, held_batch in found}
 
     draw = partial(data, batch=batch)
     return Task(
