@@ -33,7 +33,7 @@ class Report:
 
         read_study(self.folder)  # raises the errors that need no JAX
 
-        from lstm_optax.studies import export_tensorboard, write_report
+        from lstm_optax.report import export_tensorboard, write_report
 
         try:
             if self.tensorboard is not None:

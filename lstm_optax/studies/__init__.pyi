@@ -13,7 +13,6 @@ from .descents import descent_path as descent_path
 from .escape_theory import EscapeLaw as EscapeLaw
 from .escape_theory import escape_law as escape_law
 from .outcomes import Metric as Metric
-from .report.write import write_report as write_report
 from .saddles import escape_steps as escape_steps
 from .saddles import saddle_markdown as saddle_markdown
 from .saddles import saddle_table as saddle_table
@@ -36,4 +35,3 @@ from .surface_plot import saddle_figure as saddle_figure
 from .surface_plot import surface_figure as surface_figure
 from .sweep_tables import sweep_grid as sweep_grid
 from .sweep_tables import sweep_table as sweep_table
-from .tensorboard import export_tensorboard as export_tensorboard

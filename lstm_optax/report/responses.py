@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 
 from lstm_optax.names import check_optimizer
 from lstm_optax.records import Record
+from lstm_optax.report.looks import Looks, number_axis
+from lstm_optax.report.picture import Drawing, Picture, only_shown, rounded
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.explain_by_name import explain_optimizers
-from lstm_optax.studies.report.looks import Looks, number_axis
-from lstm_optax.studies.report.picture import Drawing, Picture, only_shown, rounded
 
 if TYPE_CHECKING:
     from lstm_optax.response import Response

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_optax.records import Record, read_records
-from lstm_optax.studies.report.looks import SHADES
-from lstm_optax.studies.report.picture import Drawing, Picture, rounded
+from lstm_optax.report.looks import SHADES
+from lstm_optax.report.picture import Drawing, Picture, rounded
 from lstm_optax.studies.study_records import StudyError
 
 GRADIENTS_FILE = "gradients.jsonl"

@@ -1,6 +1,6 @@
 """Measure the report of 20,000 evaluations: seconds to write, bytes, seconds to open.
 
-    PYTHONPATH=.:tests/studies python tests/studies/report/measure_report.py
+    PYTHONPATH=.:tests/studies python tests/report/measure_report.py
 
 A page counts as open when its table and the charts in the window are drawn, at 1280 × 900.
 """
@@ -15,7 +15,7 @@ from chromium import draw_all, open_page
 from made_records import made_study, write_study
 
 from lstm_optax.names import OPTIMIZER_NAMES
-from lstm_optax.studies.report.write import write_report
+from lstm_optax.report.write import write_report
 
 NAMES = dict.fromkeys(OPTIMIZER_NAMES[:14], 1e-2)
 ROUNDS = 5

@@ -9,10 +9,10 @@ import altair as alt
 
 from lstm_optax.plot_style import VERMILION
 from lstm_optax.records import Record
+from lstm_optax.report.looks import SHADES
+from lstm_optax.report.picture import Drawing, Picture, rounded
+from lstm_optax.report.series import varying_names
 from lstm_optax.studies.outcomes import Metric, has_diverged, has_ended, value_at_end
-from lstm_optax.studies.report.looks import SHADES
-from lstm_optax.studies.report.picture import Drawing, Picture, rounded
-from lstm_optax.studies.report.series import varying_names
 from lstm_optax.studies.study_grid import format_number, format_value
 from lstm_optax.studies.study_records import StudyRecords, TrialRecords
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from made_records import choice_record, made_study, read_made, study_record, trial_records
 
+from lstm_optax.report.curves import curve_pictures
+from lstm_optax.report.heat_maps import heat_map_pictures
+from lstm_optax.report.looks import Looks, number_axis
+from lstm_optax.report.parallel import Axis, parallel_pictures
+from lstm_optax.report.rates import rate_pictures
+from lstm_optax.report.series import curve_rows, make_series, task_facts, varying_names
+from lstm_optax.report.tables import sort_value
+from lstm_optax.report.trajectories import trajectory_pictures
 from lstm_optax.studies import Metric, StudyError, summarize
-from lstm_optax.studies.report.curves import curve_pictures
-from lstm_optax.studies.report.heat_maps import heat_map_pictures
-from lstm_optax.studies.report.looks import Looks, number_axis
-from lstm_optax.studies.report.parallel import Axis, parallel_pictures
-from lstm_optax.studies.report.rates import rate_pictures
-from lstm_optax.studies.report.series import curve_rows, make_series, task_facts, varying_names
-from lstm_optax.studies.report.tables import sort_value
-from lstm_optax.studies.report.trajectories import trajectory_pictures
 
 RATE = {"learning_rate": 1e-2}
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from lstm_optax.report.series import TaskFacts
 from lstm_optax.studies.comparison import OptimizerSummary
-from lstm_optax.studies.report.series import TaskFacts
 from lstm_optax.studies.study_grid import format_hyper, format_interval, format_number
 from lstm_optax.studies.study_records import StudyRecords
 

@@ -8,7 +8,7 @@ import pytest
 from chromium import draw_all, find_browser, open_page
 from made_records import made_study, write_study
 
-from lstm_optax.studies import write_report
+from lstm_optax.report import write_report
 
 pytestmark = [
     pytest.mark.slow,

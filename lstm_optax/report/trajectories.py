@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_optax.records import Record
-from lstm_optax.studies.report.looks import Looks
-from lstm_optax.studies.report.picture import Drawing, Picture, only_shown, rounded
-from lstm_optax.studies.report.series import Series
+from lstm_optax.report.looks import Looks
+from lstm_optax.report.picture import Drawing, Picture, only_shown, rounded
+from lstm_optax.report.series import Series
 from lstm_optax.studies.study_records import StudyRecords
 
 GRID = 200  # points of the surface in each direction
@@ -118,7 +118,7 @@ def _sample_surface(
 
 
 def _extent(values: Sequence[float], center: float) -> NDArray:
-    """Return evenly spaced numbers over the values, the first of which is the start.
+    """Return evenly spaced numbers over the values; the first value is the start.
 
     Points that are further off than FARTHEST times the distance from start to center, or FARTHEST,
     are outside.

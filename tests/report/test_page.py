@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 import pytest
 from made_records import choice_record, made_study, read_made, write_study
 
-from lstm_optax.studies import StudyError, read_study, write_report
-from lstm_optax.studies.report.page import render_page
-from lstm_optax.studies.report.write import make_content
+from lstm_optax.report import write_report
+from lstm_optax.report.page import render_page
+from lstm_optax.report.write import make_content
+from lstm_optax.studies import StudyError, read_study
 
 ODD = '</script><b>"it\'s"&amp;'  # text that would break a page that does not escape it
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lstm_optax.studies.report.looks import Looks
-from lstm_optax.studies.report.picture import Picture
+from lstm_optax.report.looks import Looks
+from lstm_optax.report.picture import Picture
 
 _SHAPES = {
     "circle": '<circle cx="17" cy="8" r="4.5"/>',

@@ -6,7 +6,8 @@ import struct
 import pytest
 from made_records import made_study, study_record, trial_records, write_study
 
-from lstm_optax.studies import StudyError, export_tensorboard, tensorboard
+from lstm_optax.report import export_tensorboard, tensorboard
+from lstm_optax.studies import StudyError
 
 RATE = {"learning_rate": 1e-2}
 

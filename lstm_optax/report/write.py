@@ -4,24 +4,24 @@ from os import PathLike
 from pathlib import Path
 
 from lstm_optax.records import write_atomically
-from lstm_optax.studies.comparison import summarize
-from lstm_optax.studies.outcomes import Metric
-from lstm_optax.studies.report.curves import curve_pictures
-from lstm_optax.studies.report.headline import (
+from lstm_optax.report.curves import curve_pictures
+from lstm_optax.report.headline import (
     make_headline,
     make_numbers,
     make_title,
     make_warnings,
 )
-from lstm_optax.studies.report.heat_maps import heat_map_pictures
-from lstm_optax.studies.report.looks import Looks
-from lstm_optax.studies.report.page import Content, render_page
-from lstm_optax.studies.report.parallel import parallel_pictures
-from lstm_optax.studies.report.rates import rate_pictures
-from lstm_optax.studies.report.responses import measure_responses, response_pictures
-from lstm_optax.studies.report.series import make_series, task_facts
-from lstm_optax.studies.report.tables import markdown_tables, result_tables
-from lstm_optax.studies.report.trajectories import trajectory_pictures
+from lstm_optax.report.heat_maps import heat_map_pictures
+from lstm_optax.report.looks import Looks
+from lstm_optax.report.page import Content, render_page
+from lstm_optax.report.parallel import parallel_pictures
+from lstm_optax.report.rates import rate_pictures
+from lstm_optax.report.responses import measure_responses, response_pictures
+from lstm_optax.report.series import make_series, task_facts
+from lstm_optax.report.tables import markdown_tables, result_tables
+from lstm_optax.report.trajectories import trajectory_pictures
+from lstm_optax.studies.comparison import summarize
+from lstm_optax.studies.outcomes import Metric
 from lstm_optax.studies.study_records import StudyRecords, read_study
 
 PAGE, PLOTS, TABLE = "report.html", "plots", "table.md"

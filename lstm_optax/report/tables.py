@@ -2,8 +2,8 @@
 
 import re
 
+from lstm_optax.report.elements import Cell, escape, sortable_table
 from lstm_optax.studies.comparison_tables import comparison_table, full_comparison_grid
-from lstm_optax.studies.report.elements import Cell, escape, sortable_table
 from lstm_optax.studies.study_grid import NONE, StudyGrid
 from lstm_optax.studies.study_records import StudyRecords
 from lstm_optax.studies.sweep_tables import sweep_grid, sweep_table

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import altair as alt
 
 from lstm_optax.records import Record
-from lstm_optax.studies.report.looks import Looks, number_axis
-from lstm_optax.studies.report.picture import Drawing, Picture, only_shown, rounded
-from lstm_optax.studies.report.series import Series, TaskFacts, curve_rows
+from lstm_optax.report.looks import Looks, number_axis
+from lstm_optax.report.picture import Drawing, Picture, only_shown, rounded
+from lstm_optax.report.series import Series, TaskFacts, curve_rows
 
 MARKS = 7  # markers of a curve
 WIDE = 20  # largest value over smallest, above which the axis is logarithmic

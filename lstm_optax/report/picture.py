@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from lstm_optax.records import Record
-from lstm_optax.studies.report.looks import HIDDEN, style
+from lstm_optax.report.looks import HIDDEN, style
 
 FILE_WIDTH = 620  # of a chart in a file, in pixels; in the page it fills its column
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lstm_optax.records import Record
-from lstm_optax.studies.report.elements import (
+from lstm_optax.report.elements import (
     cards,
     escape,
     facts,
@@ -14,8 +14,8 @@ from lstm_optax.studies.report.elements import (
     section,
     warning,
 )
-from lstm_optax.studies.report.looks import Looks
-from lstm_optax.studies.report.picture import Picture
+from lstm_optax.report.looks import Looks
+from lstm_optax.report.picture import Picture
 
 # What a browser may do with the page: run what is in it, and load nothing.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"

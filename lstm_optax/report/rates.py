@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import altair as alt
 
 from lstm_optax.records import Record
+from lstm_optax.report.looks import Looks, number_axis
+from lstm_optax.report.picture import Drawing, Picture, only_shown, rounded
 from lstm_optax.studies.comparison import OptimizerSummary
 from lstm_optax.studies.outcomes import Metric, has_diverged, has_ended, value_at_end
-from lstm_optax.studies.report.looks import Looks, number_axis
-from lstm_optax.studies.report.picture import Drawing, Picture, only_shown, rounded
 from lstm_optax.studies.sensitivity import RATE, Sensitivity
 from lstm_optax.studies.study_records import StudyRecords, TrialRecords
 
