@@ -112,7 +112,8 @@ def test_page_names_command_and_versions(page):
 
 def test_headline_names_the_winner(records, tmp_path):
     content = make_content(read_made(tmp_path, records), tmp_path, responses=False)
-    assert content.headline.startswith("adam is best beyond seed noise, with a test at equal steps")
+    best = "adam is best beyond seed noise: 0.435 (0.427–0.443) (test at equal steps)."
+    assert content.headline == best
 
 
 def test_headline_names_the_ties(tmp_path):
