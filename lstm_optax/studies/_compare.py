@@ -13,12 +13,11 @@ from lstm_optax.studies._sweep import (
     make_budget,
     make_tuning,
     open_log,
-    optimizer_name,
 )
 from lstm_optax.studies.contender import Contender, optimizer_factory
 from lstm_optax.studies.rates_stub import default_rates
 from lstm_optax.studies.study_records import StudyError, StudyRecords
-from lstm_optax.studies.trial import REPORT, check_grid, make_trials
+from lstm_optax.studies.trial import REPORT, TUNING_SEED, check_grid, make_trials
 from lstm_optax.studies.trial_program import Factory, Layout
 from lstm_optax.studies.tuning import Grid, tune
 from lstm_optax.tasks import Task
@@ -85,9 +84,17 @@ def compare(
     """
     named = dict(optimizers) if isinstance(optimizers, Mapping) else {o: o for o in optimizers}
     if len(named) < 2:
-        raise StudyError(f"compare needs at least two optimizers, but got {', '.join(named)}")
+        got = ", ".join(named) or "none"
+        raise StudyError(f"compare needs at least two different optimizers, but got {got}")
     if check_integer("seeds", seeds, 1) < 3:
         raise StudyError(f"seeds is {seeds}, but an interval needs at least 3 fresh seeds")
+    if seeds > TUNING_SEED:
+        raise StudyError(
+            f"seeds is {seeds}, but must be at most {TUNING_SEED}: seeds from there on "
+            "choose the hyper-parameters"
+        )
+    _check_names("grids", grids or {}, named)
+    _check_names("settings", settings or {}, named)
     budget = make_budget(task, steps, eval_every, layout)
     tuning = make_tuning(tuning_seeds, extensions, halving)
     checked = {name: _grid_of(name, optimizer, grids or {}) for name, optimizer in named.items()}
@@ -96,14 +103,18 @@ def compare(
     shared = {name: dict((settings or {}).get(name, {})) for name in named}
     facts: dict[str, Any] = common | dict(halving=halving, tuning_seeds=tuning_seeds)
     facts |= {"settings": shared}
+    facts["rules"] = {n: o if isinstance(o, str) else "a function" for n, o in named.items()}
+    options: dict[str, Any] = dict(steps=budget.steps, **common)
+    factories = {n: optimizer_factory(o, **options, settings=shared[n]) for n, o in named.items()}
     log = open_log(out, "compare", task, budget, facts, command)
+    contenders = {
+        name: Contender(name, factory, task, budget, log, on_evaluation)
+        for name, factory in factories.items()
+    }
+    for name, contender in contenders.items():  # all of them before the first one trains
+        contender.check(make_trials(name, checked[name], tuning.seeds))
     traces = {}
-    for name, optimizer in named.items():
-        options: dict[str, Any] = dict(steps=budget.steps, **common)
-        factory = optimizer_factory(optimizer, **options, settings=shared[name])
-        contender = Contender(
-            optimizer_name(optimizer, name), factory, task, budget, log, on_evaluation
-        )
+    for name, contender in contenders.items():
         choice = tune(contender, checked[name], tuning)
         if choice["hyper"]:
             best = {key: (value,) for key, value in choice["hyper"].items()}
@@ -120,6 +131,13 @@ def _grid_of(
     return check_grid(
         {"learning_rate": default_rates(optimizer if isinstance(optimizer, str) else name)}
     )
+
+
+def _check_names(argument: str, given: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+    """Raise StudyError for a name that is none of the optimizers."""
+    if unknown := [name for name in given if name not in named]:
+        known = ", ".join(named)
+        raise StudyError(f"{argument} has {unknown[0]!r}, but the optimizers are {known}")
 
 
 def _check_equal_sizes(grids: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:

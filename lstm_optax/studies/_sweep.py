@@ -13,7 +13,7 @@ from lstm_optax.studies.contender import Budget, Contender, optimizer_factory
 from lstm_optax.studies.rates_stub import default_rates
 from lstm_optax.studies.study_log import StudyLog
 from lstm_optax.studies.study_records import StudyError, StudyRecords
-from lstm_optax.studies.trial import TUNING_SEED, Trial, check_grid
+from lstm_optax.studies.trial import TUNING_SEED, Trial, check_grid, make_trials
 from lstm_optax.studies.trial_program import Factory, Layout
 from lstm_optax.studies.tuning import Grid, Tuning, tune
 from lstm_optax.tasks import Task
@@ -108,8 +108,10 @@ def sweep(
     )
     facts = dict(schedule=schedule, warmup=warmup, clip=clip) if isinstance(optimizer, str) else {}
     facts |= {"optimizer": name, "settings": dict(settings or {}), "halving": halving}
+    facts["rule"] = optimizer if isinstance(optimizer, str) else "a function"
     log = open_log(out, "sweep", task, budget, facts, command)
     contender = Contender(name, factory, task, budget, log, on_evaluation)
+    contender.check(make_trials(name, checked, tuning.seeds))
     choice = tune(contender, checked, tuning)
     return SweepResult(
         best=choice["hyper"],
@@ -142,6 +144,7 @@ def make_budget(
 
     Raises:
       StudyError: the task does not work, or steps are no multiple of eval_every.
+      ValueError: a count that is not a whole number above 0.
     """
     steps = check_integer("steps", task.steps if steps is None else steps, 1)
     every = check_integer("eval_every", task.eval_every if eval_every is None else eval_every, 1)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lstm_optax.checks import check_integer, format_value
+from lstm_optax.training.batches import check_batch
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Task:
         params = jax.eval_shape(self.init, key)
         self._check_metrics(jax.eval_shape(self.evaluate, params))
         first, second = self.batches(0, 0), self.batches(1, 0)
+        check_batch("batches(0, 0)", first)
         if _shapes(first) != _shapes(second):
             raise ValueError(
                 f"batches(0, 0) has {_shapes(first)}, but batches(1, 0) has {_shapes(second)}; "
@@ -77,8 +79,11 @@ class Task:
         result = jax.eval_shape(self.loss, params, carry, first, key)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise ValueError("loss must return (mean loss, new carry), a tuple of two")
-        if getattr(result[0], "shape", None) != ():
-            raise ValueError(f"loss returned {result[0]} as mean loss, but must return a scalar")
+        dtype: Any = getattr(result[0], "dtype", None)
+        if getattr(result[0], "shape", None) != () or not jax.numpy.issubdtype(dtype, np.floating):
+            raise ValueError(
+                f"loss returned {result[0]} as mean loss, but must return a scalar float"
+            )
         if _shapes(result[1]) != _shapes(carry):
             raise ValueError(
                 f"loss returned a carry of {_shapes(result[1])}, but initial_carry() has "
@@ -95,8 +100,8 @@ class Task:
                     "the task names as its metric"
                 )
         for name, value in metrics.items():
-            if value.shape != ():
-                raise ValueError(f"metric {name!r} has shape {value.shape}, but must be a scalar")
+            if getattr(value, "shape", None) != ():
+                raise ValueError(f"metric {name!r} is {value}, but must be a scalar")
 
 
 def _shapes(tree: Any) -> str:
