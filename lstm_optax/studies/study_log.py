@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lstm_optax.checks import format_value
-from lstm_optax.records import Record, append_record, as_json, drop_torn_line, provenance
+from lstm_optax.records import Record, append_record, as_json, drop_torn_line, provenance, read_records
 from lstm_optax.studies.study_records import (
     RECORDS_FILE,
     StudyError,
@@ -120,6 +120,5 @@ def _check_json(settings: Record) -> None:
 
 def _is_torn_head(path: Path) -> bool:
     """Return whether a file does not exist or holds no more than a part of a study's first line."""
-    data = path.read_bytes()[:10_000] if path.exists() else b""
-    begin = b'{"record": "study"'
-    return b"\n" not in data and data[: len(begin)] == begin[: len(data)] and len(data) < 10_000
+    data, begin = path.read_bytes() if path.exists() else b"", b'{"record": "study"'
+    return data[: len(begin)] == begin[: len(data)] and not (data and read_records(path))
