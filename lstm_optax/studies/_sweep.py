@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from lstm_optax.checks import check_integer
+from lstm_optax.checks import check_choice, check_integer
 from lstm_optax.records import Record
 from lstm_optax.runs.options import Schedule
 from lstm_optax.studies.contender import Budget, Contender, optimizer_factory
@@ -144,8 +144,9 @@ def make_budget(
 
     Raises:
       StudyError: the task does not work, or steps are no multiple of eval_every.
-      ValueError: a count that is not a whole number above 0.
+      ValueError: a count that is not a whole number above 0, or an unknown layout.
     """
+    check_choice("layout", layout, get_args(Layout))
     steps = check_integer("steps", task.steps if steps is None else steps, 1)
     every = check_integer("eval_every", task.eval_every if eval_every is None else eval_every, 1)
     if eval_every is None and steps % every:

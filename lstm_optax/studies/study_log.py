@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lstm_optax.checks import format_value
-from lstm_optax.records import Record, append_record, as_json, drop_torn_line, provenance, read_records
+from lstm_optax.records import (
+    Record,
+    append_record,
+    as_json,
+    drop_torn_line,
+    provenance,
+    read_records,
+)
 from lstm_optax.studies.study_records import (
     RECORDS_FILE,
     StudyError,

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lstm_optax.checks import check_integer, format_value
+from lstm_optax.training.argument_checks import describe_leaf
 from lstm_optax.training.batches import check_batch
 
 
@@ -79,11 +81,10 @@ class Task:
         result = jax.eval_shape(self.loss, params, carry, first, key)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise ValueError("loss must return (mean loss, new carry), a tuple of two")
-        dtype: Any = getattr(result[0], "dtype", None)
-        if getattr(result[0], "shape", None) != () or not jax.numpy.issubdtype(dtype, np.floating):
-            raise ValueError(
-                f"loss returned {result[0]} as mean loss, but must return a scalar float"
-            )
+        mean, dtype = result[0], getattr(result[0], "dtype", None)
+        if getattr(mean, "shape", None) != () or not jnp.issubdtype(dtype, jnp.floating):
+            shown = describe_leaf(mean)
+            raise ValueError(f"loss returned {shown} as mean loss, but must return a scalar float")
         if _shapes(result[1]) != _shapes(carry):
             raise ValueError(
                 f"loss returned a carry of {_shapes(result[1])}, but initial_carry() has "
@@ -101,7 +102,7 @@ class Task:
                 )
         for name, value in metrics.items():
             if getattr(value, "shape", None) != ():
-                raise ValueError(f"metric {name!r} is {value}, but must be a scalar")
+                raise ValueError(f"metric {name!r} is {describe_leaf(value)}, but must be a scalar")
 
 
 def _shapes(tree: Any) -> str:

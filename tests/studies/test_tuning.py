@@ -108,9 +108,7 @@ def test_divergence_widens_upwards():
     facts = {"hyper": {}, "value": None, "edge": "low", "void": True, "trials": 5}
     assert choice == {"record": "choice", "optimizer": "made", **facts}
     # the second rate past the edge is the first that does not diverge
-    choice, _ = choose(
-        lambda hyper, seed, step: math.nan if hyper["learning_rate"] > 2e-4 else 1.0
-    )
+    choice, _ = choose(lambda hyper, seed, step: math.nan if hyper["learning_rate"] > 2e-4 else 1.0)
     assert choice["hyper"] == {"learning_rate": 1e-4} and choice["void"]
 
 
@@ -259,7 +257,10 @@ BAD_GRIDS = {
     "clip": ({"learning_rate": (1,), "clip": (0.0, 1.0)}, "a clip of the grid is 0.0, but must be"),
     "twice": ({"learning_rate": (0.1, 0.1)}, "the grid of learning_rate has a value twice"),
     "list": ({"learning_rate": (1,), "b": ((1, 2),)}, r"a b of the grid is \(1, 2\), but must be"),
-    "function": ({"learning_rate": (1,), "b": (len,)}, "a b of the grid is <built-in function len>"),
+    "function": (
+        {"learning_rate": (1,), "b": (len,)},
+        "a b of the grid is <built-in function len>",
+    ),
 }
 
 
