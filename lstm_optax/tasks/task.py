@@ -81,7 +81,8 @@ class Task:
         result = jax.eval_shape(self.loss, params, carry, first, key)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise ValueError("loss must return (mean loss, new carry), a tuple of two")
-        mean, dtype = result[0], getattr(result[0], "dtype", None)
+        mean: Any = result[0]
+        dtype: Any = getattr(mean, "dtype", None)
         if getattr(mean, "shape", None) != () or not jnp.issubdtype(dtype, jnp.floating):
             shown = describe_leaf(mean)
             raise ValueError(f"loss returned {shown} as mean loss, but must return a scalar float")

@@ -47,7 +47,7 @@ FACTORIES = {
     "schedule_free": (schedule_free, {}),
     "triggered": (triggered, {"eval_every": 2}),
     "guard": (guarded, {"batches": spoiled_batches}),
-    "larger": (triggered, {"larger_is_better": True}),
+    "larger": (triggered, {"larger_is_better": True, "eval_every": 2}),
     "eval_every == steps": (lo.sgd, {"eval_every": 12}),
 }
 LAYOUTS = {
