@@ -97,12 +97,17 @@ def compare(
     _check_names("settings", settings or {}, named)
     budget = make_budget(task, steps, eval_every, layout)
     tuning = make_tuning(tuning_seeds, extensions, halving)
-    checked = {name: _grid_of(name, optimizer, grids or {}) for name, optimizer in named.items()}
+    shared = {name: dict((settings or {}).get(name, {})) for name in named}
+    checked = {
+        name: check_grid(_grid_of(name, optimizer, grids or {}), shared[name])
+        for name, optimizer in named.items()
+    }
     _check_equal_sizes(checked)
     common = dict(schedule=schedule, warmup=warmup, clip=clip)
-    shared = {name: dict((settings or {}).get(name, {})) for name in named}
     facts: dict[str, Any] = common | dict(halving=halving, tuning_seeds=tuning_seeds)
     facts |= {"settings": shared}
+    if halving:  # a trial is stopped because of all others
+        facts["grids"] = checked
     facts["rules"] = {n: o if isinstance(o, str) else "a function" for n, o in named.items()}
     options: dict[str, Any] = dict(steps=budget.steps, **common)
     factories = {n: optimizer_factory(o, **options, settings=shared[n]) for n, o in named.items()}
@@ -123,14 +128,10 @@ def compare(
     return CompareResult(log.read(), Path(out) if out is not None else None, traces)
 
 
-def _grid_of(
-    name: str, optimizer: str | Factory, grids: Mapping[str, Grid]
-) -> dict[str, tuple[Any, ...]]:
+def _grid_of(name: str, optimizer: str | Factory, grids: Mapping[str, Grid]) -> Grid:
     if name in grids:
-        return check_grid(grids[name])
-    return check_grid(
-        {"learning_rate": default_rates(optimizer if isinstance(optimizer, str) else name)}
-    )
+        return grids[name]
+    return {"learning_rate": default_rates(optimizer if isinstance(optimizer, str) else name)}
 
 
 def _check_names(argument: str, given: Mapping[str, Any], named: Mapping[str, Any]) -> None:

@@ -96,7 +96,9 @@ def sweep(
     """
     name = optimizer_name(optimizer, name)
     budget = make_budget(task, steps, eval_every, layout)
-    checked = check_grid(grid if grid is not None else {"learning_rate": default_rates(name)})
+    checked = check_grid(
+        grid if grid is not None else {"learning_rate": default_rates(name)}, settings or {}
+    )
     tuning = make_tuning(seeds, extensions, halving)
     factory = optimizer_factory(
         optimizer,
@@ -108,6 +110,8 @@ def sweep(
     )
     facts = dict(schedule=schedule, warmup=warmup, clip=clip) if isinstance(optimizer, str) else {}
     facts |= {"optimizer": name, "settings": dict(settings or {}), "halving": halving}
+    if halving:  # a trial is stopped because of all others
+        facts |= {"seeds": seeds, "grid": checked}
     facts["rule"] = optimizer if isinstance(optimizer, str) else "a function"
     log = open_log(out, "sweep", task, budget, facts, command)
     contender = Contender(name, factory, task, budget, log, on_evaluation)

@@ -52,15 +52,24 @@ def make_trials(
     return [Trial(optimizer, setting, seed, part) for setting in settings for seed in seeds]
 
 
-def check_grid(grid: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+def check_grid(
+    grid: Mapping[str, Sequence[Any]], settings: Mapping[str, Any]
+) -> dict[str, tuple[Any, ...]]:
     """Return a grid with tuples of values; integers among floats become floats.
+
+    Args:
+      grid: values by name of the hyper-parameter.
+      settings: hyper-parameters that all trials share.
 
     Raises:
       StudyError: no learning rate, a name without values, a value that JSON does not store as it
-        is, a value given twice, or a learning rate or clip that is not a positive number.
+        is, a value given twice, a learning rate or clip that is not a positive number, or a name
+        that is in the settings too.
     """
     if "learning_rate" not in grid:
         raise StudyError("the grid has no learning_rate: add its values, such as (1e-3, 1e-2)")
+    if both := [name for name in grid if name in settings]:
+        raise StudyError(f"{both[0]} has a grid and is in settings: leave one of them out")
     checked = {}
     for name, values in grid.items():
         checked[name] = _check_values(name, values)

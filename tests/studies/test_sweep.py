@@ -130,6 +130,17 @@ def test_killed_sweep_differs(halving, tmp_path):
         assert result.best == whole.best
 
 
+def test_halving_continues_with_another_grid(tmp_path):
+    options = dict(out=tmp_path, extensions=0, halving=2)
+    plain_sweep(**options)
+    before = (tmp_path / "records.jsonl").read_bytes()
+    with pytest.raises(StudyError, match="with seeds 1, but this one has 2"):
+        plain_sweep(**options, seeds=2)
+    with pytest.raises(StudyError, match=r"with grid {'learning_rate': \[0.03, 0.1, 0.3\]}, but"):
+        plain_sweep(**options, grid={"learning_rate": (0.1, 0.3)})
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+
+
 def test_sweep_of_diverged_trials_fails():
     result = plain_sweep(grid={"learning_rate": (1e12, 1e13)}, optimizer=lo.sgd, extensions=1)
     assert result.best == {} and result.value is None and result.void

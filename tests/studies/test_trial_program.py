@@ -161,3 +161,20 @@ def test_unknown_layout_is_accepted():
         ValueError, match="^layout is 'rows', but must be 'auto' or 'map' or 'vmap'"
     ):
         TrialProgram(make_task(), lo.adam, trials=2, layout="rows")
+
+
+@pytest.mark.parametrize("layout", ["map", "vmap"])
+def test_slot_without_steps_changes(layout):
+    program = TrialProgram(make_task(), lo.adam, trials=2, layout=layout, devices=jax.devices()[:1])
+    if layout == "map":
+        program = TrialProgram(make_task(), lo.adam, trials=2, devices=jax.devices()[:2])
+    hyper = [{"learning_rate": 0.1}, {"learning_rate": 0.2}]
+    states = program.start(None, hyper, [3, 4], [True, True])
+    before = program.take(states, 0), program.take(states, 1)
+    stacked = [np.stack([batches(0, seed), batches(1, seed)]) for seed in (3, 4)]
+    states, results = program.advance(states, hyper, stacked, [0, 2], [True, True])
+    results = jax.device_get(results)
+    jax.tree.map(np.testing.assert_array_equal, program.take(states, 0), before[0])
+    assert np.isnan(results.metrics["validation"][0]) and results.finite[0]
+    assert np.isfinite(results.metrics["validation"][1]) and list(results.step) == [0, 2]
+    assert (program.take(states, 1).params["x"] != before[1].params["x"]).all()

@@ -56,7 +56,7 @@ def best_at(rate):
 
 def choose(value, rates=RATES, seeds=(1000,), extensions=2, halving=0, grid=None, **changes):
     contender = MadeContender(value, **changes)
-    grid = check_grid({"learning_rate": rates} | (grid or {}))
+    grid = check_grid({"learning_rate": rates} | (grid or {}), {})
     return tune(contender, grid, Tuning(seeds, extensions, halving)), contender
 
 
@@ -256,6 +256,7 @@ BAD_GRIDS = {
     "text rate": ({"learning_rate": ("a",)}, "a learning_rate of the grid is 'a', but must be abo"),
     "clip": ({"learning_rate": (1,), "clip": (0.0, 1.0)}, "a clip of the grid is 0.0, but must be"),
     "twice": ({"learning_rate": (0.1, 0.1)}, "the grid of learning_rate has a value twice"),
+    "both": ({"learning_rate": (1,), "c": (2,)}, "c has a grid and is in settings: leave one of"),
     "list": ({"learning_rate": (1,), "b": ((1, 2),)}, r"a b of the grid is \(1, 2\), but must be"),
     "function": (
         {"learning_rate": (1,), "b": (len,)},
@@ -268,12 +269,12 @@ BAD_GRIDS = {
 def test_bad_grid_is_accepted(name):
     grid, message = BAD_GRIDS[name]
     with pytest.raises(StudyError, match=f"^{message}"):
-        check_grid(grid)
+        check_grid(grid, {"c": 1})
 
 
 def test_grid_keeps_other_types():
     grid = {"learning_rate": np.geomspace(1e-3, 1e-1, 3), "b": [0, 0.5], "n": (1, 2), "f": (True,)}
-    found = check_grid(grid | {"g": (None, "text"), "h": (np.float32(0.5), np.True_)})
+    found = check_grid(grid | {"g": (None, "text"), "h": (np.float32(0.5), np.True_)}, {})
     assert found["learning_rate"] == (1e-3, 1e-2, 1e-1)
     assert all(type(value) is float for name in ("learning_rate", "b") for value in found[name])
     assert found["n"] == (1, 2) and type(found["n"][0]) is int
