@@ -76,7 +76,7 @@ class HyperParameter:
         return value
 
 
-def hyper_parameters_of(argument: inspect.Parameter) -> Iterator[HyperParameter]:
+def describe_argument(argument: inspect.Parameter) -> Iterator[HyperParameter]:
     """Yield the hyper-parameters of an argument; none for a function, an array or a mask."""
     name, default = argument.name, argument.default
     if isinstance(default, tuple):

@@ -18,7 +18,7 @@ from lstm_optax.runs.optimizer_lookup import (
     find_optimizer,
 )
 
-__all__ = ["hyper_parameters"]
+__all__ = ["hyper_parameters_of"]
 
 FORMS = {
     "--set": "NAME=VALUE, such as momentum=0.99",
@@ -27,7 +27,7 @@ FORMS = {
 PROBE_RATE = 1e-3  # learning rate with which an optimizer is built to check its other arguments
 
 
-def hyper_parameters(name: str) -> dict[str, HyperParameter]:
+def hyper_parameters_of(name: str) -> dict[str, HyperParameter]:
     """Return the hyper-parameters of a named optimizer except its learning rate.
 
     These are the arguments of its factory that are numbers, flags or choices. Functions, arrays,
@@ -46,7 +46,7 @@ def parse_settings(name: str, texts: Sequence[str], *, flag: str = "--set") -> d
     """Return the hyper-parameters of texts such as "momentum=0.99", as options of the factory.
 
     Args:
-      name: of the optimizer, as for `hyper_parameters`.
+      name: of the optimizer, as for `hyper_parameters_of`.
       texts: each NAME=VALUE; a flag is true or false, and none is None.
       flag: of the command line, for messages.
 
@@ -71,7 +71,7 @@ def parse_grid(
     """Return the values of texts such as "b1=0.9,0.95", by hyper-parameter.
 
     Args:
-      name: of the optimizer, as for `hyper_parameters`.
+      name: of the optimizer, as for `hyper_parameters_of`.
       texts: each NAME=VALUE,VALUE,…
       settings: values of other hyper-parameters that all points of the grid share.
       flag: of the command line, for messages.
@@ -106,7 +106,8 @@ def split_settings(texts: Iterable[str], *, flag: str = "--set") -> dict[str, st
             raise OptionError(f"{flag} {text!r} is not a name and a value: write {flag} {example}")
         if name in RATE_ARGUMENTS:
             raise OptionError(
-                f"{flag} {text}: the learning rate has an option of its own, --learning-rate"
+                f"{flag} {text}: the learning rate has an option of its own, --learning-rate or, "
+                "in a sweep, --rates"
             )
         if name in given:
             raise OptionError(f"{flag} {name} is given twice, as {given[name]} and as {value}")
@@ -179,4 +180,6 @@ def _unknown_message(optimizer: OptimizerFactory, key: str) -> str:
 
 
 def _format_value(value: Any) -> str:
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    """Return a text that is parsed to the value, such as 2 for 2.0 and none for None."""
+    text = str(value).removesuffix(".0")
+    return text.lower() if value is None or isinstance(value, bool) else text

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from lstm_optax.names import check_optimizer
-from lstm_optax.runs.argument_kinds import HyperParameter, hyper_parameters_of
+from lstm_optax.runs.argument_kinds import HyperParameter, describe_argument
 from lstm_optax.runs.constraints import OptionError
 
 RATE_ARGUMENTS = ("learning_rate", "lr")
@@ -43,7 +43,7 @@ class OptimizerFactory:
     @cached_property
     def hyper_parameters(self) -> dict[str, HyperParameter]:
         """The arguments that are numbers, flags or choices, by name."""
-        found = chain.from_iterable(map(hyper_parameters_of, self.arguments.values()))
+        found = chain.from_iterable(map(describe_argument, self.arguments.values()))
         return {parameter.name: parameter for parameter in found}
 
     def check_required(self, given: Collection[str]) -> None:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from lstm_optax.checks import check_integer
+from lstm_optax.names import default_rates
 from lstm_optax.runs.options import Schedule
 from lstm_optax.studies._sweep import (
-    OnEvaluation,
     make_budget,
     make_tuning,
     open_log,
 )
 from lstm_optax.studies.contender import Contender, optimizer_factory
-from lstm_optax.studies.rates_stub import default_rates
 from lstm_optax.studies.study_records import StudyError, StudyRecords
 from lstm_optax.studies.trial import REPORT, TUNING_SEED, check_grid, make_trials
 from lstm_optax.studies.trial_program import Factory, Layout
+from lstm_optax.studies.trial_runner import OnEvaluation
 from lstm_optax.studies.tuning import Grid, tune
 from lstm_optax.tasks import Task
 

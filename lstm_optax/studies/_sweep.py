@@ -1,24 +1,22 @@
 """`sweep`: the best hyper-parameters of one optimizer on a task."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
 
 from lstm_optax.checks import check_choice, check_integer
-from lstm_optax.records import Record
+from lstm_optax.names import default_rates
 from lstm_optax.runs.options import Schedule
 from lstm_optax.studies.contender import Budget, Contender, optimizer_factory
-from lstm_optax.studies.rates_stub import default_rates
 from lstm_optax.studies.study_log import StudyLog
 from lstm_optax.studies.study_records import StudyError, StudyRecords
-from lstm_optax.studies.trial import TUNING_SEED, Trial, check_grid, make_trials
+from lstm_optax.studies.trial import TUNING_SEED, check_grid, make_trials
 from lstm_optax.studies.trial_program import Factory, Layout
+from lstm_optax.studies.trial_runner import OnEvaluation
 from lstm_optax.studies.tuning import Grid, Tuning, tune
 from lstm_optax.tasks import Task
-
-OnEvaluation = Callable[[Trial, Record], None]
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,8 @@ def _notes(summaries: Sequence[OptimizerSummary], task: Record) -> list[str]:
             notes.append(f"{row.optimizer} is void and has no rank: {row.void}.")
         if any(row.diverged):
             notes.append(
-                f"{row.optimizer}: {sum(row.diverged)} of {len(row.seeds)} seeds diverged, and "
-                f"count as {format_number(row.worst)}."
+                f"{row.optimizer}: {sum(row.diverged)} of {len(row.seeds)} seeds diverged, counted "
+                f"as {format_number(row.worst)}, the worst first or last value of the others."
             )
     if tests:
         notes.append(

@@ -1,6 +1,6 @@
 """An optimizer in a study: its factory, and how trials of it are run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
@@ -17,7 +17,11 @@ from lstm_optax.studies.study_log import StudyLog
 from lstm_optax.studies.study_records import StudyError
 from lstm_optax.studies.trial import Trial, format_setting
 from lstm_optax.studies.trial_program import Factory, Layout, TrialProgram
-from lstm_optax.studies.trial_runner import TrialRunner, state_bytes_per_parameter
+from lstm_optax.studies.trial_runner import (
+    OnEvaluation,
+    TrialRunner,
+    state_bytes_per_parameter,
+)
 from lstm_optax.tasks import Task
 from lstm_optax.transforms import clip_by_global_norm
 
@@ -50,10 +54,14 @@ class Contender:
         task: Task,
         budget: Budget,
         log: StudyLog,
-        on_evaluation: Callable[[Trial, Record], None] = lambda trial, record: None,
+        on_evaluation: OnEvaluation = lambda trial, record: None,
     ):
-        self.name, self.factory, self.task, self.log = name, factory, task, log
-        self.budget, self.on_evaluation = budget, on_evaluation
+        self.name: str = name
+        self.factory: Factory = factory
+        self.task: Task = task
+        self.budget: Budget = budget
+        self.log: StudyLog = log
+        self.on_evaluation: OnEvaluation = on_evaluation
         self._runners: dict[tuple[Any, ...], TrialRunner] = {}
 
     def run(self, trials: Sequence[Trial], until: int | None = None) -> None:

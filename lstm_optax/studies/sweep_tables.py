@@ -36,14 +36,15 @@ def sweep_grid(study: StudyRecords, optimizer: str | None = None) -> StudyGrid:
     metric = Metric(task["metric"], task["larger_is_better"])
     trials = [t for t in study.trials.values() if t.optimizer == name and t.part == "tuning"]
     names = list(dict.fromkeys(key for trial in trials for key in trial.hyper))
-    groups: dict[tuple, list[TrialRecords]] = {}
-    for trial in trials:
-        groups.setdefault(tuple(trial.hyper.get(key) for key in names), []).append(trial)
+    groups: dict[tuple[str, ...], list[TrialRecords]] = {}
+    for trial in sorted(trials, key=lambda trial: _order(trial.hyper, names)):
+        setting = tuple(format_value(trial.hyper.get(key)) for key in names)
+        groups.setdefault(setting, []).append(trial)
     choice = study.choices.get(name)
-    chosen = tuple(choice["hyper"].get(key) for key in names) if choice else None
+    chosen = choice["hyper"] if choice else None
     rows = [
-        [*map(format_value, setting), *_cells(groups[setting], metric, setting == chosen)]
-        for setting in sorted(groups, key=_order)
+        [*setting, *_cells(group, metric, group[0].hyper == chosen)]
+        for setting, group in groups.items()
     ]
     header = [*names, metric.name, "over seeds", "seeds", "note"]
     return StudyGrid(header, rows, [_conclusion(name, choice)])
@@ -81,13 +82,10 @@ def _cells(trials: Sequence[TrialRecords], metric: Metric, chosen: bool) -> list
     return [shown, extent, str(len(trials)), ", ".join(notes)]
 
 
-def _order(setting: Sequence[Any]) -> list[tuple]:
+def _order(hyper: Mapping[str, Any], names: Sequence[str]) -> list[tuple]:
     """Return a key that sorts numbers by value, before other values by their text."""
-    numbers = [isinstance(v, int | float) and not isinstance(v, bool) for v in setting]
-    return [
-        (0, value, "") if is_number else (1, 0, str(value))
-        for value, is_number in zip(setting, numbers, strict=True)
-    ]
+    values = [hyper.get(name) for name in names]
+    return [(0, v, "") if isinstance(v, int | float) else (1, 0, str(v)) for v in values]
 
 
 def _conclusion(name: str, choice: Mapping[str, Any] | None) -> str:

@@ -23,6 +23,9 @@ from lstm_optax.training.batches import SAME_BATCHES, stack_batches
 BATCH_BYTES = 2**26
 """Largest size of the batches of one dispatch; a longer interval takes several dispatches."""
 
+OnEvaluation = Callable[[Trial, Record], None]
+"""Called with a trial and its record after each evaluation."""
+
 
 @dataclass
 class Slot:
@@ -53,11 +56,14 @@ class TrialRunner:
         *,
         steps: int,
         eval_every: int,
-        on_evaluation: Callable[[Trial, Record], None] = lambda trial, record: None,
+        on_evaluation: OnEvaluation = lambda trial, record: None,
         on_compile: Callable[[float], None] = lambda seconds: None,
     ):
-        self.program, self.log = program, log
-        self.steps, self.eval_every, self.on_evaluation = steps, eval_every, on_evaluation
+        self.program: TrialProgram = program
+        self.log: StudyLog = log
+        self.steps: int = steps
+        self.eval_every: int = eval_every
+        self.on_evaluation: OnEvaluation = on_evaluation
         self.on_compile: Callable[[float], None] = on_compile
         self._compiled = False
         self._paused: dict[str, tuple[TrainState, int, float]] = {}

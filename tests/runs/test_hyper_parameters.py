@@ -14,7 +14,7 @@ from lstm_optax import OPTIMIZERS, LSTMParams, adam, momentum_sgd, presets
 from lstm_optax.runs import OptionError
 from lstm_optax.runs.hyper_parameters import (
     check_settings,
-    hyper_parameters,
+    hyper_parameters_of,
     parse_grid,
     parse_settings,
     split_settings,
@@ -43,7 +43,7 @@ REQUIRED = {"presets.tf1.MomentumOptimizer": ["momentum=0.9"]}
 def test_every_argument_is_listed(name):
     optimizer = find_optimizer(name)
     arguments = set(inspect.signature(optimizer.make).parameters)
-    listed = {parameter.partition(".")[0] for parameter in hyper_parameters(name)}
+    listed = {parameter.partition(".")[0] for parameter in hyper_parameters_of(name)}
     assert listed == arguments - {optimizer.rate} - NOT_SETTABLE
 
 
@@ -52,7 +52,7 @@ def test_every_number_can_be_traced(name):
     settings = parse_settings(name, REQUIRED.get(name, []))
     numbers = settings | {
         key: parameter.default
-        for key, parameter in hyper_parameters(name).items()
+        for key, parameter in hyper_parameters_of(name).items()
         if parameter.kind == "number" and not (parameter.optional or parameter.required)
     }
     params = LSTMParams(jnp.ones((1, 4)), jnp.ones((1, 4)), jnp.ones(4))
@@ -66,7 +66,7 @@ def test_every_number_can_be_traced(name):
 
 
 def test_kinds_and_defaults():
-    found = hyper_parameters("optax.contrib.muon")
+    found = hyper_parameters_of("optax.contrib.muon")
     summary = {
         name: (found[name].kind, found[name].default, found[name].optional)
         for name in ("beta", "ns_steps", "nesterov", "preconditioning", "consistent_rms")
@@ -80,11 +80,11 @@ def test_kinds_and_defaults():
     }
     assert found["ns_coeffs.1"].default == -4.775
     assert found["preconditioning"].choices == ("frobenius", "spectral", "aol", "schatten")
-    assert hyper_parameters("presets.torch.SGD")["momentum"].kind == "number"  # its default is 0
-    assert hyper_parameters("awd_sgd")["nonmonotone"].kind == "whole number"
-    assert hyper_parameters("presets.tf1.MomentumOptimizer")["momentum"].required
-    assert hyper_parameters("optax.noisy_sgd").keys() == {"eta", "gamma", "seed"}  # no key
-    assert hyper_parameters("sgd") == {}
+    assert hyper_parameters_of("presets.torch.SGD")["momentum"].kind == "number"  # its default is 0
+    assert hyper_parameters_of("awd_sgd")["nonmonotone"].kind == "whole number"
+    assert hyper_parameters_of("presets.tf1.MomentumOptimizer")["momentum"].required
+    assert hyper_parameters_of("optax.noisy_sgd").keys() == {"eta", "gamma", "seed"}  # no key
+    assert hyper_parameters_of("sgd") == {}
 
 
 def updates(tx: optax.GradientTransformation) -> np.ndarray:
@@ -210,7 +210,7 @@ BAD = [
         "betas=0.9",
         "betas has several values; set each alone: betas.0, betas.1",
     ),
-    ("presets.torch.Adam", "betas.1=2", "--set betas.1=2.0: "),
+    ("presets.torch.Adam", "betas.1=2", "--set betas.1=2: "),
     ("presets.torch.SGD", "nesterov=true", "--set nesterov=true: "),
     (
         "presets.tf1.MomentumOptimizer",
@@ -264,7 +264,7 @@ def test_grid_is_checked_with_settings():
         ("b1=0.9,x", "--grid b1=x: b1 is x, but must be a number"),
         ("b1=0.9,1.5", "--grid b1=1.5: b1 is 1.5, but must be a number in [0, 1)"),
         ("b3=0.9", "--grid b3=0.9: adam has no hyper-parameter 'b3'; there are b1, b2, eps"),
-        ("learning_rate=1,2", "the learning rate has an option of its own, --learning-rate"),
+        ("learning_rate=1,2", "an option of its own, --learning-rate or, in a sweep, --rates"),
     ],
 )
 def test_bad_grid_is_one_line(text, message):
