@@ -1,7 +1,11 @@
 from ._compare import CompareResult as CompareResult
 from ._compare import compare as compare
+from ._optuna_sweep import optuna_sweep as optuna_sweep
+from ._range_test import RangeTest as RangeTest
+from ._range_test import range_test as range_test
 from ._sweep import SweepResult as SweepResult
 from ._sweep import sweep as sweep
+from .range_test_plot import range_test_figure as range_test_figure
 from .study_records import StudyError as StudyError
 from .study_records import StudyRecords as StudyRecords
 from .study_records import TrialRecords as TrialRecords
