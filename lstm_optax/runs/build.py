@@ -18,7 +18,8 @@ from lstm_optax.models import (
 )
 from lstm_optax.names import RESCALING_OPTIMIZERS
 from lstm_optax.runs.constraints import OptionError
-from lstm_optax.runs.optimizer_lookup import find_factory, takes_decay
+from lstm_optax.runs.hyper_parameters import parse_settings
+from lstm_optax.runs.optimizer_lookup import find_factory
 from lstm_optax.runs.options import Schedule, TrainConfig
 from lstm_optax.training import TrainState, init_state
 from lstm_optax.transforms import (
@@ -128,17 +129,20 @@ def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.Gradi
     """Return the optimizer of a configuration, with gradient clipping and the guard.
 
     Raises:
-      OptionError: the optimizer is unknown, or does not accept a schedule or a weight decay.
+      OptionError: the optimizer is unknown, or does not accept a schedule or an option of its own.
     """
-    factory, name = find_factory(config.optimizer), config.optimizer
-    decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
-    if decay and not takes_decay(name):
-        raise OptionError(f"--weight-decay: {name} has no weight decay; leave the option out")
+    name = config.optimizer
+    options = parse_settings(name, config.set)
+    factory = find_factory(name, given=options)
+    if config.weight_decay is not None:
+        if "weight_decay" not in factory.arguments:
+            raise OptionError(f"--weight-decay: {name} has no weight decay; leave the option out")
+        options["weight_decay"] = config.weight_decay
     clip = [clip_by_global_norm(config.clip)] if config.clip else []
     rescales = name in RESCALING_OPTIMIZERS  # scales the steps before it averages them
     factor = [scale_by_rate_factor()] if config.vary_window and not rescales else []
     try:
-        optimizer = optax.chain(*clip, factory(schedule, **decay), *factor)
+        optimizer = optax.chain(*clip, factory(schedule, **options), *factor)
     except Exception as error:
         raise _untrainable_error(name, error) from error
     return guard(optimizer, max_consecutive_errors=config.guard) if config.guard else optimizer

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lstm_optax.checks import check_integer
-from lstm_optax.runs.hyper_parameters import default_rates
+from lstm_optax.names import default_rates
 from lstm_optax.runs.options import Schedule
 from lstm_optax.studies._sweep import (
     OnEvaluation,

@@ -114,12 +114,12 @@ def optuna_sweep(
         head = log.read().study
         made_for = {"task": head["task"], "settings": head["settings"]}
         study_name = study_name or f"{task.name}.{name}"
-        study = open_study(storage, study_name, task.larger_is_better, sampler, made_for)
         contender = Contender(name, factory, task, budget, log, on_evaluation)
         size = at_once or max(1, min(_slots(layout) // seeds, trials // 4))
-        while (left := trials - len(_ended(study))) > 0:
-            _run_batch(study, contender, checked, tuning.seeds, min(left, size))
-        choice = _choice(study, name, checked)
+        with open_study(storage, study_name, task.larger_is_better, sampler, made_for) as study:
+            while (left := trials - len(_ended(study))) > 0:
+                _run_batch(study, contender, checked, tuning.seeds, min(left, size))
+            choice = _choice(study, name, checked)
         if log.read().choices.get(name) != choice:
             log.add(choice)
     return SweepResult(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lstm_optax.checks import check_integer
+from lstm_optax.names import default_rates
 from lstm_optax.records import Record
-from lstm_optax.runs.hyper_parameters import default_rates
 from lstm_optax.runs.options import Schedule
 from lstm_optax.studies.contender import Budget, Contender, optimizer_factory
 from lstm_optax.studies.study_log import StudyLog

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ from lstm_optax.studies.trial import TUNING_SEED
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
-    from optuna.storages import BaseStorage
+    from optuna.storages import BaseStorage, RDBStorage
     from optuna.trial import FrozenTrial
 
 MADE_FOR = "made_for"  # attribute of a study in the storage
+CREATED_ELSEWHERE = ("already exists", "UNIQUE constraint", "database is locked")
+"""Parts of the errors of a database that two processes create at the same time."""
 
 
 @contextlib.contextmanager
@@ -41,14 +44,15 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
+@contextlib.contextmanager
 def open_study(
     storage: str | BaseStorage | None,
     name: str,
     larger_is_better: bool,
     sampler: BaseSampler | None,
     made_for: Record,
-) -> Study:
-    """Return a study of a storage, which is created on demand.
+) -> Iterator[Study]:
+    """A context with a study of a storage, which is created on demand.
 
     Args:
       storage: a URL or an object of Optuna; None for memory.
@@ -58,17 +62,50 @@ def open_study(
       made_for: what the results depend on; a study with other facts is refused.
 
     Raises:
-      StudyError: the study in the storage has other facts.
+      StudyError: a storage that cannot be opened, a study in it with other facts, or a sampler that
+        cannot be asked.
     """
     import optuna
 
-    study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        direction="maximize" if larger_is_better else "minimize",
-        sampler=sampler or _make_sampler(),
-        load_if_exists=True,
-    )
+    if isinstance(sampler, optuna.samplers.GridSampler | optuna.samplers.BruteForceSampler):
+        kind = type(sampler).__name__  # it stops a loop of Optuna, and fails without one
+        raise StudyError(f"sampler is a {kind}, but that one tries a grid: call sweep with a grid")
+    opened = _open_storage(storage) if isinstance(storage, str) else None
+    try:
+        study = optuna.create_study(
+            storage=opened or storage,
+            study_name=name,
+            direction="maximize" if larger_is_better else "minimize",
+            sampler=sampler or _make_sampler(),
+            load_if_exists=True,
+        )
+        _check_same_sweep(study, made_for)
+        yield study
+    finally:
+        if opened is not None:
+            opened.remove_session()
+            opened.engine.dispose()
+
+
+def _open_storage(url: str) -> RDBStorage:
+    """Open a database, which is created on demand; again if another process creates it now."""
+    from optuna.storages import RDBStorage
+
+    for pause in (0.2, 0.5, 1.0, None):
+        try:
+            return RDBStorage(url)
+        except Exception as error:  # of SQLAlchemy, of the driver, or of Optuna
+            if pause is None or not any(text in str(error) for text in CREATED_ELSEWHERE):
+                raise StudyError(
+                    f"the storage {url!r} cannot be opened: pass a URL such as "
+                    f"'sqlite:///sweep.db' ({type(error).__name__}: {error})"
+                ) from error
+        time.sleep(pause)
+    raise AssertionError  # the last attempt has returned or raised
+
+
+def _check_same_sweep(study: Study, made_for: Record) -> None:
+    """Store what the results depend on; raise StudyError if it differs from what is stored."""
     wanted = json.dumps(as_json(made_for), sort_keys=True)
     found = study.user_attrs.get(MADE_FOR)
     if found is None and not study.get_trials(deepcopy=False):
@@ -76,9 +113,9 @@ def open_study(
     elif found != wanted:
         differing = _first_difference(json.loads(found or "{}"), json.loads(wanted))
         raise StudyError(
-            f"the study {name!r} in the storage has {differing}: pass another study_name"
+            f"the study {study.study_name!r} in the storage has {differing}: pass another "
+            "study_name"
         )
-    return study
 
 
 def _first_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Optuna as the driver of a sweep: what it is told, what processes share, and its errors."""
+"""Optuna as the driver of a sweep: what it receives, what processes share, and its errors."""
 
 import builtins
 import dataclasses
@@ -13,7 +13,7 @@ import optax
 import pytest
 from quadratic_task import quadratic
 
-from lstm_optax.studies import StudyError, optuna_sweep, sweep
+from lstm_optax.studies import StudyError, optuna_study, optuna_sweep, sweep
 from lstm_optax.studies.search_space import check_space, edge_of, hyper_of
 
 RATES = {"learning_rate": (1e-3, 10.0)}
@@ -21,8 +21,9 @@ OPTIONS = dict(clip=0, steps=10, eval_every=5, schedule="constant")
 
 
 @pytest.fixture(autouse=True)
-def optuna(need):
-    return need("optuna")
+def optuna():
+    reason = "optuna is not installed: pip install 'lstm_optax[optuna]'"
+    return pytest.importorskip("optuna", reason=reason)
 
 
 @pytest.fixture
@@ -31,9 +32,15 @@ def storage(optuna):
 
 
 def trials_of(storage):
+    """The trials in a storage, or in the file of a database."""
     import optuna
 
-    return optuna.load_study(study_name="quadratic.sgd", storage=storage).trials
+    opened = optuna.storages.RDBStorage(storage) if isinstance(storage, str) else None
+    trials = optuna.load_study(study_name="quadratic.sgd", storage=opened or storage).trials
+    if opened:
+        opened.remove_session()
+        opened.engine.dispose()
+    return trials
 
 
 def settings_of(result):
@@ -72,10 +79,17 @@ def test_larger_is_better_is_maximized():
 
 
 def test_given_sampler_chooses(optuna):
-    given = optuna.samplers.GridSampler({"learning_rate": [0.1, 0.2, 0.3]}, seed=0)
-    space = {"learning_rate": (0.05, 0.5)}
-    result = optuna_sweep(quadratic([1.0]), "sgd", space, trials=3, sampler=given, **OPTIONS)
-    assert sorted(settings_of(result)) == [0.1, 0.2, 0.3]
+    sampler = optuna.samplers.RandomSampler(seed=3)
+    result = optuna_sweep(quadratic([1.0]), "sgd", RATES, trials=3, sampler=sampler, **OPTIONS)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
+    asked = [hyper_of(study.ask(check_space(RATES)).params) for _ in range(3)]
+    assert settings_of(result) == [hyper["learning_rate"] for hyper in asked]
+
+
+def test_grid_sampler_is_refused(optuna):
+    sampler = optuna.samplers.GridSampler({"learning_rate": [0.1, 0.2]})
+    with pytest.raises(StudyError, match="sampler is a GridSampler, but that one tries a grid: ca"):
+        optuna_sweep(quadratic([1.0]), "sgd", RATES, sampler=sampler)
 
 
 @pytest.mark.slow
@@ -234,6 +248,30 @@ def test_foreign_study_is_refused(optuna, storage):
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     with pytest.raises(StudyError, match="'mine' in the storage has clip None, but this sweep"):
         optuna_sweep(quadratic([1.0]), "sgd", RATES, storage=storage, study_name="mine", **OPTIONS)
+
+
+@pytest.mark.parametrize("url", ["sweep.db", "sqlite:////no/such/folder/sweep.db", "nosql:///x"])
+def test_bad_storage_is_refused(url):
+    with pytest.raises(StudyError, match=f"the storage '{url}' cannot be opened: pass a URL such"):
+        optuna_sweep(quadratic([1.0]), "sgd", RATES, storage=url)
+
+
+def test_database_created_elsewhere_is_opened(optuna, storage, monkeypatch):
+    """Two processes may create its tables at the same time; Optuna fails in one of them."""
+    pauses, errors = [], ["UNIQUE constraint failed: alembic_version.version_num"] * 2
+
+    def open_database(url):
+        if errors:
+            raise RuntimeError(errors.pop())
+        return storage
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", open_database)
+    monkeypatch.setattr(optuna_study.time, "sleep", pauses.append)
+    assert optuna_study._open_storage("sqlite:///a.db") is storage
+    assert pauses == [0.2, 0.5]
+    errors.extend(["table studies already exists"] * 4)
+    with pytest.raises(StudyError, match="cannot be opened: .*already exists"):
+        optuna_study._open_storage("sqlite:///a.db")
 
 
 def test_folder_of_a_grid_is_refused(tmp_path):
