@@ -195,6 +195,11 @@ def test_choices_and_ranges_are_sampled():
     assert result.traces == 2  # one for each value that is not a float
 
 
+def test_values_have_six_digits():
+    """As in the name of a trial, so that equal names mean equal values."""
+    assert hyper_of({"b1": 0.123456789, "n": 1234567}) == {"b1": 0.123457, "n": 1234567}
+
+
 def test_scale_of_a_range_follows_its_ratio():
     space = check_space(
         {"learning_rate": (0.1, 0.2), "eps": (1e-8, 1e-6), "b1": (0.5, 0.99), "decay": (0, 1)}
@@ -342,7 +347,7 @@ def test_folder_holds_the_database(optuna, capfd, tmp_path):
         )
         assert len(result.records.trials) == trials
     assert capfd.readouterr() == ("", "")
-    assert optuna.logging.get_verbosity() == before
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
     assert len(trials_of(f"sqlite:///{tmp_path}/optuna.db")) == 3
 
 
