@@ -1,5 +1,8 @@
 from ._compare import CompareResult as CompareResult
 from ._compare import compare as compare
+from ._optuna_sweep import optuna_sweep as optuna_sweep
+from ._range_test import RangeTest as RangeTest
+from ._range_test import range_test as range_test
 from ._sweep import SweepResult as SweepResult
 from ._sweep import sweep as sweep
 from .comparison import OptimizerSummary as OptimizerSummary
@@ -13,6 +16,7 @@ from .descents import descent_path as descent_path
 from .escape_theory import EscapeLaw as EscapeLaw
 from .escape_theory import escape_law as escape_law
 from .outcomes import Metric as Metric
+from .range_test_plot import range_test_figure as range_test_figure
 from .saddles import escape_steps as escape_steps
 from .saddles import saddle_markdown as saddle_markdown
 from .saddles import saddle_table as saddle_table
