@@ -8,6 +8,7 @@ from . import optimizers as optimizers
 from . import presets as presets
 from . import response as response
 from . import runs as runs
+from . import saddles as saddles
 from . import studies as studies
 from . import tasks as tasks
 from . import training as training

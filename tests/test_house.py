@@ -48,8 +48,9 @@ ARROWS = {  # a room may import the rooms behind its arrow, and what those may i
     "runs": {"data", "interop", "models", "records", "response", "training"},
     "tasks": {"data", "models", "training"},
     "studies": {"runs", "tasks"},
+    "saddles": {"studies"},
     "bench": {"runs"},
-    "commands": {"_version", "bench", "studies"},
+    "commands": {"_version", "bench", "saddles", "studies"},
     "__main__": {"commands"},
     "__init__": {"*"},
 }

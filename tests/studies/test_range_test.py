@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from lstm_optax.tasks.sequences import sequences
 from quadratic_task import quadratic
 
 from lstm_optax.runs import OptionError
 from lstm_optax.studies import StudyError, range_test, range_test_figure, sweep
 from lstm_optax.studies._range_test import _half_decades_below, _propose
-from lstm_optax.tasks.sequences import sequences
 
 QUADRATIC = dict(low=1e-2, high=1e2, steps=200, clip=0)
 

@@ -77,7 +77,10 @@ def test_wrong_name_or_setting_has_one_error(name, settings, message):
     [
         ("x = 1", "defines nothing as `task`, but must define `task = lstm_optax.Task(…)`"),
         ("task = 3", "defines an object of type int as `task`"),
-        ("from lstm_optax import Task\ntask = Task('a')", "missing 4 required positional arguments"),
+        (
+            "from lstm_optax import Task\ntask = Task('a')",
+            "missing 4 required positional arguments",
+        ),
         ("import math\nvalue = math.sqrt(-1)", "value = math.sqrt(-1)"),
     ],
 )
