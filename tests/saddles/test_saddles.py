@@ -16,9 +16,8 @@ from lstm_optax.saddles import (
     escape_steps,
     saddle_markdown,
     saddle_table,
-    sweep,
 )
-from lstm_optax.studies import StudyError
+from lstm_optax.studies import StudyError, sweep
 from lstm_optax.tasks import surface
 
 FINE = tuple(np.geomspace(1e-2, 1e-6, 41))
