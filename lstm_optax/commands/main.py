@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lstm_optax._version import __version__
+from lstm_optax.commands.advise import Advise, run_advise
 from lstm_optax.commands.bench import Bench
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.flags import flags_of, parse_flags, replace_arguments_by_flags
@@ -21,7 +22,13 @@ from lstm_optax.commands.train import Train, run_train, stored_config
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.run_folder import RunFolder
 
-COMMANDS: dict[str, type] = {"train": Train, "sample": Sample, "explain": Explain, "bench": Bench}
+COMMANDS: dict[str, type] = {
+    "train": Train,
+    "sample": Sample,
+    "explain": Explain,
+    "advise": Advise,
+    "bench": Bench,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_train(command, output)
         if isinstance(command, Sample):
             return run_sample(command, errors)
+        if isinstance(command, Advise):
+            return run_advise(command, output)
         return command.run(output)
     except KeyboardInterrupt:
         errors.print("stopped")
@@ -57,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parse(argv: list[str]) -> Train | Sample | Explain | Bench:
+def _parse(argv: list[str]) -> Train | Sample | Explain | Advise | Bench:
     """Parse the flags; with --resume, the options of the run replace the defaults."""
     stored = Train()
     if argv[:1] == ["train"] and "--resume" in argv:
@@ -68,6 +77,7 @@ def _parse(argv: list[str]) -> Train | Sample | Explain | Bench:
         Annotated[Train, tyro.conf.subcommand("train", default=stored)]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
         | Annotated[Explain, tyro.conf.subcommand("explain")]
+        | Annotated[Advise, tyro.conf.subcommand("advise")]
         | Annotated[Bench, tyro.conf.subcommand("bench")],
         tyro.conf.OmitSubcommandPrefixes,
     ]

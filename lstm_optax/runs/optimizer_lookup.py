@@ -56,6 +56,27 @@ def takes_decay(name: str) -> bool:
     return "weight_decay" in inspect.signature(make).parameters
 
 
+def default_numbers(name: str) -> dict[str, float]:
+    """Return the default numbers of a named optimizer's arguments; {} if the name is unknown.
+
+    The entries of a tuple are listed separately, as "betas[1]".
+    """
+    from lstm_optax.optimizers import OPTIMIZERS
+
+    try:
+        make = OPTIMIZERS[name] if name in OPTIMIZERS else _find_public_factory(name)[0]
+    except OptionError:  # an optimizer that this version of Optax lacks
+        return {}
+    found = {}
+    for parameter in inspect.signature(make).parameters.values():
+        value = parameter.default
+        parts = enumerate(value) if isinstance(value, tuple) else [(None, value)]
+        for i, part in parts:
+            if isinstance(part, int | float) and not isinstance(part, bool):
+                found[parameter.name if i is None else f"{parameter.name}[{i}]"] = part
+    return found
+
+
 def _find_public_factory(name: str) -> tuple[Any, str]:
     """Return a factory of the presets or of Optax, and the name of its learning-rate argument."""
     callables = _public_callables()
