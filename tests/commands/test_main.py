@@ -175,6 +175,7 @@ def test_diagnose_writes_gradient_files(work, no_picture, capsys):
     assert train("--diagnose", "--run", "run", "--steps", "10") == 0
     out, run = capsys.readouterr().out, work / "run"
     assert "           run/gradients.jsonl" in out and "           run/gradients.png" in out
+    assert out.rindex("advice: ") > out.index("more text") and "not checked" not in out
     assert (run / "gradients.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert record["layer0.forget.grad_norm"] > 0

@@ -39,3 +39,7 @@ class Finding:
 
     source: str
     """The paper, or "own definition"."""
+
+    def __post_init__(self) -> None:
+        plain = {name: float(number) for name, number in self.numbers.items()}
+        object.__setattr__(self, "numbers", plain)  # no NumPy scalars

@@ -43,17 +43,17 @@ def overfitting(facts: RunFacts) -> Finding | None:
     if not len(val) or val.min() <= 0:
         return None
     best = int(val.argmin())
-    rise, later = val[-1] / val[best] - 1, len(val) - 1 - best
-    if later < 2 or rise < RISE or train[-1] >= train[best]:
+    rise = val[-2:].min() / val[best] - 1  # one evaluation may be noise
+    if rise < RISE or train[-1] >= train[best]:
         return None
     more = "a higher --dropout" if facts.config.dropout else "--dropout 0.3"
     return Finding(
         rule="overfitting",
-        message=f"Since step {steps[best]:,.0f} the validation loss rose by {rise:.1%}, from "
-        f"{val[best]:.4g} to {val[-1]:.4g}, while the training loss fell from {train[best]:.4g} to "
-        f"{train[-1]:.4g}.",
+        message=f"Since step {steps[best]:,.0f} the validation loss rose from {val[best]:.4g} to "
+        f"{val[-1]:.4g}, by at least {rise:.1%} in the last two evaluations, while the training "
+        f"loss fell from {train[best]:.4g} to {train[-1]:.4g}.",
         numbers={"step": steps[best], "rise": rise, "best": val[best], "last": val[-1]},
-        threshold=f"a rise of {RISE:.0%} after at least two evaluations",
+        threshold=f"a rise of {RISE:.0%} in each of the last two evaluations",
         confidence="high" if rise >= 2 * RISE else "medium",
         remedy=f"{more}, --weight-dropout 0.3 or more text; a smaller --patience stops earlier. "
         "load_run and lstm-optax sample use the best checkpoint.",

@@ -100,10 +100,14 @@ def late_clip(facts: RunFacts) -> Finding | None:
     found = facts.late_clip
     if found is None or not found.spike:
         return None
-    where = "The clip acts behind the preconditioner" if found.bounded else "Nothing clips in front"
+    where = (
+        "A clip acts on the steps, behind the moments of the optimizer"
+        if found.bounded
+        else "No clip acts on the gradient, in front of the moments of the optimizer"
+    )
     return Finding(
         rule="late-clip",
-        message=f"{where} of the optimizer: one gradient of {found.spike} among gradients of 1 "
+        message=f"{where}: one gradient of {found.spike} among gradients of 1 "
         f"makes {found.disturbed:,} of the next {found.measured:,} steps wrong by more than a "
         "factor of 2.",
         numbers={"disturbed": found.disturbed, "measured": found.measured},
