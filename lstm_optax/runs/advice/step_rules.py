@@ -38,7 +38,7 @@ def update_size(facts: RunFacts) -> Finding | None:
     outside = {name: r for name, r in ratios.items() if not SMALL <= r <= LARGE}
     if not outside:
         return None
-    worst = max(outside, key=lambda name: abs(np.log10(outside[name] / 1e-3)))
+    worst = max(outside, key=lambda name: abs(np.log10(max(outside[name], 1e-30) / 1e-3)))
     ratio = outside[worst]
     if ratio > LARGE:
         size, remedy = (
@@ -66,7 +66,7 @@ def _usual_ratios(facts: RunFacts) -> dict[str, float]:
     high = set(steps[2 * rates >= rates.max(initial=0)])
     rows = [row.get("update_ratio") or {} for row in facts.gradients if row["step"] in high]
     names = {name: None for row in rows for name in row}
-    values = {name: [row[name] for row in rows if row.get(name)] for name in names}
+    values = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
     return {name: float(np.median(ratios)) for name, ratios in values.items() if ratios}
 
 

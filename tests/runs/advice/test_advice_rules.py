@@ -177,7 +177,7 @@ NOT_SHOWN = {  # records that are close to those that show a rule
         replace(
             healthy(),
             gradients=[
-                row | {"update_ratio": {"kernel_hh": 1e-3 if row["step"] <= STEPS / 2 else 0.0}}
+                row | {"update_ratio": {"kernel_hh": 1e-3 if row["step"] <= 0.4 * STEPS else 0.0}}
                 for row in healthy().gradients
             ],
         ),
@@ -208,7 +208,7 @@ NOT_SHOWN = {  # records that are close to those that show a rule
     ),
     "a minimum before the end": (
         loss_rules.still_falling,
-        healthy(val_loss=curve((15, 3.0), (1, 1.0), (1, 1.01))),
+        healthy(val_loss=curve((17, 3.0), (1, 1.0), (1, 1.5))),
     ),
     "the average has started": (
         loss_rules.idle_average,
@@ -244,8 +244,16 @@ def test_rule_is_silent_nearby(case):
 
 
 def test_small_updates_ask_for_larger_rate():
-    finding = step_rules.update_size(with_gradients("update_ratio", {"kernel_hh": 2e-6}))
-    assert finding and "too small" in finding.message and "--learning-rate 0.16" in finding.remedy
+    for ratio in (2e-6, 0.0):
+        finding = step_rules.update_size(with_gradients("update_ratio", {"kernel_hh": ratio}))
+        assert finding and "too small" in finding.message
+        assert finding.remedy == "--learning-rate 0.16"
+
+
+def test_null_ratios_are_left_out():
+    """A matrix that starts at 0 has no ratio."""
+    ratios = {"kernel_hh": None, "kernel_ih": 1e-3}
+    assert step_rules.update_size(with_gradients("update_ratio", ratios)) is None
 
 
 def test_missing_clip_is_less_certain():

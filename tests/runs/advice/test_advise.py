@@ -145,6 +145,11 @@ def test_late_clip_is_found(healthy, optimizer):
     assert finding.numbers["disturbed"] > 1000
 
 
+def test_certain_findings_come_first(clipped):
+    rules = [finding.rule for finding in advise(clipped, LATE["adam, clip"])]
+    assert rules == ["late-clip", "clip-every-step"]
+
+
 @pytest.mark.parametrize("optimizer", plain_cases(NONE))
 def test_missing_clip_is_no_late_clip(optimizer):
     measured = measure_late_clip(optimizer, 1e-3)
