@@ -6,7 +6,7 @@ from lstm_optax.runs.advice.facts import RunFacts
 from lstm_optax.runs.advice.finding import Finding
 
 OFTEN = 0.9  # share of the steps
-SMALL, LARGE = 1e-5, 1e-1  # update / weights
+SMALL, USUAL, LARGE = 1e-5, 1e-3, 1e-1  # ‖Δθ‖ / ‖θ‖
 WARM = 0.25  # weight of the gradients in a moment that started at 0
 MOMENT_DECAYS = ("b2", "beta_2", "beta2", "betas[1]", "adam_b2", "nu", "decay", "rho", "alpha")
 
@@ -21,7 +21,7 @@ def clip_in_every_step(facts: RunFacts) -> Finding | None:
     own = " or the optimizer's own clip" if "clip" in facts.defaults else ""
     return Finding(
         rule="clip-every-step",
-        message=f"A clip{bound} scaled the gradient in {share:.1%} of the steps; its usual norm is "
+        message=f"A clip{bound} scaled the gradient in {share:.0%} of the steps; its usual norm is "
         f"{usual:.3g}. Every step then sees a gradient of the same norm: for SGD, the step is "
         "--learning-rate times the clip, whatever the gradient.",
         numbers={"share": share, "clip": clip, "grad_norm": usual},
@@ -38,24 +38,20 @@ def update_size(facts: RunFacts) -> Finding | None:
     outside = {name: r for name, r in ratios.items() if not SMALL <= r <= LARGE}
     if not outside:
         return None
-    worst = max(outside, key=lambda name: abs(np.log10(max(outside[name], 1e-30) / 1e-3)))
+    worst = max(outside, key=lambda name: abs(np.log10(max(outside[name], 1e-30) / USUAL)))
     ratio = outside[worst]
-    if ratio > LARGE:
-        size, remedy = (
-            "large",
-            f"--learning-rate {facts.config.learning_rate / 10:.2g}, or --warmup",
-        )
-    else:
-        size, remedy = "small", f"--learning-rate {facts.config.learning_rate * 10:.2g}"
+    size = "large" if ratio > LARGE else "small"
+    rate = facts.config.learning_rate * USUAL / max(ratio, SMALL / 100)
     return Finding(
         rule="update-size",
         message=f"The updates are far too {size} against the weights: ‖Δθ‖/‖θ‖ is {ratio:.2g} for "
         f"{worst}, and outside the bounds for {len(outside)} of {len(ratios)} matrices.",
         numbers={"ratio": ratio, "outside": len(outside), "matrices": len(ratios)},
-        threshold=f"{SMALL:g} to {LARGE:g}, a factor of 100 around 1e-3; the median over the "
+        threshold="outside 1e-5 to 0.1, a factor of 100 around 1e-3; the median over the "
         "records with at least half of the largest rate",
         confidence="medium",
-        remedy=remedy,
+        remedy=f"a --learning-rate between that of the run, {facts.config.learning_rate:g}, and "
+        f"{rate:.1g}, at which this ratio would be about 1e-3",
         source="Karpathy, CS231n course notes, 2016, for 1e-3; bounds: own definition",
     )
 

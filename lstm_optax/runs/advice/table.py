@@ -18,19 +18,21 @@ def findings_table(findings: Sequence[Finding]) -> Group:
     if not findings:
         return Group(Text("advice: nothing found in the records"))
     title = Text(f"advice: {len(findings)} finding{'s' if len(findings) > 1 else ''}", style="bold")
-    return Group(title, *(part for finding in findings for part in ("", _block(finding))))
+    parts = (part for finding in findings for part in ("", _heading(finding), _evidence(finding)))
+    return Group(title, *parts)
 
 
-def _block(finding: Finding) -> Table:
+def _heading(finding: Finding) -> Text:
+    confidence = Text(f"confidence {finding.confidence}", style=STYLES[finding.confidence])
+    return Text(f"{finding.rule}, ", style="bold").append_text(confidence)
+
+
+def _evidence(finding: Finding) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="cyan")
     table.add_column(overflow="fold")
-    heading = Text(f"{finding.rule}  ").append(
-        f"confidence {finding.confidence}", style=STYLES[finding.confidence]
-    )
-    table.add_row(Text("finding"), heading)
-    table.add_row("", Text(finding.message))
-    table.add_row(Text("remedy"), Text(finding.remedy, style="bold"))
-    table.add_row(Text("threshold"), Text(finding.threshold))
-    table.add_row(Text("source"), Text(finding.source))
+    table.add_row(Text("  found"), Text(finding.message))
+    table.add_row(Text("  remedy"), Text(finding.remedy, style="bold"))
+    table.add_row(Text("  threshold"), Text(finding.threshold))
+    table.add_row(Text("  source"), Text(finding.source))
     return table

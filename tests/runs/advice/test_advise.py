@@ -179,7 +179,7 @@ def test_findings_fit_eighty_columns(clipped):
     assert lines[0].startswith("advice: 3 findings") and max(map(len, lines)) <= 80
     text = " ".join(" ".join(lines).split())
     for finding in findings:
-        assert f"clip-every-step confidence {finding.confidence}" in text
+        assert f"clip-every-step, confidence {finding.confidence}" in text
         for part in (finding.message, finding.threshold, finding.remedy, finding.source):
             assert part in text
 
