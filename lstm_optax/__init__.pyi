@@ -142,6 +142,12 @@ from .runs import (
 from .runs import (
     train_language_model as train_language_model,
 )
+from .studies import (
+    compare as compare,
+)
+from .studies import (
+    sweep as sweep,
+)
 from .tasks import (
     Task as Task,
 )

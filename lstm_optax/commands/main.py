@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -15,18 +15,23 @@ from rich.markup import escape
 from lstm_optax._version import __version__
 from lstm_optax.commands.advise import Advise, run_advise
 from lstm_optax.commands.bench import Bench
+from lstm_optax.commands.compare import Compare
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.flags import flags_of, parse_flags, replace_arguments_by_flags
 from lstm_optax.commands.sample import Sample, run_sample
+from lstm_optax.commands.sweep import Sweep
 from lstm_optax.commands.train import Train, run_train, stored_config
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.run_folder import RunFolder
+from lstm_optax.studies.study_records import StudyError
 
 COMMANDS: dict[str, type] = {
     "train": Train,
     "sample": Sample,
     "explain": Explain,
     "advise": Advise,
+    "sweep": Sweep,
+    "compare": Compare,
     "bench": Bench,
 }
 
@@ -66,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parse(argv: list[str]) -> Train | Sample | Explain | Advise | Bench:
+def _parse(argv: list[str]) -> Any:
     """Parse the flags; with --resume, the options of the run replace the defaults."""
     stored = Train()
     if argv[:1] == ["train"] and "--resume" in argv:
@@ -78,6 +83,8 @@ def _parse(argv: list[str]) -> Train | Sample | Explain | Advise | Bench:
         | Annotated[Sample, tyro.conf.subcommand("sample")]
         | Annotated[Explain, tyro.conf.subcommand("explain")]
         | Annotated[Advise, tyro.conf.subcommand("advise")]
+        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+        | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Bench, tyro.conf.subcommand("bench")],
         tyro.conf.OmitSubcommandPrefixes,
     ]
@@ -87,7 +94,7 @@ def _parse(argv: list[str]) -> Train | Sample | Explain | Advise | Bench:
 
 def _user_error_message(error: Exception) -> str | None:
     """Return the message of an error that the user can fix; None for a bug."""
-    if isinstance(error, OptionError):
+    if isinstance(error, OptionError | StudyError):
         return str(error)
     if isinstance(error, OSError):
         return _os_error_message(error)

@@ -73,7 +73,10 @@ def stored_config(run: RunFolder, given: TrainConfig) -> TrainConfig:
             "again: pass a file with the same text with --text FILE, or pipe it in again with "
             "--text /dev/stdin"
         )
-    return config if given.epochs is None else replace(config, steps=TrainConfig.steps)
+    if given.epochs is not None:
+        config = replace(config, steps=TrainConfig.steps)
+    # the flags --set are added to the default
+    return replace(config, set=()) if given.set else config
 
 
 def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig]":
@@ -107,7 +110,8 @@ def _train_in_folder(run: RunFolder, command: Train, corpus: "Corpus", console: 
         logging.getLogger(name).setLevel(logging.CRITICAL)
     units: dict[str, Any] = dict(unit="nats", item_unit="characters")
     screen = TrainScreen(console, config.steps, config.batch * config.window, **units)
-    title = f"{config.optimizer}, learning rate {config.learning_rate:g} {config.schedule}"
+    rate = f"learning rate {config.learning_rate:g} {config.schedule}"
+    title = ", ".join([config.optimizer, rate, *config.set])
     try:
         with screen, StopOnSignal() as stop:
             result = train_language_model(

@@ -99,11 +99,12 @@ def read_study(folder: Path) -> StudyRecords:
             f"{path} has records of {len(versions)} sets of package versions, which cannot be "
             "compared: run the study again in another folder"
         )
-    return _collect(heads[0], records)
+    return collect_records([heads[0], *records])
 
 
-def _collect(study: Record, records: list[Record]) -> StudyRecords:
-    result = StudyRecords(study, {}, {}, {})
+def collect_records(records: list[Record]) -> StudyRecords:
+    """Return the records of a study, sorted by trial; the first must be that of the study."""
+    result = StudyRecords(records[0], {}, {}, {})
     evaluations: dict[str, dict[int, Record]] = {}
     ends: dict[str, Record] = {}
     for record in records:

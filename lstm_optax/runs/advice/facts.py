@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lstm_optax.runs.advice.late_clip import LateClip
 from lstm_optax.runs.constraints import OptionError
-from lstm_optax.runs.optimizer_lookup import default_numbers
+from lstm_optax.runs.hyper_parameters import hyper_parameters_of, parse_settings
 from lstm_optax.runs.options import TrainConfig
 from lstm_optax.runs.run_folder import RunFolder
 
@@ -29,8 +29,8 @@ class RunFacts:
     gradients: Sequence[Row] = ()
     """The rows of gradients.jsonl; empty without --diagnose."""
 
-    defaults: Mapping[str, float] = field(default_factory=dict)
-    """The default numbers of the optimizer's arguments."""
+    hyper_parameters: Mapping[str, float] = field(default_factory=dict)
+    """The numbers of the optimizer's hyper-parameters, set or by default."""
 
     late_clip: LateClip | None = None
     """Measurement of the optimizer that `advise` was given."""
@@ -81,4 +81,16 @@ def read_facts(folder: Path) -> RunFacts:
             f"{run.records.path} has no records: the run ended before its first evaluation; train "
             "for more steps, or evaluate earlier with --eval-every"
         )
-    return RunFacts(config, records, run.gradients.read(), default_numbers(config.optimizer))
+    return RunFacts(config, records, run.gradients.read(), optimizer_numbers(config))
+
+
+def optimizer_numbers(config: TrainConfig) -> dict[str, float]:
+    """Return the hyper-parameters that are numbers; {} for an optimizer that Optax now lacks."""
+    try:
+        known = hyper_parameters_of(config.optimizer)
+        given = parse_settings(config.optimizer, config.set)
+    except OptionError:
+        return {}
+    values = {name: parameter.default for name, parameter in known.items()} | given
+    numbers = {name: v for name, v in values.items() if isinstance(v, int | float)}
+    return {name: value for name, value in numbers.items() if not isinstance(value, bool)}

@@ -17,7 +17,7 @@ class Finding:
 
     - high: the records show it, and it limits what the run could reach;
     - medium: the records show it; whether it limits the run depends on the task;
-    - low: it follows from defaults or from few records, and was not measured itself.
+    - low: it follows from settings or from few records, and was not measured itself.
     """
 
     rule: str

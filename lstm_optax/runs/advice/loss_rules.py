@@ -95,7 +95,7 @@ def loss_spikes(facts: RunFacts) -> Finding | None:
 
 def idle_average(facts: RunFacts) -> Finding | None:
     """Find an average that waits for a trigger which did not come."""
-    waits = facts.defaults.get("nonmonotone")
+    waits = facts.hyper_parameters.get("nonmonotone")
     flags = [row["averaging"] for row in facts.records if "averaging" in row]
     if waits is None or not flags or any(flags):
         return None

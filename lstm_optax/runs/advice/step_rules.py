@@ -8,7 +8,7 @@ from lstm_optax.runs.advice.finding import Finding
 OFTEN = 0.9  # share of the steps
 SMALL, USUAL, LARGE = 1e-5, 1e-3, 1e-1  # ‖Δθ‖ / ‖θ‖
 WARM = 0.25  # weight of the gradients in a moment that started at 0
-MOMENT_DECAYS = ("b2", "beta_2", "beta2", "betas[1]", "adam_b2", "nu", "decay", "rho", "alpha")
+MOMENT_DECAYS = ("b2", "beta_2", "beta2", "betas.1", "adam_b2", "nu", "decay", "rho", "alpha")
 
 
 def clip_in_every_step(facts: RunFacts) -> Finding | None:
@@ -18,7 +18,7 @@ def clip_in_every_step(facts: RunFacts) -> Finding | None:
         return None
     usual, clip = float(np.median(norms)), facts.config.clip
     bound = f" (--clip {clip:g})" if clip else ""
-    own = " or the optimizer's own clip" if "clip" in facts.defaults else ""
+    own = " or the optimizer's own clip" if "clip" in facts.hyper_parameters else ""
     return Finding(
         rule="clip-every-step",
         message=f"A clip{bound} scaled the gradient in {share:.0%} of the steps; its usual norm is "
@@ -68,7 +68,11 @@ def _usual_ratios(facts: RunFacts) -> dict[str, float]:
 
 def cold_moments(facts: RunFacts) -> Finding | None:
     """Find a moment that is still dominated by its start when the run ends."""
-    decays = {n: facts.defaults[n] for n in MOMENT_DECAYS if 0 < facts.defaults.get(n, 0) < 1}
+    decays = {
+        n: facts.hyper_parameters[n]
+        for n in MOMENT_DECAYS
+        if 0 < facts.hyper_parameters.get(n, 0) < 1
+    }
     if not decays:
         return None
     name = max(decays, key=lambda n: decays[n])
@@ -85,7 +89,7 @@ def cold_moments(facts: RunFacts) -> Finding | None:
         numbers={"decay": decay, "span": span, "steps": steps, "weight": weight},
         threshold=f"a weight 1 − {name}ⁿ below {WARM:g} after n steps, a factor of 2 in the step",
         confidence="low",
-        remedy=f"more --steps, or in Python {name} = {1 - 10 / max(steps, 20):.3g}, which averages "
+        remedy=f"more --steps, or --set {name}={1 - 10 / max(steps, 20):.3g}, which averages "
         "over a tenth of the run",
         source="Kingma & Ba, 2015, arXiv:1412.6980, section 3; threshold: own definition",
     )

@@ -116,7 +116,7 @@ SHOWN = {  # rule: facts that show it, a number of the finding, and its confiden
     ),
     "idle-average": (
         loss_rules.idle_average,
-        replace(healthy(), defaults={"nonmonotone": 5}),
+        replace(healthy(), hyper_parameters={"nonmonotone": 5}),
         ("needed", 7),
         "high",
         "more --steps",
@@ -144,10 +144,10 @@ SHOWN = {  # rule: facts that show it, a number of the finding, and its confiden
     ),
     "cold-moments": (
         step_rules.cold_moments,
-        replace(healthy(), defaults={"betas[0]": 0.9, "betas[1]": 0.9999}),
+        replace(healthy(), hyper_parameters={"betas.0": 0.9, "betas.1": 0.9999}),
         ("weight", 1 - 0.9999**STEPS),
         "low",
-        "betas[1] = 0.99",
+        "--set betas.1=0.99",
     ),
 }
 
@@ -212,7 +212,7 @@ NOT_SHOWN = {  # records that are close to those that show a rule
     ),
     "the average has started": (
         loss_rules.idle_average,
-        replace(healthy(averaging=[False] * 19 + [True]), defaults={"nonmonotone": 5}),
+        replace(healthy(averaging=[False] * 19 + [True]), hyper_parameters={"nonmonotone": 5}),
     ),
     "one of two layers reaches back": (
         gate_rules.vanishing_gradient,
@@ -232,7 +232,7 @@ NOT_SHOWN = {  # records that are close to those that show a rule
     ),
     "a moment that has warmed up": (
         step_rules.cold_moments,
-        replace(healthy(), defaults={"decay": 0.999, "eps": 1e-8, "alpha": 5.0}),
+        replace(healthy(), hyper_parameters={"decay": 0.999, "eps": 1e-8, "alpha": 5.0}),
     ),
 }
 
@@ -275,7 +275,7 @@ def test_common_large_gradients_are_no_spikes():
 
 
 def test_few_evaluations_cannot_trigger():
-    facts = replace(healthy(), defaults={"nonmonotone": 30})
+    facts = replace(healthy(), hyper_parameters={"nonmonotone": 30})
     finding = loss_rules.idle_average(facts)
     assert finding and "needs 32 evaluations, and the run has 20" in finding.message
     assert finding.remedy == f"--eval-every {STEPS // 128}, or more --steps"

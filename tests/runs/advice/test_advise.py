@@ -15,9 +15,9 @@ from rich.console import Console
 import lstm_optax as lo
 from lstm_optax import TrainConfig, advise, train_language_model
 from lstm_optax.runs import OptionError, findings_table
+from lstm_optax.runs.advice.facts import optimizer_numbers
 from lstm_optax.runs.advice.finding import CONFIDENCES
 from lstm_optax.runs.advice.late_clip import measure_late_clip
-from lstm_optax.runs.optimizer_lookup import default_numbers
 
 TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
 
@@ -161,14 +161,15 @@ def test_wrong_optimizer_is_error(healthy):
         advise(healthy, "adam")
 
 
-# Default numbers, and the text
+# Hyper-parameters, and the text
 
 
-def test_default_numbers_are_those_of_signature():
-    assert default_numbers("nadam") == {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
-    assert default_numbers("presets.torch.Adam")["betas[1]"] == 0.999
-    assert default_numbers("awd_sgd")["nonmonotone"] == 5
-    assert default_numbers("optax.no_such") == {}
+def test_optimizer_numbers_are_set_or_default():
+    set_b2 = TrainConfig(optimizer="nadam", set=("b2=0.99",))
+    assert optimizer_numbers(set_b2) == {"b1": 0.9, "b2": 0.99, "eps": 1e-8}
+    assert optimizer_numbers(TrainConfig(optimizer="presets.torch.Adam"))["betas.1"] == 0.999
+    assert optimizer_numbers(TrainConfig(optimizer="awd_sgd"))["nonmonotone"] == 5
+    assert optimizer_numbers(TrainConfig(optimizer="optax.no_such")) == {}
 
 
 def test_findings_fit_eighty_columns(clipped):
