@@ -35,4 +35,3 @@ from .surface_plot import saddle_figure as saddle_figure
 from .surface_plot import surface_figure as surface_figure
 from .sweep_tables import sweep_grid as sweep_grid
 from .sweep_tables import sweep_table as sweep_table
-from .tables import study_table as study_table
