@@ -129,6 +129,9 @@ from .runs import (
     TrainConfig as TrainConfig,
 )
 from .runs import (
+    advise as advise,
+)
+from .runs import (
     load_run as load_run,
 )
 from .runs import (
