@@ -9,7 +9,7 @@ from flax import nnx
 import lstm_optax as lo
 from lstm_optax.data import adding
 from lstm_optax.tasks import sequences
-from lstm_optax.tasks.sequences import SEQUENCES, TEST_SEED, VALIDATION_SEED
+from lstm_optax.tasks._sequences import SEQUENCES, TEST_SEED, VALIDATION_SEED
 
 SIZES = dict(length=10, hidden=3, batch=2, held_out=4, steps=2, eval_every=1)
 
