@@ -10,10 +10,15 @@ import lstm_optax as lo
 from lstm_optax.records import read_records
 from lstm_optax.runs import OptionError
 from lstm_optax.studies import StudyError, read_study, sweep
-from lstm_optax.studies.contender import optimizer_factory
+from lstm_optax.studies._sweep import make_budget
+from lstm_optax.studies.contender import Budget, optimizer_factory
 
 RATES = (0.03, 0.1, 0.3)
 DIVERGING = (0.1, 1e12, 0.3)
+
+
+def marked(*cases):
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
 
 
 def plain_sweep(task=None, grid=None, optimizer=lo.adam, **options):
@@ -58,6 +63,7 @@ def test_named_optimizer_has_no_schedule_or_clip():
     assert facts["state_bytes_per_parameter"] >= 8
 
 
+@pytest.mark.slow
 def test_fixed_values_compile_more_than_once_each():
     def factory(learning_rate, nesterov, kind, power):
         assert isinstance(nesterov, bool) and isinstance(kind, str) and isinstance(power, int)
@@ -87,8 +93,9 @@ def test_second_sweep_trains(tmp_path):
     assert len(names) == len(set(names)), "a trial that ended began again"
 
 
-@pytest.mark.parametrize("halving", [0, 2])
-@pytest.mark.parametrize("after", [1, 4, 6])
+@pytest.mark.parametrize(
+    "after, halving", [(4, 2), *marked((1, 0), (4, 0), (6, 0), (1, 2), (6, 2))]
+)
 def test_interrupted_sweep_differs(after, halving, tmp_path):
     grid = {"learning_rate": DIVERGING}
     options = dict(grid=grid, halving=halving, optimizer=lo.sgd, extensions=1)
@@ -112,6 +119,7 @@ def test_interrupted_sweep_differs(after, halving, tmp_path):
     assert (result.best, result.value, result.void) == (whole.best, whole.value, whole.void)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("halving", [0, 2])
 def test_killed_sweep_differs(halving, tmp_path):
     """Cut the file after each line, and inside of it, and continue."""
@@ -130,6 +138,7 @@ def test_killed_sweep_differs(halving, tmp_path):
         assert result.best == whole.best
 
 
+@pytest.mark.slow
 def test_halving_continues_with_another_grid(tmp_path):
     options = dict(out=tmp_path, extensions=0, halving=2)
     plain_sweep(**options)
@@ -141,6 +150,7 @@ def test_halving_continues_with_another_grid(tmp_path):
     assert (tmp_path / "records.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_sweep_of_diverged_trials_fails():
     result = plain_sweep(grid={"learning_rate": (1e12, 1e13)}, optimizer=lo.sgd, extensions=1)
     assert result.best == {} and result.value is None and result.void
@@ -206,6 +216,7 @@ def test_bad_argument_is_accepted(name, tmp_path):
     assert not (tmp_path / "new").exists(), "a folder is written before the check"
 
 
+@pytest.mark.slow
 def test_other_rule_continues_the_sweep(tmp_path):
     grid = {"learning_rate": (0.1,)}
     options = dict(grid=grid, name="a", out=tmp_path, extensions=0)
@@ -223,9 +234,10 @@ def test_other_rule_continues_the_sweep(tmp_path):
 
 
 def test_steps_of_a_short_sweep():
-    result = plain_sweep(steps=6, extensions=0)
-    assert result.records.study["task"]["eval_every"] == 3
-    assert [trial.end["step"] for trial in result.records.trials.values()] == [6, 6, 6]
+    assert make_budget(make_task(), 6, None) == Budget(6, 3)
+    assert make_budget(make_task(), 8, 8) == Budget(8, 8)
+    assert make_budget(make_task(), None, None, "vmap") == Budget(12, 4, "vmap")
+    assert make_budget(make_task(eval_every=12), 7, None) == Budget(7, 7)
 
 
 def test_factory_of_no_clip_clips():

@@ -42,28 +42,34 @@ def spoiled_batches(position, seed):
 
 
 FACTORIES = {
-    "adam": (lo.adam, {}),
-    "schedule": (with_schedule, {}),
     "schedule_free": (schedule_free, {}),
     "triggered": (triggered, {"eval_every": 2}),
     "guard": (guarded, {"batches": spoiled_batches}),
+    "schedule": (with_schedule, {}),
+    "adam": (lo.adam, {}),
     "larger": (triggered, {"larger_is_better": True, "eval_every": 2}),
     "eval_every == steps": (lo.sgd, {"eval_every": 12}),
 }
 LAYOUTS = {
     "1 device": dict(layout="map", devices=1),
     "2 devices": dict(layout="map", devices=2),
-    "3 devices": dict(layout="map", devices=3),
     "stacked": dict(layout="vmap", devices=1),
+    "3 devices": dict(layout="map", devices=3),
     "stacked on 2": dict(layout="vmap", devices=2),
 }
+
+
+def slow_after(count, names):
+    """Return the names of cases, the later ones marked as slow."""
+    mark = pytest.mark.slow
+    return [pytest.param(n, marks=mark) if i >= count else n for i, n in enumerate(names)]
 
 
 def on_devices(layout):
     return layout | {"devices": jax.devices()[: layout["devices"]]}
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", slow_after(4, FACTORIES))
 def test_trial_differs_from_fit(name):
     factory, changes = FACTORIES[name]
     task, trials = make_task(**changes), rate_trials((0.1, 0.3), (1000, 1001))
@@ -91,7 +97,7 @@ def alone():
         return run_trials(lo.nadam, trials, **on_devices(LAYOUTS["1 device"]))[0]
 
 
-@pytest.mark.parametrize("name", list(LAYOUTS)[1:])
+@pytest.mark.parametrize("name", slow_after(2, list(LAYOUTS)[1:]))
 def test_layout_changes_a_trial(name, alone):
     trials = rate_trials((0.1, 0.03, 0.3, 0.01))
     records, runner = run_trials(lo.nadam, trials, **on_devices(LAYOUTS[name]))
@@ -112,6 +118,7 @@ def test_neighbours_change_a_trial():
         assert_same_rows(found, alone[trials[0].name].evaluations, rtol=0)
 
 
+@pytest.mark.slow
 def test_several_traced_numbers_and_a_fixed_one():
     grid = {"learning_rate": (0.1, 0.3), "momentum": (0.5, 0.9), "nesterov": (True,)}
     trials = make_trials("a", grid, (1000,))
@@ -125,6 +132,7 @@ def test_several_traced_numbers_and_a_fixed_one():
     assert_same_rows(records[trials[2].name].evaluations, expected)
 
 
+@pytest.mark.slow
 def test_double_precision_is_lost(x64):
     def init(key):
         return {"x": jax.random.normal(key, (2,), jnp.float64)}

@@ -106,7 +106,7 @@ def test_free_slot_stays_empty():
     assert all(record.end for record in records.values())
 
 
-@pytest.mark.parametrize("size", [1, 3 * 2 * 4 * 2])
+@pytest.mark.parametrize("size", [3 * 2 * 4 * 2, pytest.param(1, marks=pytest.mark.slow)])
 def test_small_dispatches_change_records(size, monkeypatch):
     trials = rate_trials((0.1, LARGE, 0.2))
     task = make_task()
@@ -120,6 +120,7 @@ def test_small_dispatches_change_records(size, monkeypatch):
         assert without_seconds(parts[name].end) == without_seconds(record.end)
 
 
+@pytest.mark.slow
 def test_divergence_in_small_dispatches_differs(monkeypatch):
     (trial,) = rate_trials((LARGE,))
     whole, _ = run_trials(lo.sgd, [trial])
@@ -144,7 +145,7 @@ def test_more_slots_than_trials_fail(layout):
     assert len(log.read().trials) == 3
 
 
-@pytest.mark.parametrize("layout", ["map", "vmap"])
+@pytest.mark.parametrize("layout", ["map", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_pause_changes_a_trial(layout):
     trials = rate_trials((0.1, LARGE, 0.2, 0.3, 0.05))
     options = dict(layout=layout, devices=jax.devices()[:2])
@@ -204,6 +205,7 @@ def test_changing_batches_pass(change):
     )
 
 
+@pytest.mark.slow
 def test_frozen_trial_receives_batches():
     """A slot that is free, and a trial past its end, ask for no further batch."""
     asked = set()
