@@ -340,7 +340,7 @@ def test_error_of_the_task_is_raised():
 
 @pytest.mark.slow
 def test_folder_holds_the_database(optuna, capfd, tmp_path):
-    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
     for trials in (2, 3):
         result = optuna_sweep(
             quadratic([1.0]), "sgd", RATES, trials=trials, out=tmp_path, **OPTIONS
