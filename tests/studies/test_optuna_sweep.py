@@ -339,14 +339,14 @@ def test_error_of_the_task_is_raised():
 
 
 @pytest.mark.slow
-def test_folder_holds_the_database(optuna, capfd, tmp_path):
-    before = optuna.logging.get_verbosity()
+def test_folder_holds_the_database(optuna, caplog, capsys, tmp_path):
+    optuna.logging.set_verbosity(optuna.logging.INFO)
     for trials in (2, 3):
         result = optuna_sweep(
             quadratic([1.0]), "sgd", RATES, trials=trials, out=tmp_path, **OPTIONS
         )
         assert len(result.records.trials) == trials
-    assert capfd.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "") and not caplog.records
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
     assert len(trials_of(f"sqlite:///{tmp_path}/optuna.db")) == 3
 
