@@ -6,6 +6,7 @@ from . import lstm as lstm
 from . import models as models
 from . import optimizers as optimizers
 from . import presets as presets
+from . import report as report
 from . import response as response
 from . import runs as runs
 from . import saddles as saddles

@@ -49,8 +49,9 @@ ARROWS = {  # a room may import the rooms behind its arrow, and what those may i
     "tasks": {"data", "models", "training"},
     "studies": {"runs", "tasks"},
     "saddles": {"studies"},
+    "report": {"saddles"},
     "bench": {"runs"},
-    "commands": {"_version", "bench", "saddles", "studies"},
+    "commands": {"_version", "bench", "report"},
     "__main__": {"commands"},
     "__init__": {"*"},
 }

@@ -18,6 +18,7 @@ from lstm_optax.commands.bench import Bench
 from lstm_optax.commands.compare import Compare
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.flags import flags_of, parse_flags, replace_arguments_by_flags
+from lstm_optax.commands.report import Report
 from lstm_optax.commands.sample import Sample, run_sample
 from lstm_optax.commands.sweep import Sweep
 from lstm_optax.commands.train import Train, run_train, stored_config
@@ -32,6 +33,7 @@ COMMANDS: dict[str, type] = {
     "advise": Advise,
     "sweep": Sweep,
     "compare": Compare,
+    "report": Report,
     "bench": Bench,
 }
 
@@ -85,6 +87,7 @@ def _parse(argv: list[str]) -> Any:
         | Annotated[Advise, tyro.conf.subcommand("advise")]
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
+        | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Bench, tyro.conf.subcommand("bench")],
         tyro.conf.OmitSubcommandPrefixes,
     ]

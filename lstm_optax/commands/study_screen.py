@@ -77,7 +77,7 @@ def study_screen(console: Console, task: Any, options: Any, trials: int) -> Stud
 
 def show_study(console: Console, folder: Path, grids: Sequence[StudyGrid]) -> None:
     """Print tables, write the report, and print where the files are."""
-    from lstm_optax.studies import write_report
+    from lstm_optax.report import write_report
 
     if not console.is_terminal:
         console.width = 10_000  # do not wrap lines in a file or a pipe

@@ -25,7 +25,12 @@ _WIDTH = (
 
 
 def comparison_table(study: StudyRecords, *, target: float | None = None) -> str:
-    """Return the comparison in Markdown: all that `summarize` finds, differences and ties.
+    """Return the comparison in Markdown; see `full_comparison_grid`."""
+    return grid_markdown(full_comparison_grid(study, target=target))
+
+
+def full_comparison_grid(study: StudyRecords, *, target: float | None = None) -> StudyGrid:
+    """Return all that `summarize` finds, with the differences and ties as notes.
 
     Args:
       study: from `read_study`.
@@ -49,9 +54,7 @@ def comparison_table(study: StudyRecords, *, target: float | None = None) -> str
         "ms per step",
     ]
     rows = [[row.optimizer, *_wide_cells(row)] for row in summaries]
-    return grid_markdown(
-        StudyGrid(header, rows + _baselines(task, header), _notes(summaries, task))
-    )
+    return StudyGrid(header, rows + _baselines(task, header), _notes(summaries, task))
 
 
 def comparison_grid(study: StudyRecords, *, target: float | None = None) -> StudyGrid:
