@@ -9,6 +9,7 @@ from . import presets as presets
 from . import report as report
 from . import response as response
 from . import runs as runs
+from . import saddles as saddles
 from . import studies as studies
 from . import tasks as tasks
 from . import training as training
@@ -127,6 +128,9 @@ from .response import (
 )
 from .runs import (
     TrainConfig as TrainConfig,
+)
+from .runs import (
+    advise as advise,
 )
 from .runs import (
     load_run as load_run,

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lstm_optax._version import __version__
+from lstm_optax.commands.advise import Advise, run_advise
 from lstm_optax.commands.bench import Bench
 from lstm_optax.commands.compare import Compare
 from lstm_optax.commands.explain import Explain
@@ -29,6 +30,7 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "sample": Sample,
     "explain": Explain,
+    "advise": Advise,
     "sweep": Sweep,
     "compare": Compare,
     "report": Report,
@@ -53,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_train(command, output)
         if isinstance(command, Sample):
             return run_sample(command, errors)
+        if isinstance(command, Advise):
+            return run_advise(command, output)
         return command.run(output)
     except KeyboardInterrupt:
         errors.print("stopped")
@@ -80,6 +84,7 @@ def _parse(argv: list[str]) -> Any:
         Annotated[Train, tyro.conf.subcommand("train", default=stored)]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
         | Annotated[Explain, tyro.conf.subcommand("explain")]
+        | Annotated[Advise, tyro.conf.subcommand("advise")]
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Report, tyro.conf.subcommand("report")]

@@ -1,3 +1,6 @@
+from ._advise import advise as advise
+from .advice.finding import Finding as Finding
+from .advice.table import findings_table as findings_table
 from .argument_kinds import HyperParameter as HyperParameter
 from .constraints import OptionError as OptionError
 from .explain_by_name import explain_optimizers as explain_optimizers

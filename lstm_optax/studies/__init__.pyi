@@ -1,5 +1,8 @@
 from ._compare import CompareResult as CompareResult
 from ._compare import compare as compare
+from ._optuna_sweep import optuna_sweep as optuna_sweep
+from ._range_test import RangeTest as RangeTest
+from ._range_test import range_test as range_test
 from ._sweep import SweepResult as SweepResult
 from ._sweep import sweep as sweep
 from .comparison import OptimizerSummary as OptimizerSummary
@@ -9,13 +12,8 @@ from .comparison import summarize as summarize
 from .comparison_tables import comparison_grid as comparison_grid
 from .comparison_tables import comparison_sentences as comparison_sentences
 from .comparison_tables import comparison_table as comparison_table
-from .descents import descent_path as descent_path
-from .escape_theory import EscapeLaw as EscapeLaw
-from .escape_theory import escape_law as escape_law
 from .outcomes import Metric as Metric
-from .saddles import escape_steps as escape_steps
-from .saddles import saddle_markdown as saddle_markdown
-from .saddles import saddle_table as saddle_table
+from .range_test_plot import range_test_figure as range_test_figure
 from .sensitivity import Sensitivity as Sensitivity
 from .sensitivity import rate_sensitivity as rate_sensitivity
 from .statistics import Estimate as Estimate
@@ -31,7 +29,5 @@ from .study_records import StudyError as StudyError
 from .study_records import StudyRecords as StudyRecords
 from .study_records import TrialRecords as TrialRecords
 from .study_records import read_study as read_study
-from .surface_plot import saddle_figure as saddle_figure
-from .surface_plot import surface_figure as surface_figure
 from .sweep_tables import sweep_grid as sweep_grid
 from .sweep_tables import sweep_table as sweep_table

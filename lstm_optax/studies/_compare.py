@@ -10,16 +10,15 @@ from lstm_optax.checks import check_integer
 from lstm_optax.names import default_rates
 from lstm_optax.runs.options import Schedule
 from lstm_optax.studies._sweep import (
-    OnEvaluation,
     make_budget,
     make_tuning,
     open_log,
-    optimizer_name,
 )
 from lstm_optax.studies.contender import Contender, optimizer_factory
 from lstm_optax.studies.study_records import StudyError, StudyRecords
-from lstm_optax.studies.trial import REPORT, check_grid, make_trials
+from lstm_optax.studies.trial import REPORT, TUNING_SEED, check_grid, make_trials
 from lstm_optax.studies.trial_program import Factory, Layout
+from lstm_optax.studies.trial_runner import OnEvaluation
 from lstm_optax.studies.tuning import Grid, tune
 from lstm_optax.tasks import Task
 
@@ -85,25 +84,42 @@ def compare(
     """
     named = dict(optimizers) if isinstance(optimizers, Mapping) else {o: o for o in optimizers}
     if len(named) < 2:
-        raise StudyError(f"compare needs at least two optimizers, but got {', '.join(named)}")
+        got = ", ".join(named) or "none"
+        raise StudyError(f"compare needs at least two different optimizers, but got {got}")
     if check_integer("seeds", seeds, 1) < 3:
         raise StudyError(f"seeds is {seeds}, but an interval needs at least 3 fresh seeds")
+    if seeds > TUNING_SEED:
+        raise StudyError(
+            f"seeds is {seeds}, but must be at most {TUNING_SEED}: seeds from there on "
+            "choose the hyper-parameters"
+        )
+    _check_names("grids", grids or {}, named)
+    _check_names("settings", settings or {}, named)
     budget = make_budget(task, steps, eval_every, layout)
     tuning = make_tuning(tuning_seeds, extensions, halving)
-    checked = {name: _grid_of(name, optimizer, grids or {}) for name, optimizer in named.items()}
+    shared = {name: dict((settings or {}).get(name, {})) for name in named}
+    checked = {
+        name: check_grid(_grid_of(name, optimizer, grids or {}), shared[name])
+        for name, optimizer in named.items()
+    }
     _check_equal_sizes(checked)
     common = dict(schedule=schedule, warmup=warmup, clip=clip)
-    shared = {name: dict((settings or {}).get(name, {})) for name in named}
     facts: dict[str, Any] = common | dict(halving=halving, tuning_seeds=tuning_seeds)
     facts |= {"settings": shared}
+    if halving:  # a trial is stopped because of all others
+        facts["grids"] = checked
+    facts["rules"] = {n: o if isinstance(o, str) else "a function" for n, o in named.items()}
+    options: dict[str, Any] = dict(steps=budget.steps, **common)
+    factories = {n: optimizer_factory(o, **options, settings=shared[n]) for n, o in named.items()}
     log = open_log(out, "compare", task, budget, facts, command)
+    contenders = {
+        name: Contender(name, factory, task, budget, log, on_evaluation)
+        for name, factory in factories.items()
+    }
+    for name, contender in contenders.items():  # all of them before the first one trains
+        contender.check(make_trials(name, checked[name], tuning.seeds))
     traces = {}
-    for name, optimizer in named.items():
-        options: dict[str, Any] = dict(steps=budget.steps, **common)
-        factory = optimizer_factory(optimizer, **options, settings=shared[name])
-        contender = Contender(
-            optimizer_name(optimizer, name), factory, task, budget, log, on_evaluation
-        )
+    for name, contender in contenders.items():
         choice = tune(contender, checked[name], tuning)
         if choice["hyper"]:
             best = {key: (value,) for key, value in choice["hyper"].items()}
@@ -112,14 +128,17 @@ def compare(
     return CompareResult(log.read(), Path(out) if out is not None else None, traces)
 
 
-def _grid_of(
-    name: str, optimizer: str | Factory, grids: Mapping[str, Grid]
-) -> dict[str, tuple[Any, ...]]:
+def _grid_of(name: str, optimizer: str | Factory, grids: Mapping[str, Grid]) -> Grid:
     if name in grids:
-        return check_grid(grids[name])
-    return check_grid(
-        {"learning_rate": default_rates(optimizer if isinstance(optimizer, str) else name)}
-    )
+        return grids[name]
+    return {"learning_rate": default_rates(optimizer if isinstance(optimizer, str) else name)}
+
+
+def _check_names(argument: str, given: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+    """Raise StudyError for a name that is none of the optimizers."""
+    if unknown := [name for name in given if name not in named]:
+        known = ", ".join(named)
+        raise StudyError(f"{argument} has {unknown[0]!r}, but the optimizers are {known}")
 
 
 def _check_equal_sizes(grids: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:

@@ -1,24 +1,22 @@
 """`sweep`: the best hyper-parameters of one optimizer on a task."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from lstm_optax.checks import check_integer
+from lstm_optax.checks import check_choice, check_integer
 from lstm_optax.names import default_rates
-from lstm_optax.records import Record
 from lstm_optax.runs.options import Schedule
 from lstm_optax.studies.contender import Budget, Contender, optimizer_factory
 from lstm_optax.studies.study_log import StudyLog
 from lstm_optax.studies.study_records import StudyError, StudyRecords
-from lstm_optax.studies.trial import TUNING_SEED, Trial, check_grid
+from lstm_optax.studies.trial import TUNING_SEED, check_grid, make_trials
 from lstm_optax.studies.trial_program import Factory, Layout
+from lstm_optax.studies.trial_runner import OnEvaluation
 from lstm_optax.studies.tuning import Grid, Tuning, tune
 from lstm_optax.tasks import Task
-
-OnEvaluation = Callable[[Trial, Record], None]
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,9 @@ def sweep(
     """
     name = optimizer_name(optimizer, name)
     budget = make_budget(task, steps, eval_every, layout)
-    checked = check_grid(grid if grid is not None else {"learning_rate": default_rates(name)})
+    checked = check_grid(
+        grid if grid is not None else {"learning_rate": default_rates(name)}, settings or {}
+    )
     tuning = make_tuning(seeds, extensions, halving)
     factory = optimizer_factory(
         optimizer,
@@ -108,8 +108,12 @@ def sweep(
     )
     facts = dict(schedule=schedule, warmup=warmup, clip=clip) if isinstance(optimizer, str) else {}
     facts |= {"optimizer": name, "settings": dict(settings or {}), "halving": halving}
+    if halving:  # a trial is stopped because of all others
+        facts |= {"seeds": seeds, "grid": checked}
+    facts["rule"] = optimizer if isinstance(optimizer, str) else "a function"
     log = open_log(out, "sweep", task, budget, facts, command)
     contender = Contender(name, factory, task, budget, log, on_evaluation)
+    contender.check(make_trials(name, checked, tuning.seeds))
     choice = tune(contender, checked, tuning)
     return SweepResult(
         best=choice["hyper"],
@@ -142,7 +146,9 @@ def make_budget(
 
     Raises:
       StudyError: the task does not work, or steps are no multiple of eval_every.
+      ValueError: a count that is not a whole number above 0, or an unknown layout.
     """
+    check_choice("layout", layout, get_args(Layout))
     steps = check_integer("steps", task.steps if steps is None else steps, 1)
     every = check_integer("eval_every", task.eval_every if eval_every is None else eval_every, 1)
     if eval_every is None and steps % every:

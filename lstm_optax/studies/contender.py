@@ -1,21 +1,27 @@
 """An optimizer in a study: its factory, and how trials of it are run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
+import jax
 import optax
 
+from lstm_optax.checks import BOUND, check_choice, check_integer
 from lstm_optax.records import Record
 from lstm_optax.runs.build import named_schedule
 from lstm_optax.runs.optimizer_lookup import find_factory
 from lstm_optax.runs.options import Schedule
 from lstm_optax.studies.study_log import StudyLog
 from lstm_optax.studies.study_records import StudyError
-from lstm_optax.studies.trial import Trial
+from lstm_optax.studies.trial import Trial, format_setting
 from lstm_optax.studies.trial_program import Factory, Layout, TrialProgram
-from lstm_optax.studies.trial_runner import TrialRunner, state_bytes_per_parameter
+from lstm_optax.studies.trial_runner import (
+    OnEvaluation,
+    TrialRunner,
+    state_bytes_per_parameter,
+)
 from lstm_optax.tasks import Task
 from lstm_optax.transforms import clip_by_global_norm
 
@@ -48,20 +54,36 @@ class Contender:
         task: Task,
         budget: Budget,
         log: StudyLog,
-        on_evaluation: Callable[[Trial, Record], None] = lambda trial, record: None,
+        on_evaluation: OnEvaluation = lambda trial, record: None,
     ):
-        self.name, self.factory, self.task, self.log = name, factory, task, log
-        self.budget, self.on_evaluation = budget, on_evaluation
+        self.name: str = name
+        self.factory: Factory = factory
+        self.task: Task = task
+        self.budget: Budget = budget
+        self.log: StudyLog = log
+        self.on_evaluation: OnEvaluation = on_evaluation
         self._runners: dict[tuple[Any, ...], TrialRunner] = {}
 
     def run(self, trials: Sequence[Trial], until: int | None = None) -> None:
         """Run the trials without an end in the records; see `TrialRunner.run`."""
-        groups: dict[tuple[Any, ...], list[Trial]] = {}
-        for trial in self.log.unfinished(trials):
-            fixed = tuple((n, v) for n, v in trial.hyper.items() if not _is_traced(v))
-            groups.setdefault(fixed, []).append(trial)
-        for fixed, group in groups.items():
-            self._runner(fixed, group).run(group, until)
+        unfinished = {trial.name for trial in self.log.unfinished(trials)}
+        for fixed, group in _group_by_fixed(trials).items():
+            if missing := [trial for trial in group if trial.name in unfinished]:
+                self._runner(fixed, group).run(missing, until)
+
+    def check(self, trials: Sequence[Trial]) -> None:
+        """Raise StudyError if the optimizer does not accept the hyper-parameters of a trial."""
+        for setting in dict.fromkeys(tuple(trial.hyper.items()) for trial in trials):
+            try:  # numbers of a trial are traced in its training, where no rule can check them
+                self.factory(**dict(setting))
+            except (ValueError, TypeError) as error:
+                shown = format_setting(dict(setting))
+                raise StudyError(f"{self.name} does not accept {shown}: {error}") from error
+        for fixed, group in _group_by_fixed(trials).items():
+            try:
+                self._program(fixed, group).abstract_state()
+            except (ValueError, TypeError) as error:
+                raise StudyError(f"{self.name} cannot train {self.task.name}: {error}") from error
 
     @property
     def traces(self) -> int:
@@ -70,28 +92,33 @@ class Contender:
 
     def _runner(self, fixed: tuple[Any, ...], trials: list[Trial]) -> TrialRunner:
         if fixed not in self._runners:
-            traced = [name for name, value in trials[0].hyper.items() if _is_traced(value)]
-            factory = partial(self.factory, **dict(fixed))
-            options = dict(traced=traced, trials=len(trials), layout=self.budget.layout)
-            program = TrialProgram(self.task, factory, **options)
-            self._record_optimizer(program)
+            program = self._program(fixed, trials)
             self._runners[fixed] = TrialRunner(
                 program,
                 self.log,
                 steps=self.budget.steps,
                 eval_every=self.budget.eval_every,
                 on_evaluation=self.on_evaluation,
+                on_compile=partial(self._record_optimizer, program),
             )
         return self._runners[fixed]
 
-    def _record_optimizer(self, program: TrialProgram) -> None:
-        try:
-            state = program.abstract_state()
-        except (ValueError, TypeError) as error:
-            raise StudyError(f"{self.name} cannot be trained here: {error}") from error
-        facts = dict(optimizer=self.name, layout=program.layout, slots=program.slots)
-        bytes_each = state_bytes_per_parameter(state)
-        self.log.add({"record": "optimizer", **facts, "state_bytes_per_parameter": bytes_each})
+    def _program(self, fixed: tuple[Any, ...], trials: Sequence[Trial]) -> TrialProgram:
+        return TrialProgram(
+            self.task,
+            partial(self.factory, **dict(fixed)),
+            traced=[name for name, value in trials[0].hyper.items() if _is_traced(value)],
+            trials=len(trials),
+            layout=self.budget.layout,
+        )
+
+    def _record_optimizer(self, program: TrialProgram, compile_seconds: float) -> None:
+        state = program.abstract_state()
+        facts: Record = dict(optimizer=self.name, layout=program.layout, slots=program.slots)
+        facts["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        facts["state_bytes_per_parameter"] = state_bytes_per_parameter(state)
+        facts["compile_seconds"] = round(compile_seconds, 3)
+        self.log.add({"record": "optimizer", **facts})
 
 
 def optimizer_factory(
@@ -116,7 +143,11 @@ def optimizer_factory(
 
     Raises:
       OptionError: an unknown name.
+      ValueError: an unknown schedule, a negative clip, or a warmup that is no count.
     """
+    check_choice("schedule", schedule, get_args(Schedule))
+    check_integer("warmup", warmup, 0)
+    BOUND.check(clip=clip)
     shared = dict(settings or {})
     if not isinstance(optimizer, str):
         return partial(optimizer, **shared) if shared else optimizer
@@ -131,6 +162,15 @@ def optimizer_factory(
         return optax.chain(*links, make(rate, **shared | hyper))
 
     return factory
+
+
+def _group_by_fixed(trials: Sequence[Trial]) -> dict[tuple[Any, ...], list[Trial]]:
+    """Return the trials by their hyper-parameters that are compiled into the program."""
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        fixed = tuple((n, v) for n, v in trial.hyper.items() if not _is_traced(v))
+        groups.setdefault(fixed, []).append(trial)
+    return groups
 
 
 def _is_traced(value: Any) -> bool:

@@ -22,6 +22,7 @@ from typing import Any
 from lstm_optax.records import Record, read_records
 
 RECORDS_FILE = "records.jsonl"
+HEAD_KEYS = ("kind", "task", "settings", "made_by")
 
 
 class StudyError(ValueError):
@@ -93,13 +94,18 @@ def read_study(folder: Path) -> StudyRecords:
     heads = [record for record in records if record["record"] == "study"]
     if not heads:
         raise StudyError(f"{path} has no record of the study: the file is damaged")
-    versions = {str(head["made_by"]["versions"]) for head in heads}
+    if missing := [key for key in HEAD_KEYS for head in heads if key not in head]:
+        raise StudyError(f"{path} has a study without {missing[0]!r}: the file is damaged")
+    versions = {str(head["made_by"].get("versions")) for head in heads}
     if len(versions) > 1:
         raise StudyError(
             f"{path} has records of {len(versions)} sets of package versions, which cannot be "
             "compared: run the study again in another folder"
         )
-    return collect_records([heads[0], *records])
+    try:
+        return collect_records([heads[0], *records])
+    except (KeyError, TypeError) as error:
+        raise StudyError(f"{path} has a record without {error}: the file is damaged") from error
 
 
 def collect_records(records: list[Record]) -> StudyRecords:

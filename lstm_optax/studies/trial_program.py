@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,17 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lstm_optax.checks import check_choice
 from lstm_optax.tasks import Task
 from lstm_optax.training import TrainState, init_state, make_step
 from lstm_optax.training.metrics import zero_sums
 from lstm_optax.training.step import should_continue, take_steps
-from lstm_optax.transforms import eval_params, report_validation_loss
+from lstm_optax.transforms import (
+    ScaleByLearningRateState,
+    eval_params,
+    find_states,
+    report_validation_loss,
+)
 
 Factory = Callable[..., optax.GradientTransformation]
 """Keyword arguments → optimizer; `learning_rate` is one of them."""
@@ -29,10 +35,12 @@ STACKED = 32
 class Interval(NamedTuple):
     """The results of each slot after some steps, [slots]."""
 
+    step: jax.Array  # int32: number of steps taken since the trial began
     finite: jax.Array  # bool: every loss and gradient was finite
     loss: jax.Array  # float: mean over the steps since the last evaluation
     grad_norm: jax.Array  # float: the same of the gradient's norm
-    metrics: dict[str, jax.Array]  # float: NaN without an evaluation
+    learning_rate: jax.Array  # float: of the last step; NaN if there is none or more than one
+    metrics: dict[str, jax.Array]  # float; without an evaluation, all floats but the rate are NaN
 
 
 class TrialProgram:
@@ -52,7 +60,11 @@ class TrialProgram:
 
     Attributes:
       slots: number of slots.
+      per_device: number of slots of each device.
       traces: number of times that the step was traced.
+
+    Raises:
+      ValueError: an unknown layout.
     """
 
     def __init__(
@@ -63,8 +75,9 @@ class TrialProgram:
         traced: Sequence[str] = ("learning_rate",),
         trials: int,
         layout: Layout = "auto",
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Any] | None = None,
     ):
+        check_choice("layout", layout, get_args(Layout))
         devices = list(devices or jax.devices())
         stacked = layout == "vmap" or (layout == "auto" and devices[0].platform != "cpu")
         per_device = min(STACKED, -(-trials // len(devices))) if stacked else 1
@@ -73,6 +86,7 @@ class TrialProgram:
         self.factory = factory
         self.traced: tuple[str, ...] = tuple(traced)
         self.layout: str = "vmap" if stacked else "map"
+        self.per_device: int = per_device
         self.slots: int = len(devices) * per_device
         self.traces: int = 0
         mesh = Mesh(np.asarray(devices), ("trials",))
@@ -120,7 +134,8 @@ class TrialProgram:
         Raises:
           ValueError: the factory or a rule does not accept the hyper-parameters.
         """
-        numbers = {name: jax.ShapeDtypeStruct((), np.float32) for name in self.traced}
+        number = jax.ShapeDtypeStruct((), jnp.result_type(float))
+        numbers = dict.fromkeys(self.traced, number)
         return jax.eval_shape(self._init_one, numbers, jax.ShapeDtypeStruct((), np.uint32))
 
     def advance(
@@ -146,7 +161,7 @@ class TrialProgram:
         return self._advance(states, self._numbers(hyper), stacked, *flags)
 
     def _numbers(self, hyper: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-        return {n: np.asarray([h[n] for h in hyper], np.float32) for n in self.traced}
+        return {n: np.asarray([h[n] for h in hyper], jnp.result_type(float)) for n in self.traced}
 
     def _init_one(self, hyper: dict[str, jax.Array], seed: jax.Array) -> TrainState:
         init_key, step_key = jax.random.split(jax.random.key(seed))
@@ -174,7 +189,8 @@ class TrialProgram:
         state, (loss, grad_norm, metrics) = jax.lax.cond(
             evaluate & finite & (count > 0), self._evaluate, lambda s: (s, nothing), state
         )
-        return state, Interval(finite, loss, grad_norm, metrics)
+        rate = _learning_rate(state)
+        return state, Interval(state.step, finite, loss, grad_norm, rate, metrics)
 
     def _evaluate(self, state: TrainState) -> tuple[TrainState, tuple[Any, Any, Any]]:
         metrics = self.task.evaluate(eval_params(state.opt_state, state.params))
@@ -184,9 +200,12 @@ class TrialProgram:
         loss = -value if self.task.larger_is_better else value
         opt_state = report_validation_loss(state.opt_state, loss)
         steps, sums = state.sums.steps.astype(jnp.float32), state.sums
-        means = [(total.value + total.rest) / steps for total in (sums.loss, sums.grad_norm)]
+        loss_mean, norm_mean = (
+            (total.value + total.rest) / steps for total in (sums.loss, sums.grad_norm)
+        )
         new = state._replace(opt_state=opt_state, sums=zero_sums())
-        return jax.tree.map(lambda a, b: a.astype(b.dtype), new, state), (*means, metrics)
+        new = jax.tree.map(lambda a, b: a.astype(b.dtype), new, state)
+        return new, (loss_mean, norm_mean, metrics)
 
 
 def _over_one_slot(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -197,6 +216,13 @@ def _over_one_slot(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.map(lambda x: x[None], result)
 
     return run
+
+
+def _learning_rate(state: TrainState) -> jax.Array:
+    """Return the learning rate of the last step; NaN if there is none or more than one."""
+    found = find_states(state.opt_state, ScaleByLearningRateState)
+    rate = found[0].rate if len(found) == 1 else jnp.nan
+    return jnp.asarray(rate if jnp.ndim(rate) == 0 else jnp.nan, jnp.float32)
 
 
 def _put_state(states: Any, slot: jax.Array, state: TrainState) -> Any:

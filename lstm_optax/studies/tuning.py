@@ -62,7 +62,7 @@ def tune(contender: Contender, grid: Grid, tuning: Tuning) -> Record:
     facts = dict(optimizer=contender.name, hyper=dict(best or ()), value=value, edge=edge)
     choice = {"record": "choice", **facts, "void": edge is not None, "trials": len(trials)}
     known = contender.log.read().choices.get(contender.name)
-    return known if known == choice else contender.log.add(choice)
+    return known if known is not None and known == choice else contender.log.add(choice)
 
 
 def rungs(steps: int, eval_every: int, halving: int) -> list[int]:
@@ -88,9 +88,10 @@ def _run(contender: Contender, trials: list[Trial], tuning: Tuning) -> None:
         kept = set(settings[: math.ceil(len(settings) / tuning.halving)])
         stopped = [trial for trial in alive if _setting(trial) not in kept]
         for trial in contender.log.unfinished(stopped):
-            last = records.trials[trial.name].evaluations[-1]
-            facts = dict(trial=trial.name, status="stopped", step=last["step"])
-            contender.log.add({"record": "end", **facts, "seconds": last["seconds"]})
+            rows = records.trials[trial.name].evaluations
+            seconds = next(row["seconds"] for row in rows if row["step"] == rung)
+            facts = dict(trial=trial.name, status="stopped", step=rung, seconds=seconds)
+            contender.log.add({"record": "end", **facts})
         alive = [trial for trial in alive if _setting(trial) in kept]
     contender.run(alive)
 
@@ -151,12 +152,15 @@ def _edge(rates: Sequence[float], best: Setting | None) -> str | None:
 def _rate_past_edge(rates: Sequence[float], edge: str) -> float:
     """Return the next rate past an edge, at the same ratio as between the two rates there.
 
-    In steps of about half a decade it is 1 or 3 times a power of ten.
+    After 1 or 3 times a power of ten, in steps of about half a decade, it is one of these too.
     """
     ordered = sorted(rates, reverse=edge == "low")
     half_decade = 10.0 ** (-0.5 if edge == "low" else 0.5)
     ratio = ordered[-1] / ordered[-2] if len(ordered) > 1 else half_decade
-    if not 0.9 < ratio / half_decade < 1.1:
-        return float(f"{ordered[-1] * ratio:.6g}")
-    exponent = math.floor(math.log10(ordered[-1] * half_decade) + 0.25)  # 0.95 rounds to 1
-    return float(f"{1 if ordered[-1] * half_decade < 2 * 10.0**exponent else 3}e{exponent}")
+    digits, exponent = f"{ordered[-1]:.5e}".split("e")
+    next_ones = {("1.00000", "low"): (3, -1), ("1.00000", "high"): (3, 0)}
+    next_ones |= {("3.00000", "low"): (1, 0), ("3.00000", "high"): (1, 1)}
+    if (digits, edge) in next_ones and 0.9 < ratio / half_decade < 1.1:
+        digit, change = next_ones[digits, edge]
+        return float(f"{digit}e{int(exponent) + change}")
+    return float(f"{ordered[-1] * ratio:.6g}")

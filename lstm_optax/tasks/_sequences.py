@@ -1,5 +1,6 @@
 """Tasks that need a memory over many steps: adding, copying, temporal order, delayed XOR."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -7,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from lstm_optax.checks import check_choice, check_integer
-from lstm_optax.data import adding, copy_memory, delayed_xor, temporal_order
+from lstm_optax.data import SequenceTask, adding, copy_memory, delayed_xor, temporal_order
 from lstm_optax.lstm import init_chrono, init_forget_bias
 from lstm_optax.tasks.lstm_model import make_model, mean_loss
 from lstm_optax.tasks.task import Task
 
-SEQUENCES = {
+SEQUENCES: dict[str, Callable[[int], SequenceTask]] = {
     "adding": adding,
     "copy": copy_memory,
     "temporal_order": temporal_order,

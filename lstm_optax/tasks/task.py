@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lstm_optax.checks import check_integer, format_value
+from lstm_optax.training.argument_checks import describe_leaf
+from lstm_optax.training.batches import check_batch
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Task:
         params = jax.eval_shape(self.init, key)
         self._check_metrics(jax.eval_shape(self.evaluate, params))
         first, second = self.batches(0, 0), self.batches(1, 0)
+        check_batch("batches(0, 0)", first)
         if _shapes(first) != _shapes(second):
             raise ValueError(
                 f"batches(0, 0) has {_shapes(first)}, but batches(1, 0) has {_shapes(second)}; "
@@ -77,8 +81,11 @@ class Task:
         result = jax.eval_shape(self.loss, params, carry, first, key)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise ValueError("loss must return (mean loss, new carry), a tuple of two")
-        if getattr(result[0], "shape", None) != ():
-            raise ValueError(f"loss returned {result[0]} as mean loss, but must return a scalar")
+        mean: Any = result[0]
+        dtype: Any = getattr(mean, "dtype", None)
+        if getattr(mean, "shape", None) != () or not jnp.issubdtype(dtype, jnp.floating):
+            shown = describe_leaf(mean)
+            raise ValueError(f"loss returned {shown} as mean loss, but must return a scalar float")
         if _shapes(result[1]) != _shapes(carry):
             raise ValueError(
                 f"loss returned a carry of {_shapes(result[1])}, but initial_carry() has "
@@ -95,8 +102,8 @@ class Task:
                     "the task names as its metric"
                 )
         for name, value in metrics.items():
-            if value.shape != ():
-                raise ValueError(f"metric {name!r} has shape {value.shape}, but must be a scalar")
+            if getattr(value, "shape", None) != ():
+                raise ValueError(f"metric {name!r} is {describe_leaf(value)}, but must be a scalar")
 
 
 def _shapes(tree: Any) -> str:

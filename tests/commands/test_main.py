@@ -175,6 +175,7 @@ def test_diagnose_writes_gradient_files(work, no_picture, capsys):
     assert train("--diagnose", "--run", "run", "--steps", "10") == 0
     out, run = capsys.readouterr().out, work / "run"
     assert "           run/gradients.jsonl" in out and "           run/gradients.png" in out
+    assert out.rindex("advice: ") > out.index("more text") and "not checked" not in out
     assert (run / "gradients.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert record["layer0.forget.grad_norm"] > 0
@@ -379,7 +380,8 @@ def test_invalid_input_needs_no_jax(work, finished):
     lines += [f"sample --run {run} {arguments}" for arguments, _ in BAD_SAMPLE]
     (work / "folder.png").mkdir()
     lines += [f"explain {arguments}" for arguments, _ in BAD_EXPLAIN]
-    lines += [f"{command} --help" for command in ("", "train", "sample", "explain")]
+    lines += [f"{command} --help" for command in ("", "train", "sample", "explain", "advise")]
+    lines += ["advise --run nowhere"]
     lines += ["train --steps x", "x", "sample", "explain sgd --learning-rate x"]
     lines += [f"train --resume --run {run} {more}" for more in ("--hidden 9", "--overwrite")]
     assert len(lines) > 25

@@ -1,4 +1,4 @@
-"""The published study of saddles: `python -m lstm_optax.studies.saddle_study`."""
+"""The published study of saddles: `python -m lstm_optax.saddles.saddle_study`."""
 
 import shlex
 import sys
@@ -13,8 +13,8 @@ from lstm_optax.optimizers import OPTIMIZERS
 from lstm_optax.records import Record, provenance, read_records, record_line, write_atomically
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.optimizer_lookup import find_factory
-from lstm_optax.studies.descents import descent_path
-from lstm_optax.studies.saddles import saddle_markdown, saddle_table
+from lstm_optax.saddles.descents import descent_path
+from lstm_optax.saddles.escapes import saddle_markdown, saddle_table
 from lstm_optax.studies.study_records import StudyError
 
 RATE, NOISE, START = 0.01, 0.01, (0.8, 0.01)
@@ -63,7 +63,7 @@ def read_saddles(path: Path) -> list[Record]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study from its command line, and return the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    program = "python -m lstm_optax.studies.saddle_study"
+    program = "python -m lstm_optax.saddles.saddle_study"
     given = tyro.cli(SaddleStudy, args=argv, prog=program)
     try:
         chosen = {name: find_factory(name) for name in given.optimizers}
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _draw(records: list[Record], picture: Path) -> None:
-    from lstm_optax.studies.surface_plot import saddle_figure
+    from lstm_optax.saddles.surface_plot import saddle_figure
 
     paths = {
         name: descent_path(OPTIMIZERS[name], learning_rate=RATE, start=START, steps=steps)

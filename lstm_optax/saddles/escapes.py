@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from lstm_optax.checks import FACTOR, SIZE, Range, check_integer
 from lstm_optax.records import Record, markdown_table
-from lstm_optax.studies.descents import FACTORY, Descent, Factory, descent_step
+from lstm_optax.saddles.descents import FACTORY, Descent, Factory, descent_step
 from lstm_optax.studies.study_records import StudyError
 from lstm_optax.tasks.surfaces import find_surface
 from lstm_optax.training.argument_checks import check_callable

@@ -9,16 +9,15 @@ import pytest
 from scipy import integrate
 
 from lstm_optax.optimizers import OPTIMIZERS, adam, momentum_sgd, nesterov_sgd, rmsprop, sgd
-from lstm_optax.studies import (
+from lstm_optax.saddles import (
     EscapeLaw,
-    StudyError,
     descent_path,
     escape_law,
     escape_steps,
     saddle_markdown,
     saddle_table,
-    sweep,
 )
+from lstm_optax.studies import StudyError, sweep
 from lstm_optax.tasks import surface
 
 FINE = tuple(np.geomspace(1e-2, 1e-6, 41))

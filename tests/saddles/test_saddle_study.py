@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from matplotlib import image
 
-from lstm_optax.studies import StudyError, saddle_markdown
-from lstm_optax.studies.saddle_study import main, read_saddles
+from lstm_optax.saddles import saddle_markdown
+from lstm_optax.saddles.saddle_study import main, read_saddles
+from lstm_optax.studies import StudyError
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from lstm_optax.studies import StudyError, escape_law, saddle_figure, surface_figure
+from lstm_optax.saddles import escape_law, saddle_figure, surface_figure
+from lstm_optax.studies import StudyError
 
 PATH = np.array([(0.8, 0.01), (0.4, 0.02), (0.2, 0.04)])
 RECORDS = [

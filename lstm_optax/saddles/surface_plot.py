@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lstm_optax.plot_style import BLACK, GREY, PALETTE, add_grid, new_figure
 from lstm_optax.records import Record
-from lstm_optax.studies.escape_theory import RULES, escape_law
+from lstm_optax.saddles.escape_theory import RULES, escape_law
 from lstm_optax.studies.study_records import StudyError
 from lstm_optax.tasks.surfaces import Surface, find_surface
 
