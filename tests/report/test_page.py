@@ -116,11 +116,24 @@ def test_headline_names_the_winner(records, tmp_path):
     assert content.headline == best
 
 
-def test_headline_names_the_ties(tmp_path):
+def test_headline_of_ties(tmp_path):
     study = read_made(tmp_path, made_study(spacing=0.0))
     content = make_content(study, tmp_path, responses=False)
+    assert content.headline.startswith("No optimizer is better than another beyond seed noise: ")
+    assert all(f"{name} 0.4" in content.headline for name in ("sgd", "adam", "nadam"))
+
+
+def test_headline_of_several_best(tmp_path):
+    records = made_study(optimizers={"a": 1e-1, "b": 1e-1}, spacing=0.0)
+    worse = made_study(optimizers={"other": 1e-1, "c": 1e-1}, spacing=0.5)
+    records += [record for record in worse if str(record.get("trial", "")).startswith("c ")]
+    records += [
+        record for record in worse if record.get("optimizer") == "c" and "trial" not in record
+    ]
+    content = make_content(read_made(tmp_path, records), tmp_path, responses=False)
     assert content.headline.startswith("There is no single best optimizer: none is better than ")
-    assert all(name in content.headline for name in ("sgd", "adam", "nadam"))
+    assert "a 0.4" in content.headline and "b 0.4" in content.headline
+    assert "c 0" not in content.headline
 
 
 def test_headline_names_the_best_setting(tmp_path):
