@@ -111,6 +111,7 @@ def optuna_sweep(
         facts |= {"driver": "optuna", "space": space_facts(space)}
         log = open_log(out, "sweep", task, budget, facts, command)
         if storage is None and out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
             storage = f"sqlite:///{Path(out).resolve() / 'optuna.db'}"
         head = log.read().study
         made_for = {"task": head["task"], "settings": head["settings"]}

@@ -63,12 +63,28 @@ def test_sweep_sets_hyper_parameters(no_report):
     assert [trial.hyper["b1"] for trial in study.trials.values()] == [0.5, 0.9]
 
 
+def test_range_test_proposes_rates(capsys):
+    command = ["sweep", "--range-test", "--task", "quadratic", "--optimizer", "sgd", "--out", "r"]
+    assert main([*command, "--steps", "40"]) == 0
+    shown = capsys.readouterr().out
+    assert "proposed: --rates" in shown or "no proposal:" in shown
+    assert Path("r/range_test.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_optuna_searches_space(capsys):
+    pytest.importorskip("optuna", reason="needs the extra: pip install 'lstm_optax[optuna]'")
+    command = ["sweep", *SADDLE[:-2], "--optimizer", "sgd", "--optuna", "3", "--out", "o"]
+    assert main([*command, "--space", "learning_rate=0.01:0.5"]) == 0
+    assert len(read_study(Path("o")).trials) == 3 and Path("o/optuna.db").exists()
+
+
 @pytest.mark.slow
 def test_compare_prints_intervals_and_ties(capsys):
     command = ["compare", "sgd", "adam", *SADDLE, "--seeds", "3", "--rates", "0.1", "0.3"]
     assert main([*command, "--set", "adam:b2=0.9", "--out", "b"]) == 0
     shown = capsys.readouterr().out
-    assert "Differences beyond seed noise" in shown
+    assert "test, 95 %" in shown and "void" in shown  # both rates are at an edge
     assert Path("b/report.html").stat().st_size > 10_000
     study = read_study(Path("b"))
     assert [t.part for t in study.trials.values()].count("report") == 6
@@ -107,6 +123,13 @@ def test_task_of_the_docs_runs():
         ),
         (["sweep", "--steps", "0"], "--steps is 0, but must be a whole number"),
         (["sweep", "--halving", "1", "--task", "saddle"], "halving is 1, but must be 0"),
+        (["sweep", "--optuna", "3"], "--optuna needs a --space"),
+        (["sweep", "--space", "b1=0.5:0.9"], "--space needs --optuna"),
+        (
+            ["sweep", "--optuna", "3", "--space", "b1=0.5"],
+            "--space b1=0.5: write a name and a range",
+        ),
+        (["sweep", "--optuna", "3", "--space", "b1=0:1", "--rates", "1"], "leave --rates and --gr"),
         (["sweep", "--out", "full"], "--out full holds other files: name another folder"),
         (["sweep", "--out", "full/file"], "--out full/file is a file: name a folder"),
         (["compare", "sgd", "--task", "saddle"], "compare needs at least two different optimizers"),
