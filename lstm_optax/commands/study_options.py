@@ -88,10 +88,15 @@ class StudyOptions:
         """The folder of the study."""
         return self.out or STUDIES / time.strftime("%Y-%m-%d_%H-%M-%S")
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `sweep` and `compare` that these options set."""
-        names = ("steps", "eval_every", "schedule", "warmup", "clip", "extensions", "halving")
-        return {name: getattr(self, name) for name in (*names, "layout")}
+    def arguments(self, *, searched: bool = True) -> dict[str, Any]:
+        """Return the arguments of `sweep` and `compare` that these options set.
+
+        Args:
+          searched: with those of the search of a grid.
+        """
+        names = ["steps", "eval_every", "schedule", "warmup", "clip", "layout"]
+        names += ["extensions", "halving"] if searched else []
+        return {name: getattr(self, name) for name in names}
 
 
 def command_line() -> str:

@@ -104,12 +104,14 @@ def optuna_sweep(
     common: dict[str, Any] = dict(schedule=schedule, warmup=warmup, clip=clip)
     factory = optimizer_factory(optimizer, steps=budget.steps, settings=settings, **common)
     with quiet_optuna():
-        checked = check_space(space)
+        checked = check_space(space, settings or {})
         facts = dict(common) if isinstance(optimizer, str) else {}
         facts |= {"optimizer": name, "settings": dict(settings or {}), "seeds": seeds}
+        facts["rule"] = optimizer if isinstance(optimizer, str) else "a function"
         facts |= {"driver": "optuna", "space": space_facts(space)}
         log = open_log(out, "sweep", task, budget, facts, command)
         if storage is None and out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
             storage = f"sqlite:///{Path(out).resolve() / 'optuna.db'}"
         head = log.read().study
         made_for = {"task": head["task"], "settings": head["settings"]}
@@ -161,7 +163,9 @@ def _run_batch(
             make_trials(contender.name, {key: (value,) for key, value in hyper.items()}, seeds)
             for hyper in hypers
         ]
-        contender.run(list({t.name: t for group in groups for t in group}.values()))
+        batch = list({t.name: t for group in groups for t in group}.values())
+        contender.check(batch)
+        contender.run(batch)
         trials = contender.log.read().trials
         for trial, group in zip(asked, groups, strict=True):
             rows = [trials[t.name].evaluations for t in group]

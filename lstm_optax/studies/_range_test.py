@@ -143,7 +143,7 @@ def _train(
     try:
         state = jax.jit(init)(rate_at(0.0))
     except (ValueError, TypeError) as error:
-        raise StudyError(f"{name} cannot be trained here: {error}") from error
+        raise StudyError(f"{name} cannot train {task.name}: {error}") from error
     every = max(1, steps // INTERVALS)
     history: list[Record] = []
 

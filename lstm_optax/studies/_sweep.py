@@ -171,7 +171,7 @@ def make_tuning(seeds: int, extensions: int, halving: int) -> Tuning:
     count = check_integer("seeds", seeds, 1)
     check_integer("extensions", extensions, 0)
     if check_integer("halving", halving, 0) == 1:
-        raise ValueError("halving is 1, but must be 0 for none, or at least 2")
+        raise StudyError("halving is 1, but must be 0 for none, or at least 2")
     return Tuning(tuple(TUNING_SEED + i for i in range(count)), extensions, halving)
 
 

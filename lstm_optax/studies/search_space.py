@@ -21,18 +21,21 @@ EDGE = 0.01
 """Share of a range's width at each end in which a best value is at the edge."""
 
 
-def check_space(space: Mapping[str, Sequence[Any]]) -> Space:
+def check_space(space: Mapping[str, Sequence[Any]], settings: Mapping[str, Any]) -> Space:
     """Return Optuna's distribution of each hyper-parameter.
 
     Args:
       space: by name a range, the tuple (low, high) of numbers, or a list of choices.
+      settings: hyper-parameters that all trials share.
 
     Raises:
-      StudyError: no learning rate, a range that does not rise, or that must be above 0, or choices
-        that `check_grid` refuses.
+      StudyError: no learning rate, a name that is in settings too, a range that does not rise or
+        that must be above 0, or choices that `check_grid` refuses.
     """
     if "learning_rate" not in space:
         raise StudyError("the space has no learning_rate: add its range, such as (1e-4, 1e-1)")
+    if both := [name for name in space if name in settings]:
+        raise StudyError(f"{both[0]} is in the space and in settings: leave one of them out")
     return {name: _distribution(name, values) for name, values in space.items()}
 
 
@@ -45,10 +48,7 @@ def _distribution(name: str, values: Sequence[Any]) -> BaseDistribution:
         if log and low <= 0:
             raise StudyError(f"the range of {name} is {values}, but must be above 0")
         return FloatDistribution(low, high, log=log)
-    choices = check_grid({"learning_rate": (1.0,), **{name: values}})[name]
-    wrong = [c for c in choices if not isinstance(c, str | bool | int | float | None)]
-    if wrong:
-        raise StudyError(f"a choice of {name} is {wrong[0]!r}, but must be a number or a string")
+    choices = check_grid({"learning_rate": (1.0,), **{name: values}}, {})[name]
     return CategoricalDistribution(choices)
 
 

@@ -166,7 +166,7 @@ class TrialProgram:
     def _init_one(self, hyper: dict[str, jax.Array], seed: jax.Array) -> TrainState:
         init_key, step_key = jax.random.split(jax.random.key(seed))
         params, carry = self.task.init(init_key), self.task.initial_carry()
-        return init_state(params, self.factory(**hyper), carry, step_key)
+        return init_state(params, self.factory(**_like_python_floats(hyper)), carry, step_key)
 
     def _start_one(
         self, old: TrainState, hyper: dict[str, jax.Array], seed: jax.Array, fresh: jax.Array
@@ -181,7 +181,7 @@ class TrialProgram:
         self, state: TrainState, hyper: Any, batches: Any, count: jax.Array, evaluate: jax.Array
     ) -> tuple[TrainState, Interval]:
         self.traces += 1
-        step = make_step(self.task.loss, self.factory(**hyper))
+        step = make_step(self.task.loss, self.factory(**_like_python_floats(hyper)))
         state, last = take_steps(step, state, batches, count)
         finite = should_continue(last)
         measured = jax.eval_shape(self._evaluate, state)[1]
@@ -216,6 +216,11 @@ def _over_one_slot(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.map(lambda x: x[None], result)
 
     return run
+
+
+def _like_python_floats(hyper: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Return weakly typed numbers: as with Python floats, what is bfloat16 stays bfloat16."""
+    return {name: jnp.full((), 0.0).at[()].set(number) for name, number in hyper.items()}
 
 
 def _learning_rate(state: TrainState) -> jax.Array:

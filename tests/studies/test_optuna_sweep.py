@@ -82,7 +82,7 @@ def test_given_sampler_chooses(optuna):
     sampler = optuna.samplers.RandomSampler(seed=3)
     result = optuna_sweep(quadratic([1.0]), "sgd", RATES, trials=3, sampler=sampler, **OPTIONS)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
-    asked = [hyper_of(study.ask(check_space(RATES)).params) for _ in range(3)]
+    asked = [hyper_of(study.ask(check_space(RATES, {})).params) for _ in range(3)]
     assert settings_of(result) == [hyper["learning_rate"] for hyper in asked]
 
 
@@ -202,7 +202,7 @@ def test_values_have_six_digits():
 
 def test_scale_of_a_range_follows_its_ratio():
     space = check_space(
-        {"learning_rate": (0.1, 0.2), "eps": (1e-8, 1e-6), "b1": (0.5, 0.99), "decay": (0, 1)}
+        {"learning_rate": (0.1, 0.2), "eps": (1e-8, 1e-6), "b1": (0.5, 0.99), "decay": (0, 1)}, {}
     )
     assert {name: d.log for name, d in space.items()} == {
         "learning_rate": True,
@@ -225,7 +225,7 @@ def test_scale_of_a_range_follows_its_ratio():
 )
 def test_edge_is_one_percent_of_the_width(hyper, edge):
     space = {"b1": (0.5, 0.9), "eps": (1e-12, 1e-4), "learning_rate": (1e-4, 1e-2)}
-    assert edge_of(check_space(space), hyper) == edge
+    assert edge_of(check_space(space, {}), hyper) == edge
 
 
 @pytest.mark.slow
@@ -303,8 +303,8 @@ def test_folder_of_a_grid_is_refused(tmp_path):
         ({"learning_rate": (1e-3, 1e-2, 1e-1)}, "the space of learning_rate is .* or a list of c"),
         ({"learning_rate": 0.1}, "the grid of learning_rate is 0.1, but must be a list of values"),
         ({"learning_rate": []}, r"the grid of learning_rate is \[\], but must be a list of values"),
-        ({"learning_rate": [-1.0]}, "a learning rate of the grid is -1.0, but must be above 0"),
-        ({**RATES, "mode": [{}]}, "a choice of mode is {}, but must be a number or a string"),
+        ({"learning_rate": [-1.0]}, "a learning_rate of the grid is -1.0, but must be above 0"),
+        ({**RATES, "mode": [{}]}, "a mode of the grid is {}, but must be a number or text"),
     ],
 )
 def test_bad_space_is_refused(space, message):
@@ -330,11 +330,23 @@ def test_missing_optuna_names_the_extra(monkeypatch):
         optuna_sweep(quadratic([1.0]), "sgd", RATES)
 
 
+def test_value_in_space_and_settings_is_refused():
+    options = OPTIONS | dict(settings={"learning_rate": 0.1})
+    with pytest.raises(StudyError, match="learning_rate is in the space and in settings: leave"):
+        optuna_sweep(quadratic([1.0]), "sgd", RATES, **options)
+
+
+def test_range_outside_the_rule_is_refused():
+    space = RATES | {"momentum": (2.0, 3.0)}
+    with pytest.raises(StudyError, match="momentum_sgd does not accept .*momentum is 2"):
+        optuna_sweep(quadratic([1.0]), "momentum_sgd", space, **OPTIONS)
+
+
 def test_error_of_the_task_is_raised():
     def broken(learning_rate):
         return optax.sgd(learning_rate), 1
 
-    with pytest.raises(StudyError, match="broken cannot be trained here"):
+    with pytest.raises(StudyError, match="broken cannot train quadratic: optimizer is"):
         optuna_sweep(quadratic([1.0]), broken, RATES, trials=2, **OPTIONS)
 
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from lstm_optax.tasks.sequences import sequences
 from quadratic_task import quadratic
 
 from lstm_optax.runs import OptionError
 from lstm_optax.studies import RangeTest, StudyError, range_test, range_test_figure, sweep
 from lstm_optax.studies._range_test import _half_decades_below, _propose
+from lstm_optax.tasks import sequences
 
 QUADRATIC = dict(low=1e-2, high=1e2, steps=200, clip=0)
 
@@ -148,7 +148,7 @@ def test_bad_optimizer_is_refused():
         range_test(quadratic([1.0]), "nadamm")
     with pytest.raises(StudyError, match="pass name="):
         range_test(quadratic([1.0]), lambda learning_rate: optax.sgd(learning_rate))
-    with pytest.raises(StudyError, match="sgd cannot be trained here: .*decay"):
+    with pytest.raises(StudyError, match="sgd cannot train quadratic: .*decay"):
         range_test(quadratic([1.0]), "sgd", settings={"decay": 0.9})
 
 

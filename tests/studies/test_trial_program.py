@@ -186,3 +186,20 @@ def test_slot_without_steps_changes(layout):
     assert np.isnan(results.metrics["validation"][0]) and results.finite[0]
     assert np.isfinite(results.metrics["validation"][1]) and list(results.step) == [0, 2]
     assert (program.take(states, 1).params["x"] != before[1].params["x"]).all()
+
+
+@pytest.mark.parametrize("layout", ["map", "vmap"])
+def test_traced_numbers_change_dtypes(layout):
+    """A hyper-parameter of a trial promotes no more than a Python float does."""
+
+    def init(key):
+        return {"x": jax.random.normal(key, (2,), jnp.bfloat16)}
+
+    def factory(learning_rate, momentum):
+        return optax.sgd(learning_rate, momentum)
+
+    task = make_task(init=init)
+    trials = make_trials("a", {"learning_rate": (0.1, 0.2), "momentum": (0.5,)}, (1000,))
+    records, _ = run_trials(factory, trials, task, layout=layout, devices=jax.devices()[:1])
+    expected = fit_records(optax.sgd(0.2, 0.5), 1000, task)
+    assert_same_rows(records[trials[1].name].evaluations, expected, rtol=1e-2)
