@@ -17,6 +17,7 @@ from lstm_optax.studies.study_grid import format_number, format_value
 from lstm_optax.studies.study_records import StudyRecords, TrialRecords
 
 FEWEST = 3  # hyper-parameters that a chart needs
+MOST_LABELS = 8  # of an axis; with more values, only the ends have one
 WIDE = 10  # largest value over smallest, from which on an axis is logarithmic
 
 
@@ -52,8 +53,10 @@ class Axis:
             scaled = list(range(len(distinct)))
         span = (scaled[-1] - scaled[0]) or 1
         places = {v: (s - scaled[0]) / span for v, s in zip(distinct, scaled, strict=True)}
-        if ends:
-            return cls(name, places, {v: format_number(v) for v in (distinct[0], distinct[-1])})
+        if ends or len(distinct) > MOST_LABELS:
+            distinct = [distinct[0], distinct[-1]]
+        if all(_is_number(value) for value in distinct):
+            return cls(name, places, {v: format_number(v) for v in distinct})
         return cls(name, places, {v: format_value(v) for v in distinct})
 
 

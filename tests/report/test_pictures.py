@@ -114,6 +114,12 @@ def test_axis_places_numbers_by_logarithm():
     assert Axis.of("schedule", ["cosine", "constant"]).places == {"cosine": 0, "constant": 1}
 
 
+def test_axis_of_many_values_labels_its_ends():
+    labels = Axis.of("rate", np.geomspace(1e-4, 1e-1, 20).tolist()).labels
+    assert list(labels.values()) == ["0.0001", "0.1"]
+    assert len(Axis.of("b1", [0.8, 0.9, 0.95]).labels) == 3
+
+
 def test_parallel_lines_rank_trials(tmp_path):
     other = {"b1": (0.9, 0.8), "nesterov": (True, False)}
     records = made_study("sweep", optimizers={"nadam": 1e-2}, other=other, tuning_seeds=(1000,))
