@@ -59,7 +59,7 @@ class Looks:
         Where lines overlap, the wider line below shows on both sides of the line above.
         """
         widths = [max(1.6, 4.0 - 0.8 * place) for place in range(len(self.names))]
-        scale = alt.Scale(domain=self.names, range=widths)
+        scale = alt.Scale(type="ordinal", domain=self.names, range=widths)
         return alt.StrokeWidth("series:O", sort=self.names, scale=scale, legend=None)
 
     def _scale(self, values: Sequence[Any]) -> alt.Scale:

@@ -38,3 +38,5 @@ def test_report_says_where_the_page_is(folder, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"exported 10 trials to {events}", f"saved {folder / 'report.html'}"]
     assert (folder / "report.html").is_file() and len(list(events.iterdir())) == 10
+    plots = list((folder / "plots").glob("*.svg"))
+    assert len(plots) == 9 and not any("NaN" in plot.read_text("utf-8") for plot in plots)
