@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from lstm_optax.records import Record
-from lstm_optax.report.looks import Looks, number_axis
+from lstm_optax.report.looks import Looks, number_axis, y_scale
 from lstm_optax.report.picture import Drawing, Picture, only_shown, rounded
 from lstm_optax.report.series import Series, TaskFacts, curve_rows
 
@@ -61,7 +61,7 @@ def _lines(rows: Sequence[Record], x: str, label: str, against: str, looks: Look
     values = [row["low"] for row in rows], [row["high"] for row in rows]
     low, high = min(values[0]), max(values[1])
     wide = low > 0 and high / low > WIDE
-    scale = alt.Scale(type="log") if wide else alt.Scale(zero=False)
+    scale = y_scale(wide)
     base = only_shown(alt.Chart(alt.NamedData("curves"))).encode(
         x=alt.X(f"{x}:Q", title=against, axis=number_axis()),
         color=looks.color(),
@@ -81,7 +81,7 @@ def _lines(rows: Sequence[Record], x: str, label: str, against: str, looks: Look
 
 
 def _with_target(lines: Drawing, task: TaskFacts) -> Drawing:
-    data = alt.Data(values=[{"target": task.target, "text": f"target {task.target:g}"}])
+    data = alt.Data(values=[{"target": task.target, "text": f"target {task.target:.3g}"}])
     base = alt.Chart(data).encode(y="target:Q")
     rule = base.mark_rule(strokeDash=[2, 3], color="#777777")
     text = base.mark_text(align="left", dy=-6, color="#777777").encode(

@@ -70,10 +70,9 @@ def _comparison(summaries: Sequence[OptimizerSummary], task: TaskFacts) -> str:
     if len(ranked) == 1:
         return f"{results} ({measure}); no other optimizer has a rank."
     if len(best) == 1:
-        return (
-            f"{best[0].optimizer} is best beyond seed noise, with a {measure} of "
-            f"{_interval(best[0])}."
-        )
+        return f"{best[0].optimizer} is best beyond seed noise: {_interval(best[0])} ({measure})."
+    if len(best) == len(ranked):
+        return f"No optimizer is better than another beyond seed noise: {results} ({measure})."
     return f"There is no single best optimizer: none is better than {results} ({measure})."
 
 

@@ -81,6 +81,11 @@ def number_axis(low: float = 0.0, high: float = 0.0) -> alt.Axis:
     return axis
 
 
+def y_scale(logarithmic: bool) -> alt.Scale:
+    """Return the scale of a metric, which need not begin at 0."""
+    return alt.Scale(type="log", nice=False, padding=8) if logarithmic else alt.Scale(zero=False)
+
+
 def _log_ticks(low: float, high: float) -> list[float]:
     start, stop = math.log10(low), math.log10(high)
     powers = range(math.floor(start), math.ceil(stop) + 1)

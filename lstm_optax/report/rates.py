@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from lstm_optax.records import Record
-from lstm_optax.report.looks import Looks, number_axis
+from lstm_optax.report.looks import Looks, number_axis, y_scale
 from lstm_optax.report.picture import Drawing, Picture, only_shown, rounded
 from lstm_optax.studies.comparison import OptimizerSummary
 from lstm_optax.studies.outcomes import Metric, has_diverged, has_ended, value_at_end
@@ -62,7 +62,7 @@ def _chart(
 ) -> Drawing:
     values = [row["value"] for row in (*lines, *points)]
     wide = bool(values) and min(values) > 0 and max(values) / min(values) > WIDE
-    scale = alt.Scale(type="log") if wide else alt.Scale(zero=False)
+    scale = y_scale(wide)
     ends = min(rates), max(rates)
     margin = (ends[1] / ends[0]) ** 0.03
     across = alt.Scale(type="log", domain=[ends[0] / margin, ends[1] * margin], nice=False)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import altair as alt
 import numpy as np
@@ -12,8 +13,9 @@ from lstm_optax.names import check_optimizer
 from lstm_optax.records import Record
 from lstm_optax.report.looks import Looks, number_axis
 from lstm_optax.report.picture import Drawing, Picture, only_shown, rounded
-from lstm_optax.runs.constraints import OptionError
-from lstm_optax.runs.explain_by_name import explain_optimizers
+from lstm_optax.runs.hyper_parameters import hyper_parameters_of
+from lstm_optax.runs.optimizer_lookup import find_factory
+from lstm_optax.studies.study_records import StudyRecords
 
 if TYPE_CHECKING:
     from lstm_optax.response import Response
@@ -36,16 +38,33 @@ class Panel:
     caption: str
 
 
-def measure_responses(names: Sequence[str]) -> tuple[list["Response"], list[str]]:
-    """Measure the optimizers that have one of the library's names; return also all other names."""
+def measure_responses(study: StudyRecords) -> tuple[list["Response"], list[str]]:
+    """Measure the optimizers that have one of the library's names; return also all other names.
+
+    An optimizer is measured with its hyper-parameters in the study, the chosen ones if there are
+    any, except the learning rate, which is the unit of the steps.
+    """
+    from lstm_optax.response import explain
+
     measured, others = [], []
-    for name in names:
+    for name in study.optimizers:
         try:
             check_optimizer(name)
-            measured += explain_optimizers([name])
-        except (ValueError, OptionError):
+            known = hyper_parameters_of(name)
+            given = {key: v for key, v in _settings_of(study, name).items() if key in known}
+            factory = partial(find_factory(name, given=given), **given)
+            measured.append(explain(factory, name=name))
+        except ValueError:
             others.append(name)
     return measured, others
+
+
+def _settings_of(study: StudyRecords, name: str) -> dict[str, Any]:
+    shared = study.study["settings"].get("settings", {})
+    if study.study["kind"] == "compare":
+        shared = shared.get(name, {})
+    choice = study.choices.get(name)
+    return dict(shared) | dict(choice["hyper"] if choice else {})
 
 
 def response_pictures(responses: Sequence["Response"], looks: Looks) -> list[Picture]:

@@ -1,6 +1,7 @@
 """The tables of a report: Markdown for a file, and a table of the page that sorts."""
 
 import re
+from collections.abc import Sequence
 
 from lstm_optax.report.elements import Cell, escape, sortable_table
 from lstm_optax.studies.comparison_tables import comparison_table, full_comparison_grid
@@ -8,6 +9,7 @@ from lstm_optax.studies.study_grid import NONE, StudyGrid
 from lstm_optax.studies.study_records import StudyRecords
 from lstm_optax.studies.sweep_tables import sweep_grid, sweep_table
 
+MOST_CHARACTERS = 700  # of notes that are not folded
 _NUMBER = re.compile(r"[≥≤<> ]*([-+]?\d+\.?\d*(e[-+]?\d+)?)")
 
 
@@ -36,8 +38,14 @@ def setting_tables(study: StudyRecords) -> str:
 def _table(caption: str, grid: StudyGrid, name: str) -> str:
     rows = [[Cell(text, sort_value(text)) for text in row] for row in grid.rows]
     shown = [note for note in grid.notes if " is void and has no rank" not in note]  # in a box
-    notes = "".join(f"<p>{escape(note)}</p>" for note in shown)
-    return f'{sortable_table(caption, grid.header, rows, name)}<div class="notes">{notes}</div>'
+    return sortable_table(caption, grid.header, rows, name) + _notes(shown)
+
+
+def _notes(notes: Sequence[str]) -> str:
+    """Return the notes of a table, folded if they are long."""
+    is_open = " open" if sum(map(len, notes)) <= MOST_CHARACTERS else ""
+    body = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    return f'<details class="notes"{is_open}><summary>Notes</summary>{body}</details>'
 
 
 def sort_value(text: str) -> float | str | None:

@@ -63,7 +63,7 @@ def make_content(study: StudyRecords, folder: Path, *, responses: bool = True) -
     names = [row.optimizer for row in summaries]
     looks = Looks(names)
     curve_looks = looks if series.keys() <= set(names) else Looks(list(series))
-    measured, others = measure_responses(names) if responses else ([], [])
+    measured, others = measure_responses(study) if responses else ([], [])
     note = f"Not measured, since the library has no such name: {', '.join(others)}."
     return Content(
         title=make_title(study, task),

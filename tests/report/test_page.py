@@ -112,14 +112,28 @@ def test_page_names_command_and_versions(page):
 
 def test_headline_names_the_winner(records, tmp_path):
     content = make_content(read_made(tmp_path, records), tmp_path, responses=False)
-    assert content.headline.startswith("adam is best beyond seed noise, with a test at equal steps")
+    best = "adam is best beyond seed noise: 0.435 (0.427–0.443) (test at equal steps)."
+    assert content.headline == best
 
 
-def test_headline_names_the_ties(tmp_path):
+def test_headline_of_ties(tmp_path):
     study = read_made(tmp_path, made_study(spacing=0.0))
     content = make_content(study, tmp_path, responses=False)
+    assert content.headline.startswith("No optimizer is better than another beyond seed noise: ")
+    assert all(f"{name} 0.4" in content.headline for name in ("sgd", "adam", "nadam"))
+
+
+def test_headline_of_several_best(tmp_path):
+    records = made_study(optimizers={"a": 1e-1, "b": 1e-1}, spacing=0.0)
+    worse = made_study(optimizers={"other": 1e-1, "c": 1e-1}, spacing=0.5)
+    records += [record for record in worse if str(record.get("trial", "")).startswith("c ")]
+    records += [
+        record for record in worse if record.get("optimizer") == "c" and "trial" not in record
+    ]
+    content = make_content(read_made(tmp_path, records), tmp_path, responses=False)
     assert content.headline.startswith("There is no single best optimizer: none is better than ")
-    assert all(name in content.headline for name in ("sgd", "adam", "nadam"))
+    assert "a 0.4" in content.headline and "b 0.4" in content.headline
+    assert "c 0" not in content.headline
 
 
 def test_headline_names_the_best_setting(tmp_path):

@@ -12,6 +12,7 @@ from lstm_optax.report.heat_maps import heat_map_pictures
 from lstm_optax.report.looks import Looks, number_axis
 from lstm_optax.report.parallel import Axis, parallel_pictures
 from lstm_optax.report.rates import rate_pictures
+from lstm_optax.report.responses import measure_responses
 from lstm_optax.report.series import curve_rows, make_series, task_facts, varying_names
 from lstm_optax.report.tables import sort_value
 from lstm_optax.report.trajectories import trajectory_pictures
@@ -169,6 +170,20 @@ def test_heat_maps_reject_other_lines(tmp_path):
     (tmp_path / "gradients.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(StudyError, match=r"line 1 of .*gradients\.jsonl is not a record of grad"):
         heat_map_pictures(tmp_path)
+
+
+@pytest.mark.slow
+def test_responses_use_the_study_settings(tmp_path):
+    names = {"momentum_sgd": 1e-2, "nesterov_sgd": 1e-2, "my rule": 1e-2}
+    records = made_study(optimizers=names, other={"momentum": (0.5, 0.6)})
+    records[0]["settings"] = {"settings": {"nesterov_sgd": {"momentum": 0.75}}}
+    records = [
+        r for r in records if (r["record"], r.get("optimizer")) != ("choice", "nesterov_sgd")
+    ]
+    measured, others = measure_responses(read_made(tmp_path, records))
+    gains = {response.name: response.steady_gain for response in measured}
+    assert gains == {"momentum_sgd": pytest.approx(2), "nesterov_sgd": pytest.approx(4)}
+    assert others == ["my rule"]
 
 
 @pytest.mark.parametrize(
