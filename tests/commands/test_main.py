@@ -371,7 +371,7 @@ def test_wrong_flags_exit_with_status_2(work, capsys, arguments):
 
 def test_invalid_input_needs_no_jax(work, finished):
     run = shlex.quote(str(finished / "runs/a b"))
-    late = ("short.txt", "--window 800", "--run text.txt", "--run text.txt/run")  # detected later
+    late = ("short.txt", "--window 800", "--run text.txt", "--run text.txt/run", "beta=.5")
     lines = [
         f"train --text text.txt {shlex.join(SIZES)} {arguments}"
         for arguments, _ in BAD_TRAIN
@@ -380,8 +380,8 @@ def test_invalid_input_needs_no_jax(work, finished):
     lines += [f"sample --run {run} {arguments}" for arguments, _ in BAD_SAMPLE]
     (work / "folder.png").mkdir()
     lines += [f"explain {arguments}" for arguments, _ in BAD_EXPLAIN]
-    lines += [f"{command} --help" for command in ("", "train", "sample", "explain", "advise")]
-    lines += ["advise --run nowhere"]
+    lines += [f"{command} --help" for command in ("", *cli.COMMANDS)]
+    lines += ["advise --run nowhere", "report nowhere", "sweep --task addin", "compare sgd sgd"]
     lines += ["train --steps x", "x", "sample", "explain sgd --learning-rate x"]
     lines += [f"train --resume --run {run} {more}" for more in ("--hidden 9", "--overwrite")]
     assert len(lines) > 25
