@@ -171,6 +171,7 @@ def test_divergence_is_one_line_error(work, capsys, monkeypatch):
     assert out == "" and err.startswith(f"error: step 3 of [runs/{today}") and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_diagnose_writes_gradient_files(work, no_picture, capsys):
     assert train("--diagnose", "--run", "run", "--steps", "10") == 0
     out, run = capsys.readouterr().out, work / "run"

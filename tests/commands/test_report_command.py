@@ -17,6 +17,7 @@ def test_report_needs_a_study(tmp_path, capsys):
     assert f"error: {tmp_path} {message}\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_report_needs_an_empty_export_folder(folder, capsys):
     pytest.importorskip("tensorboardX")
     assert main(["report", str(folder), "--tensorboard", str(folder)]) == 2

@@ -36,6 +36,7 @@ def events(tmp_path):
     return read_events(path)
 
 
+@pytest.mark.slow
 def test_events_hold_scalars(events):
     found = [
         (value.tag, event.step, value.simple_value, event.wall_time)

@@ -294,7 +294,7 @@ def test_varying_windows_equal_one_long_window(tmp_path, key):
     chex.assert_trees_all_close(carry, last, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", plain_for(OPTIMIZERS, ("sgd", "nadam", "awd_sgd")))
 def test_window_length_scales_rate(name):
     settings = config(optimizer=name, vary_window=True)
     params = LSTMParams(jnp.ones([3, 8]), jnp.full([2, 8], 2.0), jnp.ones([8]))

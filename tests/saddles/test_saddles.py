@@ -113,6 +113,7 @@ def test_line_is_left_without_noise():
     assert escape_steps(sgd, learning_rate=0.05, deltas=(0.0, 1e-3)) == [None, 73]
 
 
+@pytest.mark.slow
 def test_noise_differs_from_theory():
     """From the line, noise σ acts as a displacement η σ |N(0, 1)| / √(ρ² − 1)."""
     rate, noise, growth = 0.05, 0.01, 1.1

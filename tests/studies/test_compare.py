@@ -58,6 +58,7 @@ def test_void_choice_is_not_reported():
     assert report == 3 * ["one"], "no trial is reported without a setting"
 
 
+@pytest.mark.slow
 def test_interrupted_comparison_differs(tmp_path):
     whole = plain_compare(seeds=3, extensions=0)
     for after in (8, 25):

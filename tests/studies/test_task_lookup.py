@@ -3,10 +3,13 @@
 import re
 
 import pytest
+from plain import plain_for
 
 from lstm_optax import Task
 from lstm_optax.studies import StudyError
 from lstm_optax.studies.task_lookup import NAMED_TASKS, check_task_name, find_task
+
+NAMES = sorted(set(NAMED_TASKS) - {"forecast", "digits"})
 
 FILE = """
 import jax.numpy as jnp
@@ -35,7 +38,7 @@ def file(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMED_TASKS) - {"forecast", "digits"}))
+@pytest.mark.parametrize("name", plain_for(NAMES, ("adding", "saddle")))
 def test_each_named_task_passes_its_check(name):
     task = find_task(name, quick=True)
     task.check()

@@ -69,7 +69,7 @@ def on_devices(layout):
     return layout | {"devices": jax.devices()[: layout["devices"]]}
 
 
-@pytest.mark.parametrize("name", slow_after(4, FACTORIES))
+@pytest.mark.parametrize("name", slow_after(1, FACTORIES))
 def test_trial_differs_from_fit(name):
     factory, changes = FACTORIES[name]
     task, trials = make_task(**changes), rate_trials((0.1, 0.3), (1000, 1001))
@@ -81,6 +81,7 @@ def test_trial_differs_from_fit(name):
     assert records[trial.name].end["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_average_never_started():
     """The case "triggered" tests nothing unless the trigger fires before the last evaluation."""
     (trial,), task = rate_trials((0.3,)), make_task(eval_every=2)
@@ -97,7 +98,7 @@ def alone():
         return run_trials(lo.nadam, trials, **on_devices(LAYOUTS["1 device"]))[0]
 
 
-@pytest.mark.parametrize("name", slow_after(2, list(LAYOUTS)[1:]))
+@pytest.mark.parametrize("name", slow_after(1, list(LAYOUTS)[1:]))
 def test_layout_changes_a_trial(name, alone):
     trials = rate_trials((0.1, 0.03, 0.3, 0.01))
     records, runner = run_trials(lo.nadam, trials, **on_devices(LAYOUTS[name]))
@@ -144,6 +145,7 @@ def test_double_precision_is_lost(x64):
     np.testing.assert_allclose(row["loss"], expected["loss"], 1e-12)
 
 
+@pytest.mark.slow
 def test_programs_of_equal_shape_compile_once():
     trials = rate_trials((0.1, 0.2, 0.3, 0.4, 0.5))
     _, runner = run_trials(lo.sgd, trials, layout="map", devices=jax.devices()[:2])
@@ -171,7 +173,7 @@ def test_unknown_layout_is_accepted():
         TrialProgram(make_task(), lo.adam, trials=2, layout="rows")
 
 
-@pytest.mark.parametrize("layout", ["map", "vmap"])
+@pytest.mark.parametrize("layout", slow_after(1, ["map", "vmap"]))
 def test_slot_without_steps_changes(layout):
     program = TrialProgram(make_task(), lo.adam, trials=2, layout=layout, devices=jax.devices()[:1])
     if layout == "map":
@@ -188,7 +190,7 @@ def test_slot_without_steps_changes(layout):
     assert (program.take(states, 1).params["x"] != before[1].params["x"]).all()
 
 
-@pytest.mark.parametrize("layout", ["map", "vmap"])
+@pytest.mark.parametrize("layout", slow_after(1, ["map", "vmap"]))
 def test_traced_numbers_change_dtypes(layout):
     """A hyper-parameter of a trial promotes no more than a Python float does."""
 

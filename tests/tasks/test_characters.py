@@ -109,6 +109,7 @@ def test_evaluation_differs_from_make_evaluate(task, parts):
         assert targets == HELD - 1, "every character except the first is predicted once"
 
 
+@pytest.mark.slow
 def test_dropout_is_missing_or_evaluated(text):
     task = characters(text=text, **SIZES | dict(layers=2, dropout=0.5))
     params, carry = task.init(jax.random.key(0)), task.initial_carry()

@@ -46,10 +46,12 @@ def clipped(tmp_path_factory) -> Path:
     return train(folder, learning_rate=1.0, clip=1e-3, steps=2, eval_every=1, diagnose=True)
 
 
+@pytest.mark.slow
 def test_healthy_run_has_no_findings(healthy):
     assert advise(healthy) == []
 
 
+@pytest.mark.slow
 def test_clip_far_too_small_is_found(clipped):
     (finding,) = advise(str(clipped))
     assert finding.rule == "clip-every-step" and finding.numbers["share"] == 1
