@@ -31,7 +31,8 @@ class StudyScreen:
 
     def __init__(self, console: Console, metric: str, steps: int, evaluations: int):
         self.console: Console = console
-        self.metric, self.steps = metric, steps
+        self.metric: str = metric
+        self.steps: int = steps
         self.bar: Progress = Progress(
             TextColumn("evaluations"),
             MofNCompleteColumn(),
