@@ -6,9 +6,12 @@ from . import lstm as lstm
 from . import models as models
 from . import optimizers as optimizers
 from . import presets as presets
+from . import report as report
 from . import response as response
 from . import runs as runs
+from . import saddles as saddles
 from . import studies as studies
+from . import tasks as tasks
 from . import training as training
 from . import transforms as transforms
 from ._version import __version__ as __version__
@@ -127,6 +130,9 @@ from .runs import (
     TrainConfig as TrainConfig,
 )
 from .runs import (
+    advise as advise,
+)
+from .runs import (
     load_run as load_run,
 )
 from .runs import (
@@ -137,6 +143,15 @@ from .runs import (
 )
 from .runs import (
     train_language_model as train_language_model,
+)
+from .studies import (
+    compare as compare,
+)
+from .studies import (
+    sweep as sweep,
+)
+from .tasks import (
+    Task as Task,
 )
 from .training import (
     BatchSharding as BatchSharding,

@@ -123,7 +123,7 @@ def test_presets_page_lists_each_source():
 
 def test_getting_started_lists_all_flags(capsys):
     flags = set()
-    for command in ("train", "sample", "explain", "bench"):
+    for command in ("train", "sample", "explain", "advise", "bench"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         flags |= set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))

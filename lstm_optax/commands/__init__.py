@@ -1,1 +1,1 @@
-"""The command line: lstm-optax train, sample, explain and bench."""
+"""The command line: lstm-optax train, sample, explain, advise, sweep, compare, bench."""

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.explain_by_name import check_names, explain_optimizers
+from lstm_optax.runs.options import Settings
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -33,13 +34,18 @@ class Explain:
     learning_rate: float = 1e-3
     """Learning rate of every optimizer, above 0; steps are shown in units of it."""
 
+    set: Settings = ()
+    """A hyper-parameter of every optimizer, such as b2=0.99; an unknown name lists those known."""
+
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Save a picture of the responses to this file: .png, .svg or .pdf."""
 
     def run(self, console: Console) -> int:
         """Measure, print the table and the notes, and save the picture; return the exit status."""
         self._check()
-        responses = explain_optimizers(self.names, learning_rate=self.learning_rate)
+        responses = explain_optimizers(
+            self.names, learning_rate=self.learning_rate, settings=self.set
+        )
 
         from lstm_optax.response import response_figure, response_notes, response_table
 
@@ -48,6 +54,8 @@ class Explain:
         columns = max(1, (console.width - 26) // 17)  # in one table
         for first in range(0, len(responses), columns):
             console.print(response_table(responses[first : first + columns]))
+        if self.set:
+            console.print(Text(f"\nset: {', '.join(self.set)}"), soft_wrap=not console.is_terminal)
         for note in response_notes(responses):
             console.print(Text(f"\n{note}"), soft_wrap=not console.is_terminal)
         if self.plot:
@@ -60,7 +68,7 @@ class Explain:
 
     def _check(self) -> None:
         """Raise the errors that can be detected before JAX is imported."""
-        check_names(self.names, self.learning_rate)
+        check_names(self.names, self.learning_rate, self.set)
         if self.plot is None:
             return
         if self.plot.suffix.lower() not in PICTURES:

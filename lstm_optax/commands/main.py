@@ -6,22 +6,36 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
 from lstm_optax._version import __version__
+from lstm_optax.commands.advise import Advise, run_advise
 from lstm_optax.commands.bench import Bench
+from lstm_optax.commands.compare import Compare
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.flags import flags_of, parse_flags, replace_arguments_by_flags
+from lstm_optax.commands.report import Report
 from lstm_optax.commands.sample import Sample, run_sample
+from lstm_optax.commands.sweep import Sweep
 from lstm_optax.commands.train import Train, run_train, stored_config
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.run_folder import RunFolder
+from lstm_optax.studies.study_records import StudyError
 
-COMMANDS: dict[str, type] = {"train": Train, "sample": Sample, "explain": Explain, "bench": Bench}
+COMMANDS: dict[str, type] = {
+    "train": Train,
+    "sample": Sample,
+    "explain": Explain,
+    "advise": Advise,
+    "sweep": Sweep,
+    "compare": Compare,
+    "report": Report,
+    "bench": Bench,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_train(command, output)
         if isinstance(command, Sample):
             return run_sample(command, errors)
+        if isinstance(command, Advise):
+            return run_advise(command, output)
         return command.run(output)
     except KeyboardInterrupt:
         errors.print("stopped")
@@ -57,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parse(argv: list[str]) -> Train | Sample | Explain | Bench:
+def _parse(argv: list[str]) -> Any:
     """Parse the flags; with --resume, the options of the run replace the defaults."""
     stored = Train()
     if argv[:1] == ["train"] and "--resume" in argv:
@@ -68,6 +84,10 @@ def _parse(argv: list[str]) -> Train | Sample | Explain | Bench:
         Annotated[Train, tyro.conf.subcommand("train", default=stored)]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
         | Annotated[Explain, tyro.conf.subcommand("explain")]
+        | Annotated[Advise, tyro.conf.subcommand("advise")]
+        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+        | Annotated[Compare, tyro.conf.subcommand("compare")]
+        | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Bench, tyro.conf.subcommand("bench")],
         tyro.conf.OmitSubcommandPrefixes,
     ]
@@ -77,7 +97,7 @@ def _parse(argv: list[str]) -> Train | Sample | Explain | Bench:
 
 def _user_error_message(error: Exception) -> str | None:
     """Return the message of an error that the user can fix; None for a bug."""
-    if isinstance(error, OptionError):
+    if isinstance(error, OptionError | StudyError):
         return str(error)
     if isinstance(error, OSError):
         return _os_error_message(error)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from lstm_optax.commands.advise import print_advice
 from lstm_optax.commands.sample import Folder, generate_text, print_warning
 from lstm_optax.commands.signals import StopOnSignal
 from lstm_optax.runs.constraints import OptionError
@@ -32,8 +33,8 @@ class Train:
     """Train a character-level LSTM on a text; by default on Python's help topics, in a minute.
 
     Writes metrics.jsonl, loss.png, sample.txt, config.json and checkpoints/ to the run folder;
-    with --diagnose also gradients.jsonl and gradients.png. Ctrl-C saves a checkpoint and stops;
-    continue from it with --resume.
+    with --diagnose also gradients.jsonl and gradients.png, and prints the findings of `lstm-optax
+    advise`. Ctrl-C saves a checkpoint and stops; continue from it with --resume.
     """
 
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
@@ -72,7 +73,10 @@ def stored_config(run: RunFolder, given: TrainConfig) -> TrainConfig:
             "again: pass a file with the same text with --text FILE, or pipe it in again with "
             "--text /dev/stdin"
         )
-    return config if given.epochs is None else replace(config, steps=TrainConfig.steps)
+    if given.epochs is not None:
+        config = replace(config, steps=TrainConfig.steps)
+    # the flags --set are added to the default
+    return replace(config, set=()) if given.set else config
 
 
 def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig]":
@@ -106,7 +110,8 @@ def _train_in_folder(run: RunFolder, command: Train, corpus: "Corpus", console: 
         logging.getLogger(name).setLevel(logging.CRITICAL)
     units: dict[str, Any] = dict(unit="nats", item_unit="characters")
     screen = TrainScreen(console, config.steps, config.batch * config.window, **units)
-    title = f"{config.optimizer}, learning rate {config.learning_rate:g} {config.schedule}"
+    rate = f"learning rate {config.learning_rate:g} {config.schedule}"
+    title = ", ".join([config.optimizer, rate, *config.set])
     try:
         with screen, StopOnSignal() as stop:
             result = train_language_model(
@@ -171,6 +176,9 @@ def _show_result(
     more = f"lstm-optax sample --run {shlex.quote(str(run.path))}"
     rows = [("files", first), *(("", path) for path in others), ("more text", more)]
     console.print(plan_table(rows))
+    if command.config.diagnose:
+        console.print("")
+        print_advice(console, run)
 
 
 def _show_best(

@@ -1,4 +1,4 @@
-"""Text as integer codes: corpora, vocabularies, windows, n-gram models; and synthetic sequences."""
+"""Text as integer codes, n-gram models, time series, naive forecasts, and synthetic sequences."""
 
 import lazy_loader
 

@@ -1,4 +1,9 @@
+from .columns import read_columns as read_columns
+from .naive import naive_forecasts as naive_forecasts
+from .naive import naive_score as naive_score
 from .ngram import ngram_losses as ngram_losses
+from .series import ForecastBatch as ForecastBatch
+from .series import SeriesWindows as SeriesWindows
 from .synthetic import Sequences as Sequences
 from .synthetic import SequenceTask as SequenceTask
 from .synthetic import adding as adding

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lstm_optax.response.responses import Response
+from lstm_optax.response.responses import Response, SpikeResponse
 
 MIN_DISTURBED = 5  # steps off by more than a factor of 2, for a note on clipping
 
@@ -29,17 +29,26 @@ def make_notes(measured: Response, why_no_rate: str, params_note: str) -> tuple[
     return tuple(note for note in notes if note)
 
 
+def absorbed_spike(measured: Response) -> tuple[str, SpikeResponse | None]:
+    """Return the spike that disturbs the most later steps, and its size; None if none does.
+
+    A spike counts if a larger one makes no larger step, and several later steps are off by more
+    than a factor of 2.
+    """
+    spikes = {"1,000": measured.spike, "−1,000": measured.counter_spike}
+    absorbed = {s: r for s, r in spikes.items() if r.bounded and r.disturbed >= MIN_DISTURBED}
+    return max(absorbed.items(), key=lambda item: item[1].disturbed, default=("", None))
+
+
 def _late_clip_note(measured: Response) -> str:
     """Return a note if a clip after the optimizer would let the state absorb a spike.
 
     That is so if a larger spike makes no larger step, so a clip after the optimizer has little to
-    clip, but several later steps are off by more than a factor of 2.
+    clip, but the spike is absorbed.
     """
-    spikes = {"1,000": measured.spike, "−1,000": measured.counter_spike}
-    absorbed = {s: r for s, r in spikes.items() if r.bounded and r.disturbed >= MIN_DISTURBED}
-    if not absorbed:
+    size, spike = absorbed_spike(measured)
+    if spike is None:
         return ""
-    size, spike = max(absorbed.items(), key=lambda item: item[1].disturbed)
     extremes = []
     if spike.smallest_after < 0.5:
         extremes.append(f"down to {spike.smallest_after:.2g}")

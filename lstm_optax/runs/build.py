@@ -18,8 +18,9 @@ from lstm_optax.models import (
 )
 from lstm_optax.names import RESCALING_OPTIMIZERS
 from lstm_optax.runs.constraints import OptionError
-from lstm_optax.runs.optimizer_lookup import find_factory, takes_decay
-from lstm_optax.runs.options import TrainConfig
+from lstm_optax.runs.hyper_parameters import parse_settings
+from lstm_optax.runs.optimizer_lookup import find_factory
+from lstm_optax.runs.options import Schedule, TrainConfig
 from lstm_optax.training import TrainState, init_state
 from lstm_optax.transforms import (
     AverageState,
@@ -100,33 +101,48 @@ def make_losses(
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:
     """Return the learning rate as a function of the step number, counted from 0."""
-    peak, rest = config.learning_rate, config.steps - config.warmup
+    return named_schedule(config.schedule, config.learning_rate, config.steps, config.warmup)
+
+
+def named_schedule(name: Schedule, peak: Any, steps: int, warmup: int = 0) -> optax.Schedule:
+    """Return a schedule by name, as a function of the step number, counted from 0.
+
+    Args:
+      name: after the warmup; "cosine" and "linear" end at 0.
+      peak: the largest learning rate; may be traced.
+      steps: of the run.
+      warmup: steps of a linear rise from 0.
+    """
+    rest = steps - warmup
     main = {
         "constant": lambda: optax.constant_schedule(peak),
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
         "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
-    }[config.schedule]()
-    if config.warmup == 0:
+    }[name]()
+    if warmup == 0:
         return main
-    rise = optax.linear_schedule(0.0, peak, config.warmup)
-    return optax.join_schedules([rise, main], [config.warmup])
+    rise = optax.linear_schedule(0.0, peak, warmup)
+    return optax.join_schedules([rise, main], [warmup])
 
 
 def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Return the optimizer of a configuration, with gradient clipping and the guard.
 
     Raises:
-      OptionError: the optimizer is unknown, or does not accept a schedule or a weight decay.
+      OptionError: the optimizer is unknown, or does not accept a schedule or an option of its own.
     """
-    factory, name = find_factory(config.optimizer), config.optimizer
-    decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
-    if decay and not takes_decay(name):
-        raise OptionError(f"--weight-decay: {name} has no weight decay; leave the option out")
+    name = config.optimizer
+    options = parse_settings(name, config.set)
+    factory = find_factory(name, given=options)
+    if config.weight_decay is not None:
+        if "weight_decay" not in factory.arguments:
+            raise OptionError(f"--weight-decay: {name} has no weight decay; leave the option out")
+        options["weight_decay"] = config.weight_decay
     clip = [clip_by_global_norm(config.clip)] if config.clip else []
     rescales = name in RESCALING_OPTIMIZERS  # scales the steps before it averages them
     factor = [scale_by_rate_factor()] if config.vary_window and not rescales else []
     try:
-        optimizer = optax.chain(*clip, factory(schedule, **decay), *factor)
+        optimizer = optax.chain(*clip, factory(schedule, **options), *factor)
     except Exception as error:
         raise _untrainable_error(name, error) from error
     return guard(optimizer, max_consecutive_errors=config.guard) if config.guard else optimizer

@@ -10,6 +10,7 @@ from flax import nnx
 from lstm_optax.runs.diagnosis import make_diagnose
 from lstm_optax.runs.job import Job
 from lstm_optax.runs.run_folder import RunFolder
+from lstm_optax.runs.update_ratio import make_update_ratio
 from lstm_optax.training import Checkpoints, FitResult, TrainState, best_record
 from lstm_optax.transforms import GuardState, find_states
 
@@ -42,7 +43,9 @@ class Keeper:
         self.checkpoints: Checkpoints = checkpoints
         self.on_record: Callable[[Record], None] = on_record
         self.diagnose: Callable | None = None
+        self.update_ratio: Callable | None = None
         if job.config.diagnose:
+            self.update_ratio = make_update_ratio(job)
             carry = job.model.lstm.initial_carry(job.config.batch)
             self.diagnose = make_diagnose(nnx.graphdef(job.model), carry, job.corpus.train(0))
 
@@ -55,10 +58,11 @@ class Keeper:
         record = history[-1]
         step = record["step"]
         record["learning_rate"] = self._learning_rate(step, state)
-        if self.diagnose:
+        if self.diagnose and self.update_ratio:
             scalars, arrays = self.diagnose(state.params)
             record |= scalars
-            self.run.gradients.append({"step": step} | arrays)
+            ratios = self.update_ratio(state)
+            self.run.gradients.append({"step": step} | arrays | {"update_ratio": ratios})
         self.run.records.append(record)
         finite = math.isfinite(record["val_loss"])
         if finite:

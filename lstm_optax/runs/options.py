@@ -20,6 +20,7 @@ from lstm_optax.runs.constraints import (
     check_fields,
     whole_numbers,
 )
+from lstm_optax.runs.hyper_parameters import split_settings
 
 __all__ = ["SampleConfig", "TrainConfig"]
 
@@ -33,6 +34,9 @@ OptimizerName = Annotated[
         help=f"Optimizer: {', '.join(OPTIMIZER_NAMES)}; or any other name that `lstm-optax "
         "explain` accepts, such as presets.torch.NAdam or optax.adam.",
     ),
+]
+Settings = Annotated[
+    tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE"), tyro.conf.UseAppendAction
 ]
 Units = Annotated[int, whole_numbers(1, MAX_UNITS)]
 RunLength: Any = tyro.conf.create_mutex_group(required=False, title="length of the run")
@@ -76,6 +80,9 @@ class TrainConfig:
 
     weight_decay: Annotated[float | None, tyro.conf.arg(metavar="FLOAT"), OptionRange()] = None
     """Weight decay as the optimizer defines it, 0 or more; by default the optimizer's own."""
+
+    set: Settings = ()
+    """A hyper-parameter of the optimizer, such as b2=0.99; an unknown name lists those known."""
 
     embedding: Units = 64
     """Size of the character embedding, from 1 to 1,048,576."""
@@ -158,6 +165,7 @@ class TrainConfig:
             raise OptionError(
                 f"--encoding {self.encoding} needs --text FILE: the default text is not decoded"
             )
+        self._check_settings()
         undecayed = set(OPTIMIZER_NAMES) - set(DECAYING_OPTIMIZERS)
         if self.weight_decay is not None and self.optimizer in undecayed:
             raise OptionError(
@@ -169,6 +177,15 @@ class TrainConfig:
             raise OptionError(
                 f"--devices {self.devices} does not divide --batch {self.batch}; these do: "
                 f"{', '.join(map(str, divisors))}"
+            )
+
+    def _check_settings(self) -> None:
+        """Check the texts of --set; the optimizer's own arguments are checked when it is built."""
+        given = split_settings(self.set)
+        if self.weight_decay is not None and "weight_decay" in given:
+            raise OptionError(
+                f"--weight-decay {self.weight_decay} and --set weight_decay={given['weight_decay']}"
+                ": pass only one"
             )
 
     def _check_run_length(self) -> None:

@@ -50,6 +50,7 @@ def _describe_optimizer(config: TrainConfig) -> str:
         f"{config.optimizer}, learning rate {config.learning_rate:g} {config.schedule}",
         *([f"warmup {config.warmup:,} steps"] if config.warmup else []),
         *([f"weight decay {decay:g}"] if decay is not None else []),
+        *config.set,
         f"clip {config.clip:g}" if config.clip else "no clip",
         *([f"gate clip ±{config.clip_gates:g}"] if config.clip_gates else []),
         *([f"guard, stops after {config.guard:,} skipped steps in a row"] if config.guard else []),

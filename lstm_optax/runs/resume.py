@@ -109,6 +109,8 @@ def restore_run(
 
 def _format_flag(name: str, value: Any) -> str:
     """Return the flag that sets an option to a value, such as --tied or --seed 3."""
-    if value is None or value is False:
+    if value is None or value is False or value == ():
         return f"no {flag_of(name)}"
+    if isinstance(value, tuple):
+        return " ".join(f"{flag_of(name)} {item}" for item in value)
     return flag_of(name) if value is True else f"{flag_of(name)} {value}"

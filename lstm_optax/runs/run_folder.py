@@ -150,8 +150,9 @@ class RunFolder:
             if unknown := sorted(set(values) - known):
                 raise ValueError(f"this version does not know the options {unknown}")
             text = Path(values["text"]) if values["text"] else None
+            settings = tuple(values.get("set", ()))  # JSON has no tuples
             older = {"devices": 1, "validation": _older_validation(facts)}
-            return TrainConfig(**(older | values | {"text": text})), facts
+            return TrainConfig(**(older | values | {"text": text, "set": settings})), facts
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise OptionError(
                 f"{self.config} is damaged ({error}): restore it, or train again with --overwrite"

@@ -128,7 +128,7 @@ def program_of(step: Step) -> Any:
         def program(state: TrainState, batches: Any, count: jax.Array):
             alive = weak()
             assert alive is not None  # the caller of the program holds the step
-            return _run_loop(alive, state, batches, count)
+            return take_steps(alive, state, batches, count)
 
         # donation: the new state is written into the buffers of the old one, so that parameters
         # and moments are in memory once
@@ -136,9 +136,10 @@ def program_of(step: Step) -> Any:
     return _programs[step]
 
 
-def _run_loop(
+def take_steps(
     step: Step, state: TrainState, batches: Any, count: jax.Array
 ) -> tuple[TrainState, StepMetrics]:
+    """Take `count` steps, as `run_steps` does, inside a program of the caller."""
     count = jnp.minimum(count, jax.tree.leaves(batches)[0].shape[0])
 
     def keep_running(loop):

@@ -23,7 +23,7 @@ import pytest
 from rich.console import Console
 
 import lstm_optax
-from lstm_optax import Checkpoints, response, runs
+from lstm_optax import Checkpoints, TrainConfig, response, runs
 from lstm_optax.commands import main as cli
 from lstm_optax.commands import train as train_command
 from lstm_optax.commands.explain import Explain
@@ -171,10 +171,12 @@ def test_divergence_is_one_line_error(work, capsys, monkeypatch):
     assert out == "" and err.startswith(f"error: step 3 of [runs/{today}") and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_diagnose_writes_gradient_files(work, no_picture, capsys):
     assert train("--diagnose", "--run", "run", "--steps", "10") == 0
     out, run = capsys.readouterr().out, work / "run"
     assert "           run/gradients.jsonl" in out and "           run/gradients.png" in out
+    assert out.rindex("advice: ") > out.index("more text") and "not checked" not in out
     assert (run / "gradients.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert record["layer0.forget.grad_norm"] > 0
@@ -277,6 +279,9 @@ BAD_TRAIN = [
         "--weight-decay .1",
         "nadam has no weight decay; these optimizers have one: nadamw",
     ),
+    ("--set b1", "--set 'b1' is not a name and a value: write --set NAME=VALUE, such as "),
+    ("--set b1=.5 --set b1=.6", "--set b1 is given twice, as .5 and as .6"),
+    ("--set beta=.5", "--set beta=.5: nadam has no hyper-parameter 'beta'; there are b1, b2, eps"),
     ("--devices 3", "--devices 3 does not divide --batch 2; these do: 1, 2"),
     ("--tied", "--tied needs --embedding equal to --hidden, but they are 4 and 8"),
     ("--resume", "there is no run in runs/: pass the folder of a run"),
@@ -367,7 +372,7 @@ def test_wrong_flags_exit_with_status_2(work, capsys, arguments):
 
 def test_invalid_input_needs_no_jax(work, finished):
     run = shlex.quote(str(finished / "runs/a b"))
-    late = ("short.txt", "--window 800", "--run text.txt", "--run text.txt/run")  # detected later
+    late = ("short.txt", "--window 800", "--run text.txt", "--run text.txt/run", "beta=.5")
     lines = [
         f"train --text text.txt {shlex.join(SIZES)} {arguments}"
         for arguments, _ in BAD_TRAIN
@@ -376,7 +381,8 @@ def test_invalid_input_needs_no_jax(work, finished):
     lines += [f"sample --run {run} {arguments}" for arguments, _ in BAD_SAMPLE]
     (work / "folder.png").mkdir()
     lines += [f"explain {arguments}" for arguments, _ in BAD_EXPLAIN]
-    lines += [f"{command} --help" for command in ("", "train", "sample", "explain")]
+    lines += [f"{command} --help" for command in ("", *cli.COMMANDS)]
+    lines += ["advise --run nowhere", "report nowhere", "sweep --task addin", "compare sgd sgd"]
     lines += ["train --steps x", "x", "sample", "explain sgd --learning-rate x"]
     lines += [f"train --resume --run {run} {more}" for more in ("--hidden 9", "--overwrite")]
     assert len(lines) > 25
@@ -457,6 +463,15 @@ def test_explain_output(work, capsys):
     assert Path("a[b].png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_explain_with_set_values(work, capsys):
+    name, values = "presets.tf1.MomentumOptimizer", ["momentum=0.5", "use_nesterov=true"]
+    assert main(["explain", name, "--set", values[0], "--set", values[1]]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "\nset: momentum=0.5, use_nesterov=true\n" in out
+    row = next(line for line in out.splitlines() if line.startswith("│   step 2 "))
+    assert row.split("│")[2].strip() == "1.750"  # 1, then 1 + 0.5 (1 + 0.5)
+
+
 def test_explain_splits_wide_table():
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     assert Explain(("sgd", "sgd", "presets.torch.NAdam", "adam")).run(console) == 0
@@ -471,6 +486,7 @@ BAD_EXPLAIN = [
     ("", "name at least one optimizer: sgd, "),
     ("sgd --learning-rate 0", "--learning-rate is 0.0, but must be a finite number above 0"),
     ("sgd --learning-rate nan", "--learning-rate is nan, but must be a finite number above 0"),
+    ("sgd --set momentum", "--set 'momentum' is not a name and a value: write --set NAME=VALUE"),
     ("sgd --plot a.jpgg", "--plot a.jpgg must end in .png, .svg, .pdf"),
     ("sgd --plot picture", "--plot picture must end in .png, .svg, .pdf"),
     (
@@ -487,6 +503,8 @@ BAD_EXPLAIN_LATE = [  # errors that need JAX
     ("presets.tf1.MomentumOptimizer", "needs momentum in addition to its learning rate"),
     ("optax.trace", "optax.trace is not an optimizer: it takes no learning rate"),
     ("optax.lbfgs", "optax.lbfgs cannot be measured: TypeError: "),
+    ("adam sgd --set b1=.5", "--set b1=.5: sgd has no hyper-parameter except the learning rate"),
+    ("adam --set b1=2", "--set b1=2: b1 is 2.0, but must be a number in [0, 1)"),
 ]
 
 
@@ -601,6 +619,39 @@ def test_resume_continues_newest_run(run, work, finished, capsys):
     )
     assert "run folder  runs/a b " in out and "step     20  training " in out
     assert same(run, finished / "runs/a b")
+
+
+@pytest.mark.parametrize("given, expected", [([], ("b1=0.5",)), (["b1=0.7"], ("b1=0.7",))])
+def test_given_settings_replace_stored_ones(work, given, expected):
+    run = RunFolder(Path("run"))
+    run.create(overwrite=False)
+    run.write_config(TrainConfig(set=("b1=0.5",)), {"text": {}})
+    flags = [part for text in given for part in ("--set", text)]
+    command = cli._parse(["train", "--resume", "--run", "run", *flags])
+    assert command.config.set == expected
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_picture")
+def test_set_values_are_stored_and_resumed(work, capsys):
+    sizes = ["--steps", "2", "--eval-every", "1", "--warmup", "0", "--run", "run"]
+    settings = ["--set", "b1=0.5", "--set", "eps=1e-3"]
+    assert train(*sizes, *settings) == 0
+    assert "optimizer   nadam, learning rate 0.016 constant, b1=0.5, eps=1e-3, clip 1" in (
+        capsys.readouterr().out
+    )
+    assert json.loads(Path("run/config.json").read_text())["config"]["set"] == settings[1::2]
+    losses = [row["val_loss"] for row in RunFolder(Path("run")).records.read()]
+    before = snapshot(work)
+    resume = ["train", "--resume", "--run", "run"]
+    assert_refused(
+        main([*resume, "--set", "b1=0.9"]), capsys, "the run in run has --set b1=0.5 --set eps=1e-3"
+    )
+    assert snapshot(work) == before
+    assert main([*resume, *settings, "--steps", "3"]) == 0  # the same values may be repeated
+    assert main([*resume, "--steps", "4"]) == 0
+    records = RunFolder(Path("run")).records.read()
+    assert [row["val_loss"] for row in records[:2]] == losses and len(records) == 4
 
 
 def test_more_steps_need_constant_schedule(run, work, capsys):

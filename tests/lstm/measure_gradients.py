@@ -1,4 +1,4 @@
-"""Measure forward and backward pass of the layer for each way to get the gradient, interleaved.
+"""Measure forward and backward pass of the layer for each way to get the gradient, and Flax.
 
 python tests/lstm/measure_gradients.py
 """
@@ -9,11 +9,18 @@ from statistics import median
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from lstm_optax import LSTMParams, lstm_sequence
 from lstm_optax.lstm.backends import cudnn
 
-SHAPES = ((365, 256, 32, 64), (100, 64, 256, 256), (128, 32, 128, 128), (784, 32, 1, 128))
+SHAPES = (
+    (365, 256, 32, 64),
+    (100, 64, 256, 256),
+    (128, 32, 128, 128),
+    (784, 32, 1, 128),
+    (35, 20, 650, 650),
+)
 ROUNDS, CALLS = 5, 3
 
 
@@ -25,6 +32,7 @@ def main() -> None:
     for shape in SHAPES:
         params, x = _draw(*shape)
         programs = {name: _compile(options, params, x) for name, options in ways.items()}
+        programs |= {f"flax, unroll {n}": _compile_flax(*shape, unroll=n) for n in (1, 4)}
         seconds = {name: [] for name in programs}
         for _ in range(ROUNDS):
             for name, program in programs.items():
@@ -32,6 +40,19 @@ def main() -> None:
                 jax.block_until_ready([program(params, x) for _ in range(CALLS)])
                 seconds[name].append((time.perf_counter() - began) / CALLS)
         print(shape, {name: f"{1e3 * median(s):.2f} ms" for name, s in seconds.items()}, flush=True)
+
+
+def _compile_flax(steps: int, batch: int, features: int, hidden: int, unroll: int):
+    cell = nnx.OptimizedLSTMCell(features, hidden, rngs=nnx.Rngs(0))
+    graphdef, weights = nnx.split(nnx.RNN(cell, time_major=True, unroll=unroll))
+    carry = (jnp.zeros((batch, hidden)), jnp.zeros((batch, hidden)))
+
+    def loss(weights, x):
+        return jnp.sum(jnp.sin(nnx.merge(graphdef, weights)(x, initial_carry=carry)))
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1), allow_int=True))
+    jax.block_until_ready(gradient(weights, jnp.zeros((steps, batch, features))))
+    return lambda params, x: gradient(weights, x)
 
 
 def _draw(steps: int, batch: int, features: int, hidden: int) -> tuple[LSTMParams, jax.Array]:

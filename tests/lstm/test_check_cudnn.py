@@ -46,6 +46,7 @@ def test_each_name_has_its_own_array():
         assert not any(np.array_equal(one[0], other[0]) for other in arrays[i + 1 :])
 
 
+@pytest.mark.slow
 def test_nan_is_no_small_error(tmp_path):
     errors = dict(measure(SMALL, "fused")["errors"])
     errors["h0"] = cudnn_check._error([np.zeros(2), np.array([np.nan, 1.0])], [np.ones(2)] * 2)

@@ -80,7 +80,7 @@ def test_random_features_equal_reference(gradient, shape_of, seed, features):
         check_equals_reference(shape_of, gradient, **features, seed=seed)
 
 
-@pytest.mark.parametrize("gradient", ["stored", "remat"])
+@pytest.mark.parametrize("gradient", plain_for(("stored", "remat"), ("remat",)))
 def test_float32_error_is_bounded(gradient):
     """Within 2e-6 of the largest entry of each float64 array, over 50 steps."""
     arguments = draw((50, 8, 16, 32))
@@ -252,3 +252,30 @@ def test_autodiff_loop_has_weight_gradient():
     """The test above can fail: JAX accumulates the weight gradient inside the loop."""
     _, backward = loops_of("autodiff")
     assert f"f32[{HIDDEN},{4 * HIDDEN}]" in [s.split("{")[0] for s in backward[1]]
+
+
+def test_loops_for_gpu_share_no_array():
+    """Off the CPU a loop neither reads nor writes in place, and an iteration runs four steps."""
+    params, x, _ = jax.tree.map(jnp.float32, draw())
+
+    def loss(x):
+        return jnp.sum(lstm_sequence(params, x)[0] ** 2)
+
+    scans = list(_scans(jax.make_jaxpr(jax.grad(loss))(x).jaxpr))
+    unrolled = [e for e in scans if e.params["unroll"] == 4]
+    assert len(scans) == 4 and len(unrolled) == 2  # each pass has another loop for a CPU
+    for scan in scans:
+        first = scan.params["num_consts"]
+        carried = scan.invars[first : first + scan.params["num_carry"]]
+        in_place = any(v.aval.shape[:1] == (T,) and v.aval.ndim == 3 for v in carried)
+        assert in_place == (scan not in unrolled)
+
+
+def _scans(jaxpr):
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            yield equation
+        for value in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _scans(inner)

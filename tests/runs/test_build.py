@@ -18,11 +18,12 @@ from lstm_optax import (
     TrainConfig,
     eval_params,
     find_states,
+    nadamw,
     report_validation_loss,
 )
 from lstm_optax.data import Batch, TextError
 from lstm_optax.names import DECAYING_OPTIMIZERS
-from lstm_optax.runs import build
+from lstm_optax.runs import OptionError, build
 from lstm_optax.runs import corpus as corpus_module
 from lstm_optax.transforms import GuardState
 
@@ -127,6 +128,30 @@ def test_weight_decay_shrinks_weights(name):
 
     per_rate = 1.0 if name == "optax.adafactor" else 0.1  # its decay is unscaled
     np.testing.assert_allclose(update(0.25) - update(0.0), -per_rate * 0.25 * 2.0, rtol=1e-4)
+
+
+def test_set_values_reach_the_optimizer():
+    settings = config(optimizer="nadamw", set=("b1=0.5", "eps=0.1"), weight_decay=0.25, clip=0.0)
+    ours = build.make_optimizer(settings, lambda step: 0.1)
+    direct = nadamw(0.1, b1=0.5, eps=0.1, weight_decay=0.25)
+    params = {"w": jnp.arange(3.0)}
+    found, expected = (tx.update(params, tx.init(params), params)[0] for tx in (ours, direct))
+    np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)
+    plain = nadamw(0.1, weight_decay=0.25)
+    default, _ = plain.update(params, plain.init(params), params)
+    assert not np.allclose(found["w"], default["w"], rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("b1=1.5", "^--set b1=1.5: b1 is 1.5, but must be a number in "),
+        ("b3=0.5", "^--set b3=0.5: nadam has no hyper-parameter 'b3'; there are b1, b2, eps$"),
+    ],
+)
+def test_bad_set_value_is_option_error(text, message):
+    with pytest.raises(OptionError, match=message):
+        build.make_optimizer(config(set=(text,)), lambda step: 0.1)
 
 
 @pytest.mark.parametrize("name", plain_for(OPTIMIZERS, ["awd_sgd", "optax.adafactor"]))
@@ -269,7 +294,7 @@ def test_varying_windows_equal_one_long_window(tmp_path, key):
     chex.assert_trees_all_close(carry, last, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", plain_for(OPTIMIZERS, ("sgd", "nadam", "awd_sgd")))
 def test_window_length_scales_rate(name):
     settings = config(optimizer=name, vary_window=True)
     params = LSTMParams(jnp.ones([3, 8]), jnp.full([2, 8], 2.0), jnp.ones([8]))

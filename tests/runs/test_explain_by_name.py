@@ -66,8 +66,8 @@ BAD = [
     ("presets.sutskever.eval_params", "is not an optimizer: it takes no learning rate"),
     (
         "presets.tf1.MomentumOptimizer",
-        "needs momentum in addition to its learning rate; call it in Python: "
-        "presets.tf1.MomentumOptimizer(learning_rate=…, momentum=…)",
+        "needs momentum in addition to its learning rate; pass --set momentum=…, or call it in "
+        "Python: presets.tf1.MomentumOptimizer(learning_rate=…, momentum=…)",
     ),
     ("optax.lbfgs", "optax.lbfgs cannot be measured: TypeError: "),
 ]

@@ -89,6 +89,7 @@ def test_resume_of_epochs(config, tmp_path):
         train(replace(config, steps=11, validation=50), folder, resume=True)
 
 
+@pytest.mark.slow
 def test_killed_while_counting_ngrams(config, tmp_path):
     def die(characters):
         raise KeyboardInterrupt
@@ -98,6 +99,7 @@ def test_killed_while_counting_ngrams(config, tmp_path):
     assert RunFolder(tmp_path / "run").read_config()[1]["baselines"] == {}
 
 
+@pytest.mark.slow
 def test_train_from_pipe(config, tmp_path):
     def pipe():
         os.mkfifo(tmp_path / "pipe")

@@ -39,6 +39,9 @@ BAD = [
         0.1,
         "--weight-decay: nadam has no weight decay; these optimizers have one: nadamw, awd_",
     ),
+    ("set", ("b1",), "--set 'b1' is not a name and a value: write --set NAME=VALUE"),
+    ("set", ("b1=0", "b1=1"), "--set b1 is given twice, as 0 and as 1"),
+    ("set", ("learning_rate=1",), "--set learning_rate=1: the learning rate has an option of its"),
     ("dropout", 1.0, "--dropout is 1.0, but must be a number in [0, 1)"),
     ("dropout", -0.1, "--dropout is -0.1, but must be a number in [0, 1)"),
     ("dropout", math.nan, "--dropout is nan, but must be a number in [0, 1)"),
@@ -151,6 +154,16 @@ def test_sample_config_rejects_invalid_value(values, message):
     with pytest.raises(OptionError) as error:
         SampleConfig(**values).check(vocabulary="act")
     assert message in str(error.value)
+
+
+def test_weight_decay_is_given_once():
+    config = TrainConfig(optimizer="nadamw", weight_decay=0.1, set=("weight_decay=0.2",))
+    with pytest.raises(
+        OptionError, match="^--weight-decay 0.1 and --set weight_decay=0.2: pass only one$"
+    ):
+        config.check()
+    replace(config, weight_decay=None).check()
+    replace(config, set=("b1=0.5",)).check()
 
 
 def test_sample_config_accepts_known_prompt():

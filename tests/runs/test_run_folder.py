@@ -50,9 +50,10 @@ def run(tmp_path) -> RunFolder:
     [
         TrainConfig(),
         TrainConfig(text=Path("a b/τ.txt"), weight_decay=0.1, learning_rate=1 / 3, tied=True),
+        TrainConfig(set=("b1=0.5", "eps=1e-6")),
         TrainConfig(text=Path(os.fsdecode(b"caf\xe9.txt"))),
     ],
-    ids=["defaults", "others", "a name that is no UTF-8"],
+    ids=["defaults", "others", "settings", "a name that is no UTF-8"],
 )
 def test_config_round_trip(run, config):
     run.write_config(config, FACTS)
@@ -290,6 +291,8 @@ def test_check_resume_accepts_same_config(run):
         ),
         (dict(), dict(tied=True, eval_every=9), "no --tied, --eval-every 50"),
         (dict(tied=True), dict(), "--tied"),
+        (dict(set=("b1=0.5", "eps=1e-6")), dict(), "--set b1=0.5 --set eps=1e-6"),
+        (dict(), dict(set=("b1=0.5",)), "no --set"),
         (dict(schedule="constant"), dict(steps=9), "--schedule constant, --steps 400"),
     ],
     ids=str,

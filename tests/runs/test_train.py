@@ -356,6 +356,7 @@ def test_diagnosis_covers_gates_and_steps(diagnosed, config):
             assert np.shape(row[name]) == (1, config.window) and np.all(np.array(row[name]) > 0)
         for name in ("gates", "low", "high"):
             assert np.shape(row[name]) == (1, config.window, 4)
+        assert len(row["update_ratio"]) == 4 and min(row["update_ratio"].values()) > 0
         norms = np.linalg.norm(row["gates"], axis=1)[0]
         low = np.mean(row["low"], axis=1)[0]
         for k, gate in enumerate(GATES):

@@ -37,6 +37,9 @@ from lstm_optax.lstm.steps import Clip, Gradient, Steps, after_step, before_step
 _CACHE_ENTRIES = 2**23
 """Largest x·W_ih, in entries, to hoist on a CPU; measured by `tests/lstm/measure_forward.py`."""
 
+UNROLL = 4
+"""Steps in one iteration of a loop, except on a CPU; `tests/lstm/measure_gradients.py`."""
+
 
 class Residuals(NamedTuple):
     """Values that the forward pass keeps for the backward pass."""
@@ -86,8 +89,10 @@ def _fused_sequence(
     """Run the sequence without a gradient, so nothing is saved."""
     del gradient, clip
 
-    def run(hoist):
-        return lambda *inputs: _forward_loop(reverse, None, *inputs, hoist=hoist)[:2]
+    def run(hoist, unroll=1):
+        return lambda *inputs: _forward_loop(
+            reverse, None, *inputs, hoist=hoist, in_place=False, unroll=unroll
+        )[:2]
 
     def run_on_cpu(*inputs):
         # Nothing has to be saved, so on a CPU a buffer larger than the cache only costs time.
@@ -97,7 +102,7 @@ def _fused_sequence(
         return jax.lax.cond(fits, run(hoist=True), run(hoist=False), *inputs)
 
     inputs = (params, x, state, steps)
-    return jax.lax.platform_dependent(*inputs, cpu=run_on_cpu, default=run(hoist=True))
+    return jax.lax.platform_dependent(*inputs, cpu=run_on_cpu, default=run(True, _unroll(x)))
 
 
 def _fits_cache(*sizes: int) -> bool | jax.Array:
@@ -118,18 +123,25 @@ def _fused_sequence_forward(
     clip: Clip,
 ) -> tuple[tuple[Float[Array, "time batch hidden"], LSTMState], Residuals]:
     run = partial(_forward_loop, reverse, gradient)
-    outputs, last, saved = _by_platform(run, params, x, state, steps)
+    outputs, last, saved = _by_platform(run, _unroll(x), params, x, state, steps)
     assert saved is not None
     return (outputs, last), Residuals(params, x, saved, steps, clip)
 
 
-def _by_platform(loop: Callable[..., Any], *inputs: Any) -> Any:
+def _by_platform(loop: Callable[..., Any], unroll: int, *inputs: Any) -> Any:
     """Run a loop in place on a CPU, where each array that it writes costs a pass over memory.
 
-    On a GPU, XLA copies the whole array at every step of a loop that both reads and writes it.
+    On a GPU, XLA copies the whole array at every step of a loop that both reads and writes it, and
+    each iteration has a cost of its own, which several steps share.
     """
-    in_place, stacked = partial(loop, in_place=True), partial(loop, in_place=False)
+    in_place = partial(loop, in_place=True, unroll=1)
+    stacked = partial(loop, in_place=False, unroll=unroll)
     return jax.lax.platform_dependent(*inputs, cpu=in_place, default=stacked)
+
+
+def _unroll(x: Float[Array, "time batch features"]) -> int:
+    """Return the steps of an iteration: JAX can unroll only a loop whose length is known."""
+    return UNROLL if isinstance(x.shape[0], int) else 1
 
 
 def _forward_loop(
@@ -141,7 +153,8 @@ def _forward_loop(
     steps: Steps,
     *,
     hoist: bool = True,
-    in_place: bool = False,
+    in_place: bool,
+    unroll: int,
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState, Saved | LSTMState | None]:
     """Return outputs, last state, and the arrays that `gradient` saves (None: nothing).
 
@@ -180,7 +193,9 @@ def _forward_loop(
     z = product(x, params.kernel_ih, dtype) if hoist else x  # [time, batch, …]
     inputs = (jnp.arange(x.shape[0]), None if in_place else z, steps.reset, steps.valid)
     start = (state, z if in_place else None)
-    (state, shared), (outputs, saved) = jax.lax.scan(body, start, inputs, reverse=reverse)
+    (state, shared), (outputs, saved) = jax.lax.scan(
+        body, start, inputs, reverse=reverse, unroll=unroll
+    )
     if in_place and isinstance(saved, Saved):
         saved = saved._replace(by_z=shared)
     return outputs, state, saved
@@ -202,7 +217,7 @@ def _fused_sequence_backward(
         # The output of a row that is not valid is the constant 0.
         d_outputs = jnp.where(steps.valid[:, :, None], d_outputs, 0)
     loop = partial(backward_loop, reverse, clip, params.kernel_hh.T)
-    dz, d_first = _by_platform(loop, saved, d_outputs, d_last, steps)
+    dz, d_first = _by_platform(loop, _unroll(x), saved, d_outputs, d_last, steps)
     d_params, dx = hoisted_gradients(params, x, saved.h_before, dz)
     return d_params, dx, d_first, None, None
 

@@ -40,6 +40,7 @@ def backward_loop(
     steps: Steps,
     *,
     in_place: bool,
+    unroll: int,
 ) -> tuple[Float[Array, "time batch 4*hidden"], LSTMState]:
     """Return dz of all steps and the cotangent of the first state.
 
@@ -71,7 +72,9 @@ def backward_loop(
 
     by_z, shared = (None, saved.by_z) if in_place else (saved.by_z, None)
     inputs = (jnp.arange(d_outputs.shape[0]), d_outputs, saved.h_by_c, saved.c_by_c, by_z, steps)
-    (d_first, shared), dz = jax.lax.scan(body, (d_last, shared), inputs, reverse=not reverse)
+    (d_first, shared), dz = jax.lax.scan(
+        body, (d_last, shared), inputs, reverse=not reverse, unroll=unroll
+    )
     dz = shared if in_place else dz
     assert dz is not None
     return dz, d_first

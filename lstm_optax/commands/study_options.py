@@ -1,0 +1,112 @@
+"""Options that `sweep` and `compare` share."""
+
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from lstm_optax.names import check_optimizer
+from lstm_optax.runs.constraints import (
+    CountOrZero,
+    NormBound,
+    OptionError,
+    OptionRange,
+    check_fields,
+)
+from lstm_optax.runs.options import Schedule, Settings
+from lstm_optax.studies.study_records import RECORDS_FILE, StudyError
+from lstm_optax.studies.task_lookup import NAMED_TASKS, check_task_name
+
+STUDIES = Path("studies")
+
+TaskName = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="NAME|FILE.py",
+        help=f"Task: {', '.join(NAMED_TASKS)}; or a Python file that defines `task`.",
+    ),
+]
+Whole = Annotated[int | None, tyro.conf.arg(metavar="INT"), OptionRange(1, whole=True)]
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Options of a study: task, length of a trial, schedule, search and folder."""
+
+    task: TaskName = "characters"
+
+    task_set: Settings = ()
+    """Argument of the task's function, such as hidden=64 or csv=FILE; may be repeated."""
+
+    steps: Whole = None
+    """Training steps of a trial, a multiple of --eval-every; by default the task's."""
+
+    eval_every: Whole = None
+    """Steps between evaluations; by default the task's."""
+
+    schedule: Schedule = "cosine"
+    """Learning-rate schedule after the warmup; cosine and linear end at 0."""
+
+    warmup: CountOrZero = 0
+    """Steps of linear warmup of the learning rate from 0; fewer than the steps of a trial."""
+
+    clip: NormBound = 1.0
+    """Largest norm of the gradient; 0 for no clipping."""
+
+    extensions: CountOrZero = 2
+    """Largest number of learning rates to try past the edges of the grid."""
+
+    halving: CountOrZero = 0
+    """Keep one of this many settings at each rung (successive halving); 0 trains all to the end."""
+
+    layout: Literal["auto", "map", "vmap"] = "auto"
+    """Trials one after another on each device (map) or stacked (vmap); auto: map on a CPU."""
+
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of the records and the report; an interrupted study there continues. By default
+    studies/TIME."""
+
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Use very small sizes, to see everything within a minute; the results mean nothing."""
+
+    def check(self) -> None:
+        """Raise the errors that can be detected before JAX is imported."""
+        check_fields(self)
+        check_task_name(self.task)
+        if self.out is not None and self.out.exists() and not self.out.is_dir():
+            raise StudyError(f"--out {self.out} is a file: name a folder")
+        if self.out is not None and self.out.is_dir() and any(self.out.iterdir()):
+            if not (self.out / RECORDS_FILE).exists():
+                raise StudyError(f"--out {self.out} holds other files: name another folder")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the study."""
+        return self.out or STUDIES / time.strftime("%Y-%m-%d_%H-%M-%S")
+
+    def arguments(self, *, searched: bool = True) -> dict[str, Any]:
+        """Return the arguments of `sweep` and `compare` that these options set.
+
+        Args:
+          searched: with those of the search of a grid.
+        """
+        names = ["steps", "eval_every", "schedule", "warmup", "clip", "layout"]
+        names += ["extensions", "halving"] if searched else []
+        return {name: getattr(self, name) for name in names}
+
+
+def command_line() -> str:
+    """Return the command of this process, for the records."""
+    return shlex.join(["lstm-optax", *sys.argv[1:]])
+
+
+def check_optimizer_name(name: str) -> None:
+    """Raise OptionError for a name that can be known to be wrong before JAX is imported."""
+    try:
+        check_optimizer(name)
+    except ValueError as error:
+        raise OptionError(f"--optimizer: {error}") from None
