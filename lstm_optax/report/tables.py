@@ -4,7 +4,11 @@ import re
 from collections.abc import Sequence
 
 from lstm_optax.report.elements import Cell, escape, sortable_table
-from lstm_optax.studies.comparison_tables import comparison_table, full_comparison_grid
+from lstm_optax.studies.comparison_tables import (
+    VOID_NOTE,
+    comparison_table,
+    full_comparison_grid,
+)
 from lstm_optax.studies.study_grid import NONE, StudyGrid
 from lstm_optax.studies.study_records import StudyRecords
 from lstm_optax.studies.sweep_tables import sweep_grid, sweep_table
@@ -37,7 +41,7 @@ def setting_tables(study: StudyRecords) -> str:
 
 def _table(caption: str, grid: StudyGrid, name: str) -> str:
     rows = [[Cell(text, sort_value(text)) for text in row] for row in grid.rows]
-    shown = [note for note in grid.notes if " is void and has no rank" not in note]  # in a box
+    shown = [note for note in grid.notes if not note.startswith(VOID_NOTE)]  # in a box
     return sortable_table(caption, grid.header, rows, name) + _notes(shown)
 
 

@@ -24,6 +24,10 @@ _WIDTH = (
 )
 
 
+VOID_NOTE = "Void, without a rank: "
+"""The beginning of the note on optimizers that are not ranked."""
+
+
 def comparison_table(study: StudyRecords, *, target: float | None = None) -> str:
     """Return the comparison in Markdown; see `full_comparison_grid`."""
     return grid_markdown(full_comparison_grid(study, target=target))
@@ -108,9 +112,12 @@ def comparison_sentences(
 def _notes(summaries: Sequence[OptimizerSummary], task: Record) -> list[str]:
     tests = paired_differences(summaries)
     notes = comparison_sentences(summaries, tests, task["larger_is_better"])
+    reasons: dict[str, list[str]] = {}
     for row in summaries:
         if row.void is not None:
-            notes.append(f"{row.optimizer} is void and has no rank: {row.void}.")
+            reasons.setdefault(row.void, []).append(row.optimizer)
+    notes += [f"{VOID_NOTE}{', '.join(n)}. Reason: {r}." for r, n in reasons.items()]
+    for row in summaries:
         if any(row.diverged):
             notes.append(
                 f"{row.optimizer}: {sum(row.diverged)} of {len(row.seeds)} seeds diverged, counted "

@@ -133,14 +133,16 @@ def test_void_and_diverged_rows_have_notes(tmp_path):
     worst = format_number(max(value for value in first if value != 1.0))
     note = f"sgd: 1 of 6 seeds diverged, counted as {worst}, the worst first or last value of"
     assert any(found.startswith(note) for found in grid.notes)
-    reason = "adam is void and has no rank: its best learning rate is at the low edge of the tried"
+    reason = (
+        "Void, without a rank: adam. Reason: its best learning rate is at the low edge of the tr"
+    )
     assert any(note.startswith(reason) for note in grid.notes)
 
 
 def test_comparison_without_trials(tmp_path):
     text = comparison_table(read_made(tmp_path, [study_record(), optimizer_record("sgd")]))
     assert "| sgd | void | — | — | — |" in text
-    assert "sgd is void and has no rank: its tuning has not ended." in text
+    assert "Void, without a rank: sgd. Reason: its tuning has not ended." in text
     grid = comparison_grid(read_made(tmp_path / "empty", [study_record()]))
     assert [row[0] for row in grid.rows] == ["mean (baseline)"]
 
