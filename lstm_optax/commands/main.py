@@ -102,7 +102,9 @@ def _user_error_message(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return _os_error_message(error)
     if isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
-        return "out of memory: use a smaller --batch, --window or --hidden"
+        return (
+            "out of memory: use a smaller --batch, --window or --hidden; in a study, by --task-set"
+        )
     from lstm_optax.data import TextError
 
     if isinstance(error, TextError):
@@ -117,7 +119,7 @@ def _user_error_message(error: Exception) -> str | None:
 
 def _os_error_message(error: OSError) -> str:
     place = f"{error.filename}: " if error.filename else ""
-    remedy = "check the folder, or choose another with --run DIR"
+    remedy = "check the folder, or choose another with --run DIR (train) or --out DIR (studies)"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, None):  # None: see Checkpoints.save
         remedy = "free some space, and continue from the last checkpoint with --resume"
     return f"{place}{error.strerror or error}; {remedy}"

@@ -61,7 +61,7 @@ class StudyOptions:
     """Largest number of learning rates to try past the edges of the grid."""
 
     halving: CountOrZero = 0
-    """Keep one of this many settings at each rung (successive halving); 0 trains all to the end."""
+    """Successive halving: with N, keep the best 1/N of the settings at each rung; 0 trains all."""
 
     layout: Literal["auto", "map", "vmap"] = "auto"
     """Trials one after another on each device (map) or stacked (vmap); auto: map on a CPU."""
@@ -109,4 +109,4 @@ def check_optimizer_name(name: str) -> None:
     try:
         check_optimizer(name)
     except ValueError as error:
-        raise OptionError(f"--optimizer: {error}") from None
+        raise OptionError(str(error)) from None

@@ -44,7 +44,8 @@ class Sweep:
     """Seeds of each setting, at least 1."""
 
     range_test: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Train once with a rising learning rate, and propose the rates of a grid."""
+    """Train once, for 200 steps by default, with a rising learning rate, draw range_test.png, and
+    propose --rates."""
 
     optuna: CountOrZero = 0
     """Number of settings that Optuna chooses from --space; 0 trains a grid."""
@@ -55,7 +56,7 @@ class Sweep:
     """Range of a hyper-parameter for --optuna, such as b1=0.5:0.99; may be repeated."""
 
     storage: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
-    """Database of --optuna, which several processes can share; by default optuna.db in --out."""
+    """Database of --optuna, which several processes can share; by default in the study's folder."""
 
     def run(self, console: Console) -> int:
         """Run the trials, print the table and write the report; return the exit status."""

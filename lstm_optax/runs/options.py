@@ -82,7 +82,7 @@ class TrainConfig:
     """Weight decay as the optimizer defines it, 0 or more; by default the optimizer's own."""
 
     set: Settings = ()
-    """A hyper-parameter of the optimizer, such as b2=0.99; an unknown name lists those known."""
+    """A hyper-parameter of the optimizer, such as b2=0.99; an error lists the known names."""
 
     embedding: Units = 64
     """Size of the character embedding, from 1 to 1,048,576."""

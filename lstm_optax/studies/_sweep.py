@@ -82,7 +82,8 @@ def sweep(
       clip: largest norm of the gradient, for an optimizer given by name; 0 for no clip.
       extensions: largest number of rates to try past the edges of the grid.
       halving: keep one of this many settings at each rung; 0 trains all settings to the end.
-      layout: "map", "vmap" or "auto", see `TrialProgram`.
+      layout: "map" runs trials one after another on each device, "vmap" stacks up to 32 on each;
+        "auto" is "map" on a CPU, else "vmap".
       out: folder of the records, in which an interrupted sweep continues; None for none.
       command: for the records.
       on_evaluation: called with the trial and its record after each evaluation.

@@ -430,7 +430,10 @@ def test_bugs_are_not_hidden(run, monkeypatch):
             "x: Permission denied; check the folder, or",
         ),
         (OSError("cannot write x: the disk is full"), "the disk is full; free some space, and"),
-        (MemoryError(), "out of memory: use a smaller --batch, --window or --hidden"),
+        (
+            MemoryError(),
+            "out of memory: use a smaller --batch, --window or --hidden; in a study, by",
+        ),
         (RuntimeError("INTERNAL: Out of memory allocating 9 bytes"), "out of memory: use a"),
         (RuntimeError("RESOURCE_EXHAUSTED: …"), "out of memory: use a smaller --batch"),
     ],

@@ -39,7 +39,7 @@ def inputs(kind):
     [
         ("layer", "dropout"),
         ("layer", "weight_dropout"),
-        ("language model", "embedding_dropout"),
+        pytest.param("language model", "embedding_dropout", marks=pytest.mark.slow),
         *[pytest.param(kind, "dropout", marks=pytest.mark.slow) for kind in KINDS[1:]],
         *[pytest.param(kind, "weight_dropout", marks=pytest.mark.slow) for kind in KINDS[1:]],
     ],

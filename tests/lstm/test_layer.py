@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from flax import nnx
+from plain import plain_for
 
 from lstm_optax import BACKENDS, LSTM, LSTMState, gate_slice
 from lstm_optax.gates import GATES
@@ -87,7 +88,7 @@ def test_single_steps_equal_sequence(time_major):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("time_major", [True, False])
+@pytest.mark.parametrize("time_major", plain_for([True, False], [True]))
 def test_steps_with_resets_equal_sequence(backend, time_major, monkeypatch):
     """cuDNN as well, which takes no resets in a sequence."""
     cudnn_stand_in.install(monkeypatch)

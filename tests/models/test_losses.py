@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from plain import plain_for
 
 from lstm_optax import (
     activation_regularizer,
@@ -173,7 +174,7 @@ def test_weighted_cross_entropies_equal_loop(weights, losses, kind, x64):
         np.testing.assert_allclose(run(logits, targets, weights), by_hand, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["classes", "numbers"])
+@pytest.mark.parametrize("kind", plain_for(["classes", "numbers"], ["classes"]))
 def test_zero_weight_has_no_gradient(kind):
     mask = counted()
     answers = jnp.where(mask[..., None], outputs(), jnp.nan)

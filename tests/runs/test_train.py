@@ -11,7 +11,6 @@ import optax
 import oracles
 import orbax.checkpoint as ocp
 import pytest
-from plain import plain_for
 
 from lstm_optax import (
     OPTIMIZERS,
@@ -184,7 +183,8 @@ def test_observer_call_order(watched):
     assert plan["optimizer"] == "nadam, learning rate 0.016 constant, warmup 7 steps, clip 1"
 
 
-@pytest.mark.parametrize("stops", plain_for([(0,), (8, 8, 15)], [(8, 8, 15)]), ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [(0,), (8, 8, 15)], ids=str)
 def test_resumed_run_equals_uninterrupted(config, unbroken, tmp_path, monkeypatch, stops):
     saved, save = [], Checkpoints.save
 
@@ -544,6 +544,7 @@ def test_model_variant_reduces_loss(config, tmp_path, values):
     assert records[-1]["val_loss"] < records[0]["val_loss"]
 
 
+@pytest.mark.slow
 def test_sample_starts_with_prompt(unbroken):
     def text(**values):
         return sample_text(unbroken.path, SampleConfig(**(dict(prompt="cat", length=60) | values)))

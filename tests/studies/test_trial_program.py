@@ -109,6 +109,7 @@ def test_layout_changes_a_trial(name, alone):
         assert_same_rows(records[trial.name].evaluations, alone[trial.name].evaluations)
 
 
+@pytest.mark.slow
 def test_neighbours_change_a_trial():
     trials = rate_trials((0.1, 0.03, 1e15, 0.01, 0.2))
     alone, _ = run_trials(lo.adam, trials[:1], layout="map")

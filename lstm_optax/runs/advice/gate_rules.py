@@ -25,7 +25,7 @@ def vanishing_gradient(facts: RunFacts) -> Finding | None:
     return Finding(
         rule="vanishing-gradient",
         message=f"The gradient of the last step's loss reaches {reach} steps back, then is below "
-        "1e-4 of its size at the last step, in a window of {window} steps.",
+        f"1e-4 of its size at the last step, in a window of {window} steps.",
         numbers={"reach": reach, "window": window},
         threshold="below 1e-4 from half of the window back, in every layer",
         confidence="medium",

@@ -160,6 +160,7 @@ def test_rule_finds_what_it_is_for(name):
     assert finding.numbers[number] == pytest.approx(value)
     assert finding.confidence == confidence and remedy in finding.remedy
     assert finding.threshold and finding.source and finding.message.endswith(".")
+    assert "{" not in finding.message + finding.remedy + finding.threshold
 
 
 def test_every_rule_is_shown():
