@@ -68,7 +68,7 @@ class Compare:
         tried = sum(len(grid["learning_rate"]) * self.tuning_seeds for grid in grids.values())
         folder = self.config.folder
         trials = tried + self.seeds * len(self.names)
-        with study_screen(console, task, self.config, trials) as screen:
+        with study_screen(console, task, self.config, trials, folder) as screen:
             options: dict[str, Any] = self.config.arguments()
             result = compare(
                 task,

@@ -21,6 +21,8 @@ def split_clip(
             values = tuple(float(value) for value in text.partition("=")[2].split(","))
         except ValueError:
             values = (0.0,)
+        if "clip" in found:
+            raise OptionError("--grid clip is given twice")
         if not all(0 < value < math.inf for value in values):
             raise OptionError(f"--grid {text}: clips must be numbers above 0, as in clip=0.25,1")
         found["clip"] = values

@@ -80,7 +80,8 @@ class StudyOptions:
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise StudyError(f"--out {self.out} is a file: name a folder")
         if self.out is not None and self.out.is_dir() and any(self.out.iterdir()):
-            if not (self.out / RECORDS_FILE).exists():
+            others = {path.name for path in self.out.iterdir()} - {"range_test.png", "optuna.db"}
+            if others and not (self.out / RECORDS_FILE).exists():
                 raise StudyError(f"--out {self.out} holds other files: name another folder")
 
     @property

@@ -14,6 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from lstm_optax.studies._sweep import steps_and_interval
 from lstm_optax.studies.study_grid import StudyGrid, grid_table
 from lstm_optax.studies.study_records import RECORDS_FILE
 from lstm_optax.studies.trial import Trial
@@ -60,7 +61,9 @@ class StudyScreen:
             self.console.print(f"{trial.name}: {self.metric} {shown}", markup=False, soft_wrap=True)
 
 
-def study_screen(console: Console, task: Any, options: Any, trials: int) -> StudyScreen:
+def study_screen(
+    console: Console, task: Any, options: Any, trials: int, folder: Path
+) -> StudyScreen:
     """Return the screen of a study with a number of trials, and print what is trained.
 
     Args:
@@ -68,11 +71,12 @@ def study_screen(console: Console, task: Any, options: Any, trials: int) -> Stud
       task: a `Task`.
       options: a `StudyOptions`.
       trials: expected number of trials.
+      folder: of the study, with which an interrupted one continues.
     """
-    steps = task.steps if options.steps is None else options.steps
-    every = task.eval_every if options.eval_every is None else options.eval_every
+    steps, every = steps_and_interval(task, options.steps, options.eval_every)
     count = f"{trials} trials of {steps:,} steps"
     console.print(f"task {task.name}: {count}, {task.metric} every {every:,}", markup=False)
+    console.print(f"folder {folder}", markup=False, soft_wrap=True)
     return StudyScreen(console, task.metric, steps, trials * -(-steps // every))
 
 

@@ -70,7 +70,8 @@ class Sweep:
         from lstm_optax.studies import optuna_sweep, sweep, sweep_grid
         from lstm_optax.studies.task_lookup import find_task
 
-        settings = parse_settings(self.optimizer, self.set)
+        searched = [text.partition("=")[0] for text in (*self.grid, *self.space)]
+        settings = parse_settings(self.optimizer, self.set, searched=searched)
         grid = self._grid(settings)
         with console.status("preparing the task"):
             task = find_task(self.config.task, self.config.task_set, quick=self.config.quick)
@@ -79,7 +80,8 @@ class Sweep:
         settings_count = self.optuna or math.prod(map(len, grid.values()))
         folder = self.config.folder
         common: dict[str, Any] = dict(settings=settings, seeds=self.seeds, out=folder)
-        with study_screen(console, task, self.config, self.seeds * settings_count) as screen:
+        trials = self.seeds * settings_count
+        with study_screen(console, task, self.config, trials, folder) as screen:
             common |= self.config.arguments(searched=not self.optuna)
             common |= dict(command=command_line(), on_evaluation=screen.evaluation)
             if self.optuna:
@@ -102,6 +104,10 @@ class Sweep:
             raise OptionError("--optuna searches --space: leave --rates and --grid out")
         if self.optuna and self.range_test:
             raise OptionError("--range-test and --optuna are two searches: pass only one")
+        if self.range_test and (self.rates or self.grid or self.seeds > 1):
+            raise OptionError("--range-test is one run: leave --rates, --grid and --seeds out")
+        if self.config.halving and (self.optuna or self.range_test):
+            raise OptionError("--halving belongs to a grid: leave it out")
         parse_space(self.space)
 
     def _grid(self, settings: dict[str, Any]) -> dict[str, Any]:

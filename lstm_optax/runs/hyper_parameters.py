@@ -4,7 +4,7 @@ Nothing here imports JAX until a name is looked up.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import product
 from typing import Any
@@ -23,6 +23,7 @@ __all__ = ["hyper_parameters_of"]
 FORMS = {
     "--set": "NAME=VALUE, such as momentum=0.99",
     "--grid": "NAME=VALUE,VALUE, such as momentum=0.9,0.99",
+    "--task-set": "NAME=VALUE, such as hidden=64",
 }
 PROBE_RATE = 1e-3  # learning rate with which an optimizer is built to check its other arguments
 
@@ -42,13 +43,16 @@ def hyper_parameters_of(name: str) -> dict[str, HyperParameter]:
     return dict(find_optimizer(name).hyper_parameters)
 
 
-def parse_settings(name: str, texts: Sequence[str], *, flag: str = "--set") -> dict[str, Any]:
+def parse_settings(
+    name: str, texts: Sequence[str], *, flag: str = "--set", searched: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the hyper-parameters of texts such as "momentum=0.99", as options of the factory.
 
     Args:
       name: of the optimizer, as for `hyper_parameters_of`.
       texts: each NAME=VALUE; a flag is true or false, and none is None.
       flag: of the command line, for messages.
+      searched: names of hyper-parameters whose values come later; the optimizer is then not built.
 
     Raises:
       OptionError: a text is malformed, a name is unknown or given twice, a value is of another
@@ -57,7 +61,10 @@ def parse_settings(name: str, texts: Sequence[str], *, flag: str = "--set") -> d
     given = split_settings(texts, flag=flag)
     optimizer = find_optimizer(name)
     values = {key: _parse_value(optimizer, key, text, flag) for key, text in given.items()}
-    check_settings(name, values, flag=flag)
+    if searched:
+        find_factory(name, given=[*values, *searched])
+    else:
+        check_settings(name, values, flag=flag)
     return values
 
 
@@ -104,7 +111,7 @@ def split_settings(texts: Iterable[str], *, flag: str = "--set") -> dict[str, st
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals and value):
             raise OptionError(f"{flag} {text!r} is not a name and a value: write {flag} {example}")
-        if name in RATE_ARGUMENTS:
+        if name in RATE_ARGUMENTS and flag != "--task-set":
             raise OptionError(
                 f"{flag} {text}: the learning rate has an option of its own, --learning-rate or, "
                 "in a sweep, --rates"

@@ -110,7 +110,10 @@ def compare(
         facts["grids"] = checked
     facts["rules"] = {n: o if isinstance(o, str) else "a function" for n, o in named.items()}
     options: dict[str, Any] = dict(steps=budget.steps, **common)
-    factories = {n: optimizer_factory(o, **options, settings=shared[n]) for n, o in named.items()}
+    factories = {
+        name: optimizer_factory(o, **options, settings=shared[name], searched=checked[name])
+        for name, o in named.items()
+    }
     log = open_log(out, "compare", task, budget, facts, command)
     contenders = {
         name: Contender(name, factory, task, budget, log, on_evaluation)

@@ -90,9 +90,8 @@ def optuna_sweep(
 
     Raises:
       StudyError: a space without learning rate, a range that does not rise, a study in the storage
-        with another task or other settings, or what `sweep` refuses.
+        with another task or other settings, no Optuna, or the errors of `sweep`.
       OptionError: an unknown optimizer.
-      ImportError: Optuna is not installed.
 
     Reference: Akiba et al., 2019, arXiv:1907.10902.
     """
@@ -102,7 +101,9 @@ def optuna_sweep(
     budget = make_budget(task, steps, eval_every, layout)
     tuning = make_tuning(seeds, extensions=0, halving=0)
     common: dict[str, Any] = dict(schedule=schedule, warmup=warmup, clip=clip)
-    factory = optimizer_factory(optimizer, steps=budget.steps, settings=settings, **common)
+    factory = optimizer_factory(
+        optimizer, steps=budget.steps, settings=settings, searched=space, **common
+    )
     with quiet_optuna():
         checked = check_space(space, settings or {})
         facts = dict(common) if isinstance(optimizer, str) else {}
@@ -110,13 +111,15 @@ def optuna_sweep(
         facts["rule"] = optimizer if isinstance(optimizer, str) else "a function"
         facts |= {"driver": "optuna", "space": space_facts(space)}
         log = open_log(out, "sweep", task, budget, facts, command)
+        contender = Contender(name, factory, task, budget, log, on_evaluation)
+        first = {key: values[:1] for key, values in space.items()}
+        contender.check(make_trials(name, first, tuning.seeds[:1]))  # before a database is made
         if storage is None and out is not None:
             Path(out).mkdir(parents=True, exist_ok=True)
             storage = f"sqlite:///{Path(out).resolve() / 'optuna.db'}"
         head = log.read().study
         made_for = {"task": head["task"], "settings": head["settings"]}
         study_name = study_name or f"{task.name}.{name}"
-        contender = Contender(name, factory, task, budget, log, on_evaluation)
         size = at_once or max(1, min(_slots(layout) // seeds, trials // 4))
         with open_study(storage, study_name, task.larger_is_better, sampler, made_for) as study:
             while (left := trials - len(_ended(study))) > 0:

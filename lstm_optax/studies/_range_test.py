@@ -97,9 +97,9 @@ def range_test(
     """
     FACTOR.check(low=low, high=high)
     if high <= low:
-        raise ValueError(f"high is {high:g}, but must be above low, {low:g}")
+        raise StudyError(f"high is {high:g}, but must be above low, {low:g}")
     if make_budget(task, steps, 1).steps < 20:
-        raise ValueError(f"steps is {steps}, but the ramp needs at least 20")
+        raise StudyError(f"steps is {steps}, but the ramp needs at least 20")
     name = optimizer_name(optimizer, name)
     options: dict[str, Any] = dict(schedule="constant", steps=steps, clip=clip, settings=settings)
     factory = optimizer_factory(optimizer, **options)

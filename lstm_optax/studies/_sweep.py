@@ -1,5 +1,6 @@
 """`sweep`: the best hyper-parameters of one optimizer on a task."""
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -17,6 +18,7 @@ from lstm_optax.studies.trial_program import Factory, Layout
 from lstm_optax.studies.trial_runner import OnEvaluation
 from lstm_optax.studies.tuning import Grid, Tuning, tune
 from lstm_optax.tasks import Task
+from lstm_optax.tasks import task as task_module
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def sweep(
         warmup=warmup,
         clip=clip,
         settings=settings,
+        searched=checked,
     )
     facts = dict(schedule=schedule, warmup=warmup, clip=clip) if isinstance(optimizer, str) else {}
     facts |= {"optimizer": name, "settings": dict(settings or {}), "halving": halving}
@@ -150,17 +153,34 @@ def make_budget(
       ValueError: a count that is not a whole number above 0, or an unknown layout.
     """
     check_choice("layout", layout, get_args(Layout))
-    steps = check_integer("steps", task.steps if steps is None else steps, 1)
-    every = check_integer("eval_every", task.eval_every if eval_every is None else eval_every, 1)
-    if eval_every is None and steps % every:
-        every = next(n for n in range(min(every, steps), 0, -1) if steps % n == 0)
-    if steps % every:
-        raise StudyError(f"steps is {steps}, but must be a multiple of eval_every, {every}")
+    steps, every = steps_and_interval(task, steps, eval_every)
     try:
         task.check()
-    except ValueError as error:
-        raise StudyError(f"task {task.name}: {error}") from error
+    except Exception as error:
+        if traceback.extract_tb(error.__traceback__)[-1].filename == task_module.__file__:
+            raise StudyError(f"task {task.name}: {error}") from error
+        shown = "".join(traceback.format_exception(error)).rstrip()  # of the user's own function
+        raise StudyError(f"task {task.name} failed:\n{shown}") from error
     return Budget(steps, every, layout)
+
+
+def steps_and_interval(task: Task, steps: int | None, eval_every: int | None) -> tuple[int, int]:
+    """Return the steps of a trial, and those between evaluations; None is the task's number.
+
+    The task's interval is shortened to a divisor of the steps, to a quarter at most.
+
+    Raises:
+      StudyError: the steps are no multiple of the interval.
+      ValueError: a count that is not a whole number above 0.
+    """
+    steps = check_integer("steps", task.steps if steps is None else steps, 1)
+    wanted = check_integer("eval_every", task.eval_every if eval_every is None else eval_every, 1)
+    every = min(wanted, steps)
+    if eval_every is None:
+        every = next(n for n in range(every, 0, -1) if steps % n == 0)
+    if steps % every or 4 * every < min(wanted, steps):
+        raise StudyError(f"steps is {steps}, but must be a multiple of eval_every, {wanted}")
+    return steps, every
 
 
 def make_tuning(seeds: int, extensions: int, halving: int) -> Tuning:

@@ -215,9 +215,10 @@ class _Context:
         if choice is None:
             return "its tuning has not ended"
         if choice["value"] is None:
-            return "every setting had a diverged trial"
+            return "no setting finished without a diverged trial"
         if choice["void"]:
-            return f"its best learning rate is at the {choice['edge']} edge of the tried ones"
+            name = (choice.get("edge_of") or "learning_rate").replace("_", " ")
+            return f"its best {name} is at the {choice['edge']} edge of the tried ones"
         return None if self.reported[name] else "no reported trial has ended"
 
     def _estimate(self, values: Sequence[float | None]) -> Estimate | None:

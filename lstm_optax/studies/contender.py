@@ -1,6 +1,6 @@
 """An optimizer in a study: its factory, and how trials of it are run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
@@ -76,13 +76,13 @@ class Contender:
         for setting in dict.fromkeys(tuple(trial.hyper.items()) for trial in trials):
             try:  # numbers of a trial are traced in its training, where no rule can check them
                 self.factory(**dict(setting))
-            except (ValueError, TypeError) as error:
+            except Exception as error:  # Optax's factories raise errors of many types
                 shown = format_setting(dict(setting))
                 raise StudyError(f"{self.name} does not accept {shown}: {error}") from error
         for fixed, group in _group_by_fixed(trials).items():
             try:
-                self._program(fixed, group).abstract_state()
-            except (ValueError, TypeError) as error:
+                self._program(fixed, group).trace()
+            except Exception as error:  # Optax's rules raise errors of many types
                 raise StudyError(f"{self.name} cannot train {self.task.name}: {error}") from error
 
     @property
@@ -129,6 +129,7 @@ def optimizer_factory(
     warmup: int = 0,
     clip: float = 1.0,
     settings: Mapping[str, Any] | None = None,
+    searched: Collection[str] = (),
 ) -> Factory:
     """Return the factory of an optimizer with its schedule and a clip of the gradient's norm.
 
@@ -140,18 +141,22 @@ def optimizer_factory(
       clip: largest norm of the gradient; 0 for no clip. A trial may have its own, "clip", which is
         passed to the optimizer instead if that has such an argument.
       settings: hyper-parameters that all trials share.
+      searched: names of the hyper-parameters that each trial has.
 
     Raises:
       OptionError: an unknown name.
+      StudyError: a warmup that is not shorter than a trial.
       ValueError: an unknown schedule, a negative clip, or a warmup that is no count.
     """
     check_choice("schedule", schedule, get_args(Schedule))
     check_integer("warmup", warmup, 0)
     BOUND.check(clip=clip)
+    if warmup >= steps:
+        raise StudyError(f"warmup is {warmup}, but must be less than steps, which is {steps}")
     shared = dict(settings or {})
     if not isinstance(optimizer, str):
         return partial(optimizer, **shared) if shared else optimizer
-    make, largest = find_factory(optimizer, given=shared), clip
+    make, largest = find_factory(optimizer, given=[*shared, *searched]), clip
     clips_itself = "clip" in make.hyper_parameters
 
     def factory(learning_rate: Any, **hyper: Any) -> optax.GradientTransformation:

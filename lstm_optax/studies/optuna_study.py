@@ -28,12 +28,12 @@ def quiet_optuna() -> Iterator[None]:
     """Silence Optuna's messages about each trial inside the context.
 
     Raises:
-      ImportError: Optuna is not installed.
+      StudyError: Optuna is not installed.
     """
     try:
         import optuna
     except ImportError as error:
-        raise ImportError(
+        raise StudyError(
             "Optuna is needed to choose hyper-parameters: pip install 'lstm_optax[optuna]'"
         ) from error
     before = optuna.logging.get_verbosity()

@@ -86,10 +86,15 @@ def edge_of(space: Space, hyper: Mapping[str, Any]) -> tuple[str | None, str | N
     Ranges on a linear scale do not count: many end at a natural limit, such as 0. The learning rate
     is looked at first.
     """
-    from optuna.distributions import FloatDistribution
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     for name in sorted(space, key=lambda name: name != "learning_rate"):
         found = space[name]
+        if name == "learning_rate" and isinstance(found, CategoricalDistribution):
+            rates: Any = found.choices
+            edges = {min(rates): "low", max(rates): "high"}
+            if hyper[name] in edges:
+                return name, edges[hyper[name]]
         if isinstance(found, FloatDistribution) and found.log:
             low, high, value = map(math.log, (found.low, found.high, hyper[name]))
             if value - low <= EDGE * (high - low):

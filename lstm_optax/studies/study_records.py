@@ -9,9 +9,10 @@ The lines of `records.jsonl`, by the value of "record":
     end         trial, status ("finished", "diverged" or "stopped"), step, seconds
     choice      optimizer, hyper, value, edge (null, "low" or "high"), void, trials
 
-`trial` is a unique name, such as "nadam learning_rate=0.003 seed=1000". `seconds` is the time in
-which the trial had a device to itself, without compilation. A trial with status "stopped" was
-ended by successive halving. Numbers that are not finite are stored as null.
+`trial` is a unique name, such as "nadam learning_rate=0.003 seed=1000". `seconds` is the time of
+the trial, without compilation; slots that are stacked on a device have equal shares of its time. A
+trial with status "stopped" was ended by successive halving. Numbers that are not finite are stored
+as null.
 """
 
 from collections.abc import Mapping
@@ -96,6 +97,8 @@ def read_study(folder: Path) -> StudyRecords:
         raise StudyError(f"{path} has no record of the study: the file is damaged")
     if missing := [key for key in HEAD_KEYS for head in heads if key not in head]:
         raise StudyError(f"{path} has a study without {missing[0]!r}: the file is damaged")
+    if any(head[key] != heads[0][key] for head in heads for key in ("kind", "task", "settings")):
+        raise StudyError(f"{path} has records of several studies: run each in its own folder")
     versions = {str(head["made_by"].get("versions")) for head in heads}
     if len(versions) > 1:
         raise StudyError(

@@ -92,12 +92,13 @@ def _conclusion(name: str, choice: Mapping[str, Any] | None) -> str:
     if choice is None:
         return f"The tuning of {name} has not ended."
     if choice["value"] is None:
-        return f"The choice for {name} is void: every setting had a diverged trial."
+        return f"The choice for {name} is void: no setting finished without a diverged trial."
     best = ", ".join(f"{key}={format_value(value)}" for key, value in choice["hyper"].items())
     value = format_number(choice["value"])
     if choice["void"]:
+        searched = choice.get("edge_of") or "learning_rate"
         return (
             f"The choice for {name} is void: {best} is best with {value}, but at the "
-            f"{choice['edge']} edge of the tried learning rates. Try rates past that edge."
+            f"{choice['edge']} edge of the tried values of {searched}. Try values past that edge."
         )
     return f"The best setting of {name} is {best}, with {value}."

@@ -2,6 +2,7 @@
 
 import inspect
 import runpy
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,6 +99,7 @@ def find_task(name: str, settings: Sequence[str] = (), *, quick: bool = False) -
 def _task_of_file(path: Path, settings: Sequence[str]) -> "Task":
     from lstm_optax.tasks import Task
 
+    sys.path.insert(0, str(path.parent.resolve()))  # as for a script
     try:
         found = runpy.run_path(str(path)).get("task")
         if found is not None and not isinstance(found, Task) and callable(found):
@@ -111,6 +113,8 @@ def _task_of_file(path: Path, settings: Sequence[str]) -> "Task":
     except Exception as error:
         shown = "".join(traceback.format_exception(error)).rstrip()
         raise StudyError(f"{path} failed:\n{shown}") from error
+    finally:
+        sys.path.pop(0)
     if not isinstance(found, Task):
         kind = "nothing" if found is None else f"an object of type {type(found).__name__}"
         raise StudyError(
@@ -126,7 +130,12 @@ def _parse_options(
     settings: Sequence[str],
     hidden: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    hints, parameters = get_type_hints(factory), inspect.signature(factory).parameters
+    hints = get_type_hints(factory)
+    parameters = {
+        key: p
+        for key, p in inspect.signature(factory).parameters.items()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
     known = [key for key in parameters if key not in (hidden or {})]
     options = {}
     for key, text in split_settings(settings, flag=FLAG).items():
@@ -136,7 +145,7 @@ def _parse_options(
             raise StudyError(
                 f"{FLAG} {key}={text}: {name} has no such argument{hint}; it has {', '.join(known)}"
             )
-        options[key] = _parse(key, text, hints.get(key, str))
+        options[key] = _parse(key, text, hints.get(key) or type(parameters[key].default))
     required = [k for k in known if parameters[k].default is parameters[k].empty]
     if missing := [key for key in required if key not in options]:
         raise StudyError(f"--task {name} needs {FLAG} {missing[0]}=…")
@@ -158,7 +167,7 @@ def _parse(key: str, text: str, kind: Any) -> Any:
         return _parse(key, text, order[-1])
     if get_origin(kind) in (tuple, list, Sequence):
         return tuple(_parse(key, part.strip(), get_args(kind)[0]) for part in text.split(","))
-    if get_origin(kind) is Literal or kind in (str, Any, Path):
+    if get_origin(kind) is Literal or kind not in (int, float, bool):
         return text
     flags = {"true": True, "false": False}
     try:

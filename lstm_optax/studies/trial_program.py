@@ -134,9 +134,15 @@ class TrialProgram:
         Raises:
           ValueError: the factory or a rule does not accept the hyper-parameters.
         """
-        number = jax.ShapeDtypeStruct((), jnp.result_type(float))
-        numbers = dict.fromkeys(self.traced, number)
-        return jax.eval_shape(self._init_one, numbers, jax.ShapeDtypeStruct((), np.uint32))
+        seed = jax.ShapeDtypeStruct((), np.uint32)
+        return jax.eval_shape(self._init_one, self._abstract_numbers(), seed)
+
+    def trace(self) -> None:
+        """Trace the start of a trial and a step, without computing them; raise their errors."""
+        batch = jax.tree.map(lambda leaf: np.asarray(leaf)[None], self.task.batches(0, 0))
+        flags = jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.bool_)
+        state, numbers = self.abstract_state(), self._abstract_numbers()
+        jax.eval_shape(self._advance_one, state, numbers, batch, *flags)
 
     def advance(
         self,
@@ -162,6 +168,9 @@ class TrialProgram:
 
     def _numbers(self, hyper: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         return {n: np.asarray([h[n] for h in hyper], jnp.result_type(float)) for n in self.traced}
+
+    def _abstract_numbers(self) -> dict[str, jax.ShapeDtypeStruct]:
+        return dict.fromkeys(self.traced, jax.ShapeDtypeStruct((), jnp.result_type(float)))
 
     def _init_one(self, hyper: dict[str, jax.Array], seed: jax.Array) -> TrainState:
         init_key, step_key = jax.random.split(jax.random.key(seed))

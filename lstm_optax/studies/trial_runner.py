@@ -142,24 +142,18 @@ class TrialRunner:
                 self._stack(slot.trial.seed, slot.step + self._chunk)
         results = jax.device_get(results)
         seconds = time.perf_counter() - began
-        shares = self._device_shares(slots)
+        # stacked slots take the whole time together, also those without a trial
+        share = 1 / self.program.per_device
         for i, slot in enumerate(slots):
             if slot.busy:
                 slot.step += self._chunk
-                slot.seconds += seconds * shares[i]
+                slot.seconds += seconds * share
                 self._record(slot, jax.tree.map(lambda x, i=i: x[i], results), evaluate[i])
                 if slot.busy and slot.step >= self._until:
                     slot.busy = False
                     paused = self.program.take(states, i), slot.step, slot.seconds
                     self._paused[slot.trial.name] = paused
         return states
-
-    def _device_shares(self, slots: list[Slot]) -> list[float]:
-        """Return the share of its device's time that each slot has."""
-        size = self.program.per_device
-        devices = [slots[first : first + size] for first in range(0, len(slots), size)]
-        busy = [sum(slot.busy for slot in device) for device in devices]
-        return [1 / max(1, count) for count in busy for _ in range(size)]
 
     def _dispatch(
         self, states: Any, slots: list[Slot], counts: list[int], evaluate: list[bool]

@@ -111,7 +111,7 @@ def test_task_of_the_docs_runs():
         (["sweep", "--task", "addin"], "--task addin is not known; the nearest is adding"),
         (["sweep", "--task-set", "hiden=3"], "characters has no such argument; the nearest is hid"),
         (["sweep", "--set", "b3=1"], "nadam has no hyper-parameter 'b3'; there are b1, b2, eps"),
-        (["sweep", "--optimizer", "nadm"], "--optimizer: unknown optimizer 'nadm'; the nearest is"),
+        (["sweep", "--optimizer", "nadm"], "error: unknown optimizer 'nadm'; the nearest is"),
         (["sweep", "--grid", "clip=0"], "--grid clip=0: clips must be numbers above 0"),
         (
             ["sweep", "--task", "saddle", "--rates", "-1"],

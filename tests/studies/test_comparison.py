@@ -169,7 +169,7 @@ def test_all_trials_diverged(summaries_of):
         ),
         (
             choice_record("new", {}, value=None, edge="low", void=True),
-            "every setting had a diverged trial",
+            "no setting finished without a diverged trial",
         ),
         (choice_record("new", {"learning_rate": 9.0}), "no reported trial has ended"),
         (optimizer_record("new"), "its tuning has not ended"),

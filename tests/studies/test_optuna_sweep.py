@@ -326,7 +326,7 @@ def test_missing_optuna_names_the_extra(monkeypatch):
 
     find = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", import_module)
-    with pytest.raises(ImportError, match=r"pip install 'lstm_optax\[optuna\]'"):
+    with pytest.raises(StudyError, match=r"pip install 'lstm_optax\[optuna\]'"):
         optuna_sweep(quadratic([1.0]), "sgd", RATES)
 
 

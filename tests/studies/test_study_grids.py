@@ -190,11 +190,11 @@ def test_sweep_shows_mean_and_range(tmp_path):
         (
             choice_record("sgd", {"learning_rate": 0.1}, 0.5, "high", True),
             "The choice for sgd is void: learning_rate=0.1 is best with 0.5, but at the high edge "
-            "of the tried learning rates. Try rates past that edge.",
+            "of the tried values of learning_rate. Try values past that edge.",
         ),
         (
             choice_record("sgd", {}, None, "low", True),
-            "The choice for sgd is void: every setting had a diverged trial.",
+            "The choice for sgd is void: no setting finished without a diverged trial.",
         ),
     ],
 )

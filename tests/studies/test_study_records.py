@@ -78,3 +78,9 @@ def test_damaged_records_are_read(name, tmp_path):
         write(tmp_path, *lines)
     with pytest.raises(StudyError, match=message):
         read_study(tmp_path)
+
+
+def test_two_studies_in_one_file_are_mixed(tmp_path):
+    other = HEAD | {"settings": {"clip": 2.0}}
+    with pytest.raises(StudyError, match="has records of several studies: run each in its own"):
+        read_study(write(tmp_path, HEAD, TRIAL, other))

@@ -1,5 +1,7 @@
 """`sweep`: one trace, resuming after any interruption, refused arguments."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import optax
@@ -186,7 +188,21 @@ BAD = {
     "optimizer": (dict(optimizer="adm"), OptionError, "unknown optimizer 'adm'; the nearest is"),
     "schedule": (dict(schedule="sine"), ValueError, "schedule is 'sine', but must be 'constant'"),
     "warmup": (dict(warmup=-1), ValueError, "warmup is -1, but must be a whole number of at least"),
-    "long warmup": (dict(warmup=12), StudyError, "adam does not accept learning_rate=0.03: .*"),
+    "long warmup": (
+        dict(warmup=12),
+        StudyError,
+        "warmup is 12, but must be less than steps, which",
+    ),
+    "untrainable": (
+        dict(optimizer="optax.lbfgs"),
+        StudyError,
+        "optax.lbfgs cannot train quadratic",
+    ),
+    "odd steps": (
+        dict(steps=997),
+        StudyError,
+        "steps is 997, but must be a multiple of eval_every",
+    ),
     "clip": (dict(clip=-1.0), ValueError, "clip is -1.0, but must be a number of at least 0"),
     "layout": (dict(layout="rows"), ValueError, "layout is 'rows', but must be 'auto' or"),
     "lambda": (
@@ -249,3 +265,18 @@ def test_factory_of_no_clip_clips():
         {"x": np.float32(7.0)}, factory(1.0, clip=2.0).init({"x": np.float32(0)})
     )
     assert updates["x"] == -2.0
+
+
+def test_required_argument_has_no_grid():
+    """PyTorch-like factories may have a number without a default, which a grid can give."""
+    grid = {"learning_rate": (0.1,), "momentum": (0.5, 0.9)}
+    result = sweep(make_task(), "presets.tf1.MomentumOptimizer", grid=grid, extensions=0)
+    assert [t.hyper["momentum"] for t in result.records.trials.values()] == [0.5, 0.9]
+
+
+def test_error_of_user_function_is_cut():
+    def broken(params):
+        return {"validation": params["absent"], "test": 0.0}
+
+    with pytest.raises(StudyError, match="(?s)failed:.Traceback.*in broken.*absent|indices"):
+        sweep(replace(make_task(), evaluate=broken), "sgd", grid={"learning_rate": (0.1,)})

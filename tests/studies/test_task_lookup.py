@@ -1,6 +1,7 @@
 """Tasks by name and from files, with arguments as texts."""
 
 import re
+import sys
 
 import pytest
 from plain import plain_for
@@ -105,3 +106,16 @@ def test_names_are_checked_without_jax():
     check_task_name("adding")
     with pytest.raises(StudyError, match="FILE.py that defines `task`"):
         check_task_name("nothing")
+
+
+def test_file_imports_its_neighbour(file, tmp_path):
+    (tmp_path / "neighbour.py").write_text(FILE)
+    path = file("from neighbour import task")
+    assert find_task(path, ["label=near"]).name == "near"
+    assert str(tmp_path) not in sys.path
+
+
+def test_argument_without_annotation_has_default_kind(file):
+    text = FILE.replace("scale: float = 1.0", "scale=1.0").replace("-> Task", "")
+    task = find_task(file(text.replace("flag: bool = False", "flag=False, **more")), ["scale=3"])
+    assert task.settings == {"scale": 3.0, "flag": False}

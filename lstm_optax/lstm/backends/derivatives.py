@@ -1,4 +1,4 @@
-"""Local derivatives of an LSTM step: the factors of the backward recursion in `fused.py`."""
+"""Local derivatives of an LSTM step: the factors of the recursion in `fused_backward.py`."""
 
 from typing import NamedTuple
 
