@@ -199,9 +199,9 @@ BAD = {
         "optax.lbfgs cannot train quadratic",
     ),
     "odd steps": (
-        dict(steps=997),
+        dict(steps=13, task=make_task(eval_every=12)),
         StudyError,
-        "steps is 997, but must be a multiple of eval_every",
+        "steps is 13, but must be a multiple of eval_every, 12",
     ),
     "clip": (dict(clip=-1.0), ValueError, "clip is -1.0, but must be a number of at least 0"),
     "layout": (dict(layout="rows"), ValueError, "layout is 'rows', but must be 'auto' or"),
