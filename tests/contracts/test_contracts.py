@@ -54,12 +54,12 @@ CASES = [
     *cases_of(motion.descent_reaches_both_minima, DESCENDING, OWN),
     *cases_of(motion.schedules_equal_their_numbers, SCHEDULED, TRANSFORMS | OWN),
     *cases_of(derivatives.derivatives_of_two_steps, OURS, soak=PRESETS),
-    *cases_of(derivatives.derivatives_of_twenty_steps, OURS, {"adam"}),
+    *cases_of(derivatives.derivatives_of_twenty_steps, OURS, {"adam"}, soak=PRESETS),
     *cases_of(flax.dense_layer_equals_the_chain, OPTIMIZERS, OPTIMIZERS),
     *cases_of(flax.lstm_cell_equals_the_chain, INSIDE_CELL, ONE_GATE_RULE),
     *cases_of(flax.every_lstm_equals_the_chain, OURS, soak=OURS.keys() - INSIDE_FLAX),
-    *cases_of(flax.every_lstm_equals_the_chain_in_jit, OURS),
-    *cases_of(flax.train_state_equals_the_chain, OURS),
+    *cases_of(flax.every_lstm_equals_the_chain_in_jit, OURS, soak=OURS.keys() - INSIDE_FLAX),
+    *cases_of(flax.train_state_equals_the_chain, OURS, soak=PRESETS),
 ]
 
 
