@@ -20,6 +20,7 @@ from lstm_optax.studies._sweep import (
     make_tuning,
     open_log,
     optimizer_name,
+    result_of,
 )
 from lstm_optax.studies.contender import Contender, optimizer_factory
 from lstm_optax.studies.optuna_study import open_study, quiet_optuna
@@ -127,14 +128,7 @@ def optuna_sweep(
             choice = _choice(study, name, checked)
         if log.read().choices.get(name) != choice:
             log.add(choice)
-    return SweepResult(
-        best=choice["hyper"],
-        value=choice["value"],
-        void=choice["void"],
-        records=log.read(),
-        folder=Path(out) if out is not None else None,
-        traces=contender.traces,
-    )
+    return result_of(choice, contender)
 
 
 def _slots(layout: Layout) -> int:

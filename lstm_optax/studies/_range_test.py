@@ -14,9 +14,9 @@ from lstm_optax.studies._sweep import make_budget, optimizer_name
 from lstm_optax.studies.contender import optimizer_factory
 from lstm_optax.studies.study_records import StudyError
 from lstm_optax.studies.trial import TUNING_SEED
-from lstm_optax.studies.trial_program import Factory
+from lstm_optax.studies.trial_program import Factory, start_trial
 from lstm_optax.tasks import Task
-from lstm_optax.training import NonFiniteError, TrainState, fit, init_state, make_step
+from lstm_optax.training import NonFiniteError, TrainState, fit, make_step
 
 INTERVALS = 50  # means of the loss over the ramp
 FAR_ABOVE = 10.0  # times the lowest loss: the run ends
@@ -89,8 +89,9 @@ def range_test(
       name: of the optimizer; needed for a function without a name.
 
     Raises:
-      ValueError: rates that are not positive or do not rise, or too few steps.
-      StudyError: a task or an optimizer that does not work.
+      ValueError: a rate that is not a positive number.
+      StudyError: rates that do not rise, too few steps, or a task or an optimizer that does not
+        work.
       OptionError: an unknown optimizer.
 
     Reference: Smith, 2017, arXiv:1506.01186, section 3.3.
@@ -132,9 +133,7 @@ def _train(
     """Return the record of each interval, and the step whose loss or gradient was not finite."""
 
     def init(rate: jax.Array) -> TrainState:
-        init_key, step_key = jax.random.split(jax.random.key(seed))
-        params, carry = task.init(init_key), task.initial_carry()
-        return init_state(params, factory(learning_rate=rate), carry, step_key)
+        return start_trial(task, factory(learning_rate=rate), seed)
 
     def step(state: TrainState, batch: Any) -> Any:
         optimizer = factory(learning_rate=rate_at(state.step))

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from lstm_optax.checks import check_choice, check_integer
 from lstm_optax.names import default_rates
+from lstm_optax.records import Record
 from lstm_optax.runs.options import Schedule
 from lstm_optax.studies.contender import Budget, Contender, optimizer_factory
 from lstm_optax.studies.study_log import StudyLog
@@ -119,12 +120,18 @@ def sweep(
     contender = Contender(name, factory, task, budget, log, on_evaluation)
     contender.check(make_trials(name, checked, tuning.seeds))
     choice = tune(contender, checked, tuning)
+    return result_of(choice, contender)
+
+
+def result_of(choice: Record, contender: Contender) -> SweepResult:
+    """Return the result of a search, from the record of its choice."""
+    log = contender.log
     return SweepResult(
         best=choice["hyper"],
         value=choice["value"],
         void=choice["void"],
         records=log.read(),
-        folder=Path(out) if out is not None else None,
+        folder=log.path.parent if log.path is not None else None,
         traces=contender.traces,
     )
 

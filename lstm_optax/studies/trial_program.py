@@ -43,6 +43,12 @@ class Interval(NamedTuple):
     metrics: dict[str, jax.Array]  # float; without an evaluation, all floats but the rate are NaN
 
 
+def start_trial(task: Task, optimizer: optax.GradientTransformation, seed: Any) -> TrainState:
+    """Return the state before the first step; the seed may be traced."""
+    init_key, step_key = jax.random.split(jax.random.key(seed))
+    return init_state(task.init(init_key), optimizer, task.initial_carry(), step_key)
+
+
 class TrialProgram:
     """The training of one trial in each of several slots, compiled once.
 
@@ -173,9 +179,8 @@ class TrialProgram:
         return dict.fromkeys(self.traced, jax.ShapeDtypeStruct((), jnp.result_type(float)))
 
     def _init_one(self, hyper: dict[str, jax.Array], seed: jax.Array) -> TrainState:
-        init_key, step_key = jax.random.split(jax.random.key(seed))
-        params, carry = self.task.init(init_key), self.task.initial_carry()
-        return init_state(params, self.factory(**_like_python_floats(hyper)), carry, step_key)
+        optimizer = self.factory(**_like_python_floats(hyper))
+        return start_trial(self.task, optimizer, seed)
 
     def _start_one(
         self, old: TrainState, hyper: dict[str, jax.Array], seed: jax.Array, fresh: jax.Array
