@@ -98,7 +98,7 @@ class OptimizerSummary:
 def summarize(
     study: StudyRecords, *, target: float | None = None, level: float = 0.95
 ) -> list[OptimizerSummary]:
-    """Return what a study found, from the best optimizer to the worst, those without rank last.
+    """Return what a study found, from the best mean to the worst, void optimizers last.
 
     Args:
       study: from `read_study`; an unfinished one too.
@@ -116,7 +116,7 @@ def summarize(
 
     def order(row: OptimizerSummary) -> tuple:
         mean = row.at_equal_steps.mean if row.at_equal_steps else context.test.worst
-        return row.void is not None, row.rank or 0, context.test.cost(mean)
+        return row.void is not None, context.test.cost(mean)
 
     return sorted(rows, key=order)
 
@@ -126,7 +126,9 @@ def paired_differences(
 ) -> list[PairedTest]:
     """Return the tests of all pairs with a rank at equal steps, over their common seeds.
 
-    There are none with fewer than two common seeds, or if no trial finished.
+    If all results are positive, their logarithms are compared: the noise of a loss is roughly
+    proportional to the loss. There are no tests with fewer than two common seeds, or if no trial
+    finished.
     """
     results = {
         row.optimizer: dict(zip(row.seeds, row.at_equal_steps.values, strict=True))
@@ -135,9 +137,10 @@ def paired_differences(
     }
     common = sorted(set.intersection(*map(set, results.values()))) if results else []
     values = {name: [found[seed] for seed in common] for name, found in results.items()}
-    if len(common) < 2 or not all(math.isfinite(v) for found in values.values() for v in found):
+    every = [value for found in values.values() for value in found]
+    if len(common) < 2 or not all(map(math.isfinite, every)):
         return []
-    return paired_tests(values, level=level)
+    return paired_tests(values, level=level, relative=min(every) > 0)
 
 
 class _Context:

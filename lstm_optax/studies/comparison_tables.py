@@ -1,5 +1,6 @@
 """The table of a comparison: a row for each optimizer and baseline, differences and ties."""
 
+import math
 from collections.abc import Sequence
 
 from lstm_optax.studies.comparison import OptimizerSummary, paired_differences, summarize
@@ -16,7 +17,7 @@ from lstm_optax.studies.study_grid import (
 from lstm_optax.studies.study_records import Record, StudyRecords
 
 DETAILED = 10
-"""Largest number of differences that are listed with their sizes."""
+"""Largest number of differences beyond noise that are listed, each with its size."""
 
 _WIDTH = (
     "to target: median of the steps, and how many seeds reached it; width: decades of learning "
@@ -82,6 +83,8 @@ def comparison_sentences(
 ) -> list[str]:
     """Return the differences beyond seed noise and the ties, a sentence each.
 
+    With more than `DETAILED` differences, they are those of the best mean alone.
+
     Args:
       summaries: from `summarize`.
       tests: from `paired_differences`.
@@ -92,21 +95,54 @@ def comparison_sentences(
         return []
     if not tests:
         return ["No differences were tested: that needs two seeds that every optimizer finished."]
-    found: dict[str, list[str]] = {name: [] for name in names}
     different = [test for test in tests if test.beyond_noise]
+    if len(different) > DETAILED:
+        return _compared_with_best(names, tests, len(different))
+    found: dict[str, list[str]] = {name: [] for name in names}
     for test in different:
-        first_is_better = (test.difference > 0) == larger_is_better
-        better, worse = (test.first, test.second)[:: 1 if first_is_better else -1]
-        low, high = sorted((abs(test.low), abs(test.high)))
-        size = format_interval(abs(test.difference), low, high)
-        details = f" by {size}, p = {test.corrected:.2g}"
-        found[better].append(f"than {worse}{details if len(different) <= DETAILED else ''}")
+        better, worse = _in_order(test, larger_is_better)
+        details = f" by {_size(test)}, p = {test.corrected:.2g}"
+        found[better].append(f"than {worse}{details}")
     parts = [f"{name} is better {'; '.join(found[name])}" for name in names if found[name]]
     ties = [" = ".join(group) for group in tie_groups(names, tests)]
     return [
         f"Differences beyond seed noise: {'. '.join(parts) or 'none'}.",
         f"Ties: {'; '.join(ties) or 'none'}.",
     ]
+
+
+def _compared_with_best(
+    names: Sequence[str], tests: Sequence[PairedTest], different: int
+) -> list[str]:
+    """Return how the first name compares with the others; all pairs would fill a page."""
+    best, *others = names
+    beyond = {
+        test.second if test.first == best else test.first: test.beyond_noise
+        for test in tests
+        if best in (test.first, test.second)
+    }
+    worse = ", ".join(name for name in others if beyond[name])
+    tied = ", ".join(name for name in others if not beyond[name])
+    return [
+        f"{best}, with the best mean, is better beyond seed noise than {worse or 'none'}.",
+        f"Ties with {best}: {tied or 'none'}.",
+        f"Of all {len(tests)} pairs {different} differ beyond seed noise.",
+    ]
+
+
+def _in_order(test: PairedTest, larger_is_better: bool) -> tuple[str, str]:
+    """Return the better optimizer of a pair, then the worse one."""
+    first_is_better = (test.difference > 0) == larger_is_better
+    return (test.first, test.second) if first_is_better else (test.second, test.first)
+
+
+def _size(test: PairedTest) -> str:
+    """Return the size of a difference with its interval; as a factor if it is relative."""
+    low, high = sorted((abs(test.low), abs(test.high)))
+    size = abs(test.difference), low, high
+    if test.relative:
+        return f"a factor of {format_interval(*map(math.exp, size))}"
+    return format_interval(*size)
 
 
 def _notes(summaries: Sequence[OptimizerSummary], task: Record) -> list[str]:
@@ -124,10 +160,11 @@ def _notes(summaries: Sequence[OptimizerSummary], task: Record) -> list[str]:
                 f"as {format_number(row.worst)}, the worst first or last value of the others."
             )
     if tests:
+        logarithms = " of the logarithms" if tests[0].relative else ""
         notes.append(
             f"{'Larger' if task['larger_is_better'] else 'Smaller'} is better. Bootstrap intervals "
-            f"over seeds; p-values of paired t tests with Holm's correction for {len(tests)} "
-            f"{'pair' if len(tests) == 1 else 'pairs'}."
+            f"over seeds; p-values of paired t tests{logarithms}, with Holm's "
+            f"correction for {len(tests)} {'pair' if len(tests) == 1 else 'pairs'}."
         )
     return notes
 

@@ -204,7 +204,27 @@ def test_interrupted_trial_does_not_count(summaries_of):
 def test_tests_use_common_seeds(summaries_of):
     records = two() + trial_records("slow", RATE, 5, [2.0, 99.0])
     (test,) = paired_differences([*summaries_of(records).values()])
-    assert abs(test.difference) == pytest.approx(0.45)
+    expected = np.mean(np.log([1.5 / 1.0, 1.6 / 1.2]))
+    assert test.relative and abs(test.difference) == pytest.approx(expected)
+
+
+def test_differences_of_negative_results(summaries_of):
+    slow, fast = (
+        reported("slow", {0: [2.0, -1.0], 1: [2.2, 1.2]}),
+        reported("fast", {0: [3.0, 1.5], 1: [3.0, 1.6]}),
+    )
+    (test,) = paired_differences([*summaries_of([study_record(), *slow, *fast]).values()])
+    assert not test.relative and abs(test.difference) == pytest.approx(1.45)
+
+
+def test_order_is_by_mean(summaries_of):
+    noisy = reported("noisy", {0: [2.0, 0.5], 1: [2.0, 2.0]})
+    steady = {
+        name: reported(name, {0: [2.0, v], 1: [2.0, v + 0.01]})
+        for name, v in (("b", 1.3), ("a", 1.27))
+    }
+    found = summaries_of([study_record(), *noisy, *steady["b"], *steady["a"]])
+    assert [*found] == ["noisy", "a", "b"]
 
 
 def test_one_seed_has_no_rank(summaries_of):

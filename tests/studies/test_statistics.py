@@ -1,6 +1,7 @@
 """Intervals, paired tests, Holm's correction, ranks and ties, against SciPy and by hand."""
 
 import math
+import re
 from itertools import combinations, permutations
 
 import numpy as np
@@ -146,6 +147,22 @@ def test_equal_differences_leave_no_noise(shift, p, beyond):
 def test_almost_equal_differences_do_not_warn():
     (found,) = paired_tests({"a": [1.0, 1.0 + 4e-16, 1.0], "b": [0.0, 0.0, 0.0]})
     assert found.p < 1e-20 and found.difference == pytest.approx(1)
+
+
+def test_relative_tests_see_proportional_noise():
+    noise = np.array([0.5, 0.8, 1.0, 1.3, 2.0])
+    results = {"a": 0.001 * noise, "b": 0.04 * noise[::-1]}
+    (plain,), (relative,) = paired_tests(results), paired_tests(results, relative=True)
+    assert (plain.relative, relative.relative) == (False, True)
+    assert relative.p < plain.p / 10 and relative.difference == pytest.approx(-np.log(40))
+    expected = ttest_rel(np.log(results["a"]), np.log(results["b"])).pvalue
+    assert relative.p == pytest.approx(expected)
+
+
+def test_relative_tests_need_positive_results():
+    message = "a result of b is 0, but only positive results have a ratio: leave out `relative`"
+    with pytest.raises(StudyError, match=re.escape(message)):
+        paired_tests({"a": [1.0, 2.0], "b": [0.0, 2.0]}, relative=True)
 
 
 @pytest.mark.parametrize(
