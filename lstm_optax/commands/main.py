@@ -23,6 +23,7 @@ from lstm_optax.commands.sample import Sample, run_sample
 from lstm_optax.commands.sweep import Sweep
 from lstm_optax.commands.train import Train, run_train, stored_config
 from lstm_optax.runs.constraints import OptionError
+from lstm_optax.runs.processes import ProcessError
 from lstm_optax.runs.run_folder import RunFolder
 from lstm_optax.studies.study_records import StudyError
 
@@ -97,7 +98,7 @@ def _parse(argv: list[str]) -> Any:
 
 def _user_error_message(error: Exception) -> str | None:
     """Return the message of an error that the user can fix; None for a bug."""
-    if isinstance(error, OptionError | StudyError):
+    if isinstance(error, OptionError | ProcessError | StudyError):
         return str(error)
     if isinstance(error, OSError):
         return _os_error_message(error)

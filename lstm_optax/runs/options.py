@@ -152,6 +152,9 @@ class TrainConfig:
     devices: CountOrZero = 0
     """Devices that share a batch, a divisor of --batch; 0 uses all with at least 8 rows each."""
 
+    shard_state: bool = False
+    """Split parameters and optimizer state over the devices, too, to save memory (ZeRO)."""
+
     def check(self) -> None:
         """Raise OptionError for the first invalid option."""
         try:
