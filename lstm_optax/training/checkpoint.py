@@ -1,34 +1,32 @@
-"""Checkpoints written by Orbax and verified by a SHA-256 manifest."""
+"""Checkpoints written by Orbax in the background and verified by a SHA-256 manifest."""
 
 import errno
-import hashlib
 import os
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 
 from lstm_optax.checks import check_integer
-from lstm_optax.records import write_atomically
+from lstm_optax.training.agreement import Agreement, Refused
 from lstm_optax.training.argument_checks import describe_differences
+from lstm_optax.training.background import Background
+from lstm_optax.training.checkpoint_error import CheckpointError, describe_failure, save_error
+from lstm_optax.training.manifest import manifest_steps, matches_manifest, write_manifest
 from lstm_optax.training.orbax_io import (
     check_storable,
+    check_written,
+    copy_to_host,
     describe_stored,
     describe_tree,
     read_tree,
-    write_tree,
+    start_write,
 )
 
-# the names that `save` writes: no leading zeros, and no digits other than ASCII
-MANIFEST = re.compile(r"(0|[1-9][0-9]{0,17})\.sha256")
 STEP_LIMIT = 10**18
-
-
-class CheckpointError(RuntimeError):
-    """There is no checkpoint to restore, or every checkpoint is damaged."""
 
 
 class Checkpoints:
@@ -38,67 +36,101 @@ class Checkpoints:
     after the name, shape and dtype of every stored array have been read back, and checked before
     anything is restored, since Orbax does not notice a flipped bit.
 
+    `save` returns when the state is copied to the host, and a thread writes the files. Other
+    methods, and other objects for the same folder in this process, wait for it; so does the end of
+    the program. As a context manager, `Checkpoints` waits at its end, also after an exception.
+
+    In a run of several processes of `jax.distributed`, all call `save` and `restore` with the same
+    arguments, and see one file system. Process 0 writes the manifest when all have written.
+
+    A process that is killed during a save leaves the earlier checkpoints whole, and at most
+    STEP.orbax-checkpoint-tmp, a folder STEP without its manifest, and STEP.sha256.partial.
+
     Args:
       folder: the folder of the checkpoints, created by the first save; any path that the file
         system accepts.
       keep: the number of newest checkpoints to keep, at least 1.
+      keep_every: keep every checkpoint whose step is a multiple of this as well; None for none.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2):
+    def __init__(self, folder: Path, *, keep: int = 2, keep_every: int | None = None):
         self.folder: Path = Path(folder).absolute()
         self.keep: int = check_integer("keep", keep, 1)
+        self.keep_every: int | None = keep_every
+        if keep_every is not None:
+            self.keep_every = check_integer("keep_every", keep_every, 1)
+        self._saving: Background = Background.of(self.folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self.wait()
+        except CheckpointError as failure:
+            if error is None:
+                raise
+            error.add_note(str(failure))
 
     def save(self, step: int, state: Any, *, keep: int | None = None) -> None:
-        """Write `state` as the checkpoint of `step`, then delete the oldest beyond `keep`.
+        """Save `state` as the checkpoint of `step`; when it is whole, delete those not kept.
+
+        Returns when the state is copied: it may then be donated or changed. Waits for the save
+        before it.
 
         Checkpoints of later steps are deleted too: they remain from before a run was resumed at an
-        earlier step.
+        earlier step. An older checkpoint of the same step is deleted first.
 
         Args:
           step: the number of the step, from 0 to 10¹⁸ − 1.
-          state: any tree of JAX or NumPy arrays, numbers and random keys.
+          state: any tree of JAX or NumPy arrays, numbers and random keys. With several processes,
+            leaves that are not sharded over them are those of process 0.
           keep: the step of a checkpoint to keep whatever its age, such as the best so far.
 
         Raises:
           ValueError: a step out of range, or a leaf that is not an array; nothing is written.
-          OSError: the folder cannot be written or the disk is full; earlier checkpoints remain.
+          CheckpointError: this save cannot begin, or the save before it has failed; see `wait`.
         """
         step = check_integer("step", step, 0)
         if step >= STEP_LIMIT:
             raise ValueError(f"step is {step}, but must be below 10¹⁸")
         check_storable(state)
-        target, manifest = self._paths(step)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._check_space(state)
-        self._delete(step)
+        self.wait()
+        tree, agreement = copy_to_host(state), Agreement()
+        kept = agreement.from_first(lambda: self._prepare(step, tree))
+        target, _ = self._paths(step)
         try:
-            write_tree(target, state)
-            # last, since the manifest marks the checkpoint as complete: a run that is killed
-            # before leaves a folder without a manifest, which is never restored
-            write_atomically(manifest, "".join(f"{h}  {name}\n" for name, h in _hashes(target)))
-        except BaseException as error:
-            self._delete(step)
-            if isinstance(error, ValueError) and "RESOURCE_EXHAUSTED" in str(error):
-                raise OSError(f"cannot write {target}: the disk is full") from error
-            raise
-        kept = [s for s in self.steps() if s <= step][-self.keep :]
-        for other in self.steps():
-            if other not in kept and other != keep:
-                self._delete(other)
+            # arrays that processes share are copied here, all others are copied already
+            finish = start_write(target, tree, agreement) if jax.process_count() > 1 else None
+        except Exception as error:
+            raise save_error(target, describe_failure(error), kept) from error
+
+        def write() -> None:
+            failure, cause = self._write(step, tree, agreement, finish, keep)
+            if failure:
+                raise save_error(target, failure, kept) from cause
+
+        self._saving.start(write)
+
+    def wait(self) -> None:
+        """Wait until the last save is complete.
+
+        Raises:
+          CheckpointError: it failed; the message has the path, the reason, and the steps of the
+            checkpoints that remain. It is raised once.
+        """
+        self._saving.result()
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint and its manifest, in order."""
-        names = (MANIFEST.fullmatch(path.name) for path in self.folder.glob("*.sha256"))
-        return sorted(int(name[1]) for name in names if name)
+        self._saving.join()
+        return manifest_steps(self.folder)
 
     def is_whole(self, step: int) -> bool:
         """Return whether every file of the checkpoint exists and matches its SHA-256."""
+        self._saving.join()
         target, manifest = self._paths(step)
-        try:
-            expected = dict(line.split("  ", 1)[::-1] for line in manifest.read_text().splitlines())
-            return bool(expected) and dict(_hashes(target)) == expected
-        except (OSError, ValueError):
-            return False
+        return matches_manifest(manifest, target)
 
     def restore(
         self, like: Any, *, prefer: int | None = None, cast: bool = False
@@ -107,7 +139,8 @@ class Checkpoints:
 
         Args:
           like: a state of the same tree, shapes and dtypes. Each leaf is restored as the type that
-            it has here: a JAX array on the same devices, a NumPy array, or a Python number.
+            it has here: a JAX array with the same sharding, whatever sharding it was saved with, a
+            NumPy array, or a Python number.
           prefer: the step of the checkpoint to try first, if it exists.
           cast: convert the saved arrays to the dtypes of `like`.
 
@@ -118,10 +151,11 @@ class Checkpoints:
           CheckpointError: there is no checkpoint, none is whole, or its tree, shapes or dtypes are
             not those of `like`; the message names the first leaves that differ.
         """
-        step, saved, damaged = self.newest_whole(prefer)
+        step, saved, damaged = Agreement().from_first(lambda: self.newest_whole(prefer))
         target, _ = self._paths(step)
         _check_saved(target, saved, describe_tree(like), cast)
-        return step, read_tree(target, like), damaged
+        with _reading(target):
+            return step, read_tree(target, like), damaged
 
     def newest_whole(self, prefer: int | None = None) -> tuple[int, dict[str, str], list[int]]:
         """Return the step of the newest whole checkpoint, its leaves, and the newer damaged steps.
@@ -137,7 +171,9 @@ class Checkpoints:
             raise CheckpointError(f"there is no checkpoint in {self.folder}")
         damaged = []
         for step in sorted(steps, key=lambda s: (s == prefer, s), reverse=True):
-            saved = describe_stored(self._paths(step)[0]) if self.is_whole(step) else None
+            target, _ = self._paths(step)
+            with _reading(target):
+                saved = describe_stored(target) if self.is_whole(step) else None
             if saved is not None:
                 return step, saved, damaged
             damaged.append(step)
@@ -148,14 +184,61 @@ class Checkpoints:
     def _paths(self, step: int) -> tuple[Path, Path]:
         return self.folder / str(step), self.folder / f"{step}.sha256"
 
-    def _check_space(self, state: Any) -> None:
-        """Raise OSError if the disk is too full.
+    def _prepare(self, step: int, tree: Any) -> list[int]:
+        """Check that a save can begin; return the steps of the checkpoints that it leaves."""
+        kept = []
+        try:
+            kept = [s for s in self.steps() if s != step]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Orbax would fail halfway through, and its threads would print their tracebacks
+            needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + 2**20
+            if shutil.disk_usage(self.folder).free < needed:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+            if jax.process_count() > 1:
+                self._delete(step)
+            return kept
+        except OSError as error:
+            raise save_error(self._paths(step)[0], describe_failure(error), kept) from error
 
-        Orbax would fail halfway through, and its threads would print their tracebacks.
-        """
-        needed = 2 * sum(getattr(leaf, "nbytes", 8) for leaf in jax.tree.leaves(state)) + 2**20
-        if shutil.disk_usage(self.folder).free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+    def _write(
+        self,
+        step: int,
+        tree: Any,
+        agreement: Agreement,
+        finish: Callable[[], None] | None,
+        keep: int | None,
+    ) -> tuple[str | None, BaseException | None]:
+        """Write a checkpoint with all processes; return the failure of any, and its cause here."""
+        first = jax.process_index() == 0
+        try:
+            if finish is None:
+                self._delete(step)
+                finish = start_write(self._paths(step)[0], tree, agreement)
+            finish()
+            if first:
+                self._seal(step, tree, keep)
+        except Refused as refused:
+            failure, cause = str(refused), None
+        except BaseException as error:
+            failure, cause = agreement.first_error(describe_failure(error)), error
+        else:
+            return agreement.first_error(None), None
+        if first and not self._paths(step)[1].exists():
+            with suppress(OSError):
+                self._delete(step)
+        return failure, cause
+
+    def _seal(self, step: int, tree: Any, best: int | None) -> None:
+        """Write the manifest, which marks the checkpoint as complete, and delete those not kept."""
+        target, manifest = self._paths(step)
+        check_written(target, tree)
+        write_manifest(manifest, target)
+        steps = self.steps()
+        kept = {best, *[s for s in steps if s <= step][-self.keep :]}
+        for other in steps:
+            multiple = self.keep_every and other <= step and other % self.keep_every == 0
+            if not multiple and other not in kept:
+                self._delete(other)
 
     def _delete(self, step: int) -> None:
         target, manifest = self._paths(step)
@@ -163,6 +246,17 @@ class Checkpoints:
         manifest.unlink(missing_ok=True)
         for folder in (target, *self.folder.glob(f"{step}.orbax-checkpoint-tmp*")):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _reading(target: Path) -> Iterator[None]:
+    """Raise CheckpointError for any error of Orbax or of the file system."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"cannot read {target}: {describe_failure(error)}") from error
 
 
 def _check_saved(path: Path, saved: dict[str, str], expected: dict[str, str], cast: bool) -> None:
@@ -176,10 +270,3 @@ def _check_saved(path: Path, saved: dict[str, str], expected: dict[str, str], ca
         f"{path} was saved with {describe_differences(saved, expected)}: restore into a state of "
         f"the same model and optimizer{remedy}"
     )
-
-
-def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        yield f"{folder.name}/{path.relative_to(folder).as_posix()}", digest
