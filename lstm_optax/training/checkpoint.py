@@ -1,30 +1,18 @@
 """Checkpoints written by Orbax in the background and verified by a SHA-256 manifest."""
 
-import errno
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import jax
-
 from lstm_optax.checks import check_integer
-from lstm_optax.training.agreement import Agreement, Refused
+from lstm_optax.training.agreement import Agreement
 from lstm_optax.training.argument_checks import describe_differences
 from lstm_optax.training.background import Background
-from lstm_optax.training.checkpoint_error import CheckpointError, describe_failure, save_error
-from lstm_optax.training.manifest import manifest_steps, matches_manifest, write_manifest
-from lstm_optax.training.orbax_io import (
-    check_storable,
-    check_written,
-    copy_to_host,
-    describe_stored,
-    describe_tree,
-    read_tree,
-    start_write,
-)
+from lstm_optax.training.checkpoint_error import CheckpointError, describe_failure
+from lstm_optax.training.checkpoint_files import CheckpointFiles
+from lstm_optax.training.orbax_io import check_storable, describe_stored, describe_tree, read_tree
+from lstm_optax.training.saving import Save
 
 STEP_LIMIT = 10**18
 
@@ -59,6 +47,7 @@ class Checkpoints:
         self.keep_every: int | None = keep_every
         if keep_every is not None:
             self.keep_every = check_integer("keep_every", keep_every, 1)
+        self._files: CheckpointFiles = CheckpointFiles(self.folder)
         self._saving: Background = Background.of(self.folder)
 
     def __enter__(self) -> Self:
@@ -96,21 +85,9 @@ class Checkpoints:
             raise ValueError(f"step is {step}, but must be below 10¹⁸")
         check_storable(state)
         self.wait()
-        tree, agreement = copy_to_host(state), Agreement()
-        kept = agreement.from_first(lambda: self._prepare(step, tree))
-        target, _ = self._paths(step)
-        try:
-            # arrays that processes share are copied here, all others are copied already
-            finish = start_write(target, tree, agreement) if jax.process_count() > 1 else None
-        except Exception as error:
-            raise save_error(target, describe_failure(error), kept) from error
-
-        def write() -> None:
-            failure, cause = self._write(step, tree, agreement, finish, keep)
-            if failure:
-                raise save_error(target, failure, kept) from cause
-
-        self._saving.start(write)
+        save = Save(self._files, step, state)
+        others = (self.keep, self.keep_every, keep)
+        self._saving.start(lambda: save.finish(lambda: self._files.keep_only(step, *others)))
 
     def wait(self) -> None:
         """Wait until the last save is complete.
@@ -124,13 +101,12 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint and its manifest, in order."""
         self._saving.join()
-        return manifest_steps(self.folder)
+        return self._files.steps()
 
     def is_whole(self, step: int) -> bool:
         """Return whether every file of the checkpoint exists and matches its SHA-256."""
         self._saving.join()
-        target, manifest = self._paths(step)
-        return matches_manifest(manifest, target)
+        return self._files.is_whole(step)
 
     def restore(
         self, like: Any, *, prefer: int | None = None, cast: bool = False
@@ -152,7 +128,7 @@ class Checkpoints:
             not those of `like`; the message names the first leaves that differ.
         """
         step, saved, damaged = Agreement().from_first(lambda: self.newest_whole(prefer))
-        target, _ = self._paths(step)
+        target, _ = self._files.paths(step)
         _check_saved(target, saved, describe_tree(like), cast)
         with _reading(target):
             return step, read_tree(target, like), damaged
@@ -171,7 +147,7 @@ class Checkpoints:
             raise CheckpointError(f"there is no checkpoint in {self.folder}")
         damaged = []
         for step in sorted(steps, key=lambda s: (s == prefer, s), reverse=True):
-            target, _ = self._paths(step)
+            target, _ = self._files.paths(step)
             with _reading(target):
                 saved = describe_stored(target) if self.is_whole(step) else None
             if saved is not None:
@@ -180,72 +156,6 @@ class Checkpoints:
         raise CheckpointError(
             f"every checkpoint in {self.folder} is damaged (steps {', '.join(map(str, steps))})"
         )
-
-    def _paths(self, step: int) -> tuple[Path, Path]:
-        return self.folder / str(step), self.folder / f"{step}.sha256"
-
-    def _prepare(self, step: int, tree: Any) -> list[int]:
-        """Check that a save can begin; return the steps of the checkpoints that it leaves."""
-        kept = []
-        try:
-            kept = [s for s in self.steps() if s != step]
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # Orbax would fail halfway through, and its threads would print their tracebacks
-            needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + 2**20
-            if shutil.disk_usage(self.folder).free < needed:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
-            if jax.process_count() > 1:
-                self._delete(step)
-            return kept
-        except OSError as error:
-            raise save_error(self._paths(step)[0], describe_failure(error), kept) from error
-
-    def _write(
-        self,
-        step: int,
-        tree: Any,
-        agreement: Agreement,
-        finish: Callable[[], None] | None,
-        keep: int | None,
-    ) -> tuple[str | None, BaseException | None]:
-        """Write a checkpoint with all processes; return the failure of any, and its cause here."""
-        first = jax.process_index() == 0
-        try:
-            if finish is None:
-                self._delete(step)
-                finish = start_write(self._paths(step)[0], tree, agreement)
-            finish()
-            if first:
-                self._seal(step, tree, keep)
-        except Refused as refused:
-            failure, cause = str(refused), None
-        except BaseException as error:
-            failure, cause = agreement.first_error(describe_failure(error)), error
-        else:
-            return agreement.first_error(None), None
-        if first and not self._paths(step)[1].exists():
-            with suppress(OSError):
-                self._delete(step)
-        return failure, cause
-
-    def _seal(self, step: int, tree: Any, best: int | None) -> None:
-        """Write the manifest, which marks the checkpoint as complete, and delete those not kept."""
-        target, manifest = self._paths(step)
-        check_written(target, tree)
-        write_manifest(manifest, target)
-        steps = self.steps()
-        kept = {best, *[s for s in steps if s <= step][-self.keep :]}
-        for other in steps:
-            multiple = self.keep_every and other <= step and other % self.keep_every == 0
-            if not multiple and other not in kept:
-                self._delete(other)
-
-    def _delete(self, step: int) -> None:
-        target, manifest = self._paths(step)
-        # first, so that a half-deleted folder does not count as a checkpoint
-        manifest.unlink(missing_ok=True)
-        for folder in (target, *self.folder.glob(f"{step}.orbax-checkpoint-tmp*")):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

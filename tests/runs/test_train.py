@@ -310,7 +310,7 @@ def test_damaged_records_are_reported(config, copy, unbroken):
 
 
 def test_full_disk_keeps_last_checkpoint(config, unbroken, tmp_path, monkeypatch):
-    write = "lstm_optax.training.manifest.write_atomically"
+    write = "lstm_optax.training.checkpoint_files.write_atomically"
 
     def full(path, text):
         if path.stem == "10":
@@ -325,6 +325,14 @@ def test_full_disk_keeps_last_checkpoint(config, unbroken, tmp_path, monkeypatch
     assert Checkpoints(run.checkpoints).steps() == [5]
     train_language_model(config, run.path, resume=True)
     assert_same(run, unbroken)
+
+
+def test_keep_options_choose_checkpoints(config, tmp_path):
+    config = replace(config, keep=1, keep_every=10)
+    result = train_language_model(config, tmp_path / "run")
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    assert result.best and checkpoints.steps() == sorted({10, 20, result.best["step"]})
+    train_language_model(replace(config, keep=3, keep_every=0), tmp_path / "run", resume=True)
 
 
 DIAGNOSES = [

@@ -22,8 +22,9 @@ from plain import plain_for
 import lstm_optax as lo
 from lstm_optax.records import write_atomically
 from lstm_optax.training.checkpoint_error import describe_failure
+from lstm_optax.training.orbax_io import start_write
 
-MANIFEST = "lstm_optax.training.manifest.write_atomically"
+MANIFEST = "lstm_optax.training.checkpoint_files.write_atomically"
 
 
 def tree(value: float) -> dict:
@@ -76,14 +77,17 @@ def test_readers_wait_for_save(saved, held):
 
 def test_later_changes_do_not_reach_checkpoint(tmp_path, monkeypatch):
     release = threading.Event()
-    write = lo.training.checkpoint.start_write
     checkpoints = lo.Checkpoints(tmp_path)
     monkeypatch.setattr(
-        "lstm_optax.training.checkpoint.start_write",
-        lambda *args: release.wait(60) and write(*args),
+        "lstm_optax.training.saving.start_write",
+        lambda *args: release.wait(60) and start_write(*args),
     )
     state = {"donated": jnp.arange(100_000.0), "changed": np.zeros(3), "key": jax.random.key(1)}
-    expected = jax.tree.map(np.array, state | {"key": jax.random.key_data(state["key"])})
+    expected = {
+        "donated": np.arange(100_000, dtype=np.float32),
+        "changed": np.zeros(3),
+        "key": np.array(jax.random.key_data(jax.random.key(1))),
+    }
     checkpoints.save(1, state)
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     for _ in range(5):
@@ -134,9 +138,9 @@ def test_failed_first_save_says_nothing_remains(tmp_path, monkeypatch):
 
 def test_failed_deletion_keeps_new_checkpoint(saved, monkeypatch):
     saved.keep = 1
-    delete = saved._delete
+    delete = saved._files.delete
     monkeypatch.setattr(
-        saved, "_delete", lambda step: fail(errno.EPERM) if step == 1 else delete(step)
+        saved._files, "delete", lambda step: fail(errno.EPERM) if step == 1 else delete(step)
     )
     saved.save(3, tree(3))
     with pytest.raises(lo.CheckpointError, match="3: Operation not permitted; .* steps 1, 2 rem"):
@@ -216,11 +220,11 @@ def killed(*_):
     raise SystemExit
 
 
-@pytest.mark.parametrize("place", ["checkpoint.check_written", "manifest.write_atomically"])
+@pytest.mark.parametrize("place", ["saving.check_written", "checkpoint_files.write_atomically"])
 def test_killed_save_leaves_others_whole(saved, monkeypatch, place):
     with monkeypatch.context() as patch:
         patch.setattr(f"lstm_optax.training.{place}", killed)
-        patch.setattr(saved, "_delete", lambda step: None)
+        patch.setattr(saved._files, "delete", lambda step: None)
         saved.save(3, tree(3))
         saved._saving.join()
     assert (saved.folder / "3").exists()

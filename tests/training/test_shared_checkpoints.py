@@ -29,7 +29,7 @@ import shutil, sys
 from unittest.mock import patch
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import lstm_optax as lo
-from lstm_optax.training import manifest
+from lstm_optax.training import checkpoint_files
 
 jax.config.update("jax_enable_x64", True)
 folder, first = sys.argv[1], int(sys.argv[2])
@@ -95,7 +95,7 @@ if rank == jax.process_count() - 1:
 else:
     checkpoints.save(first + 3, like)
     failure(checkpoints.wait)
-with patch.object(manifest, "write_atomically", full):
+with patch.object(checkpoint_files, "write_atomically", full):
     checkpoints.save(first + 3, like)
     failure(checkpoints.wait)
 with patch.object(shutil, "disk_usage", full):
