@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import tyro
 
 from lstm_optax.runs.constraints import OptionError, check_fields, whole_numbers
@@ -118,22 +117,19 @@ def in_first_process(action: Callable[[], None]) -> None:
     Raises:
       ProcessError: the action failed; process 0 raises its error.
     """
-    import jax
-    from jax.experimental.multihost_utils import process_allgather
+    from lstm_optax.training.agreement import Agreement
 
-    if jax.process_count() == 1:
-        return action()
     error = None
     if is_first_process():
         try:
             action()
         except Exception as caught:
             error = caught
-    failed = process_allgather(np.bool_(error is not None)).any()
+    first = Agreement().first_error(None if error is None else str(error) or repr(error))
     if error is not None:
         raise error
-    if failed:
-        raise ProcessError("process 0 stopped with an error; its output gives the reason")
+    if first:
+        raise ProcessError(first)
 
 
 def _is_own_fault(error: BaseException) -> bool:

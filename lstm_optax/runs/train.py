@@ -84,7 +84,8 @@ def train_language_model(
 
     Raises:
       OptionError, TextError: an option or the text is invalid; the folder is unchanged.
-      CheckpointError: `resume` found no intact checkpoint.
+      CheckpointError: `resume` found no intact checkpoint, or a checkpoint cannot be written; the
+        last one is kept.
       Diverged: the loss was not finite; the last checkpoint is kept.
       OSError: the folder cannot be written; the last checkpoint is kept.
     """
@@ -97,18 +98,22 @@ def train_language_model(
     if resume:
         config = resumed_config(run, config, corpus, observer.warn)
     job = prepare(config, corpus)
-    state, history, checkpoints = job.initial_state(), [], Checkpoints(run.checkpoints)
+    state, history = job.initial_state(), []
+    checkpoints = Checkpoints(
+        run.checkpoints, keep=config.keep, keep_every=config.keep_every or None
+    )
     if resume:
         state, history = restore_run(run, checkpoints, job.config, state, observer.warn)
     else:
         in_first_process(lambda: run.create(overwrite=overwrite))
     baselines = _begin(job, run, state, observer, resume=resume)
     keeper = Keeper(job, run, checkpoints, observer.record)
-    try:
-        end = _fit(job, state, history, keeper, observer)
-    except NonFiniteError as error:
-        raise keeper.divergence_at(error.step, str(error)) from None
-    keeper.finish(end)
+    with checkpoints:  # waits for the save in progress, whatever ends the training
+        try:
+            end = _fit(job, state, history, keeper, observer)
+        except NonFiniteError as error:
+            raise keeper.divergence_at(error.step, str(error)) from None
+        keeper.finish(end)
     best = best_record(end.history)
     return TrainResult(end.history, baselines, best, end.reason, int(end.state.step))
 
