@@ -148,7 +148,8 @@ def test_the_changelog_begins_with_this_version():
 
 @pytest.mark.skipif(not shutil.which("sha256sum"), reason="needs sha256sum")
 def test_sha256sum_accepts_a_manifest(tmp_path):
-    Checkpoints(tmp_path / "checkpoints").save(3, {"w": jnp.arange(4.0), "n": np.int32(1)})
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(3, {"w": jnp.arange(4.0), "n": np.int32(1)})
     command = "cd checkpoints && sha256sum -c *.sha256"
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

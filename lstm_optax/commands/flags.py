@@ -63,7 +63,7 @@ def replace_arguments_by_flags(message: str) -> str:
 
 def _flag_names(kind: Any) -> Iterator[str]:
     for field in dataclasses.fields(kind):
-        if field.name == "config":
+        if dataclasses.is_dataclass(field.default_factory):
             yield from _flag_names(field.default_factory)
         else:
             yield field.name.replace("_", "-")

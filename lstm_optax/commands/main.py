@@ -1,12 +1,11 @@
 """The program lstm-optax: parse the command line, run a command, report errors."""
 
-import errno
 import io
 import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -22,9 +21,14 @@ from lstm_optax.commands.report import Report
 from lstm_optax.commands.sample import Sample, run_sample
 from lstm_optax.commands.sweep import Sweep
 from lstm_optax.commands.train import Train, run_train, stored_config
+from lstm_optax.os_errors import WRITE_ERRORS
 from lstm_optax.runs.constraints import OptionError
+from lstm_optax.runs.processes import ProcessError
 from lstm_optax.runs.run_folder import RunFolder
 from lstm_optax.studies.study_records import StudyError
+
+if TYPE_CHECKING:
+    from lstm_optax.training import CheckpointError
 
 COMMANDS: dict[str, type] = {
     "train": Train,
@@ -97,7 +101,7 @@ def _parse(argv: list[str]) -> Any:
 
 def _user_error_message(error: Exception) -> str | None:
     """Return the message of an error that the user can fix; None for a bug."""
-    if isinstance(error, OptionError | StudyError):
+    if isinstance(error, OptionError | ProcessError | StudyError):
         return str(error)
     if isinstance(error, OSError):
         return _os_error_message(error)
@@ -113,13 +117,21 @@ def _user_error_message(error: Exception) -> str | None:
     from lstm_optax.training import CheckpointError
 
     if isinstance(error, CheckpointError):
-        return f"{error}: train again with --overwrite"
+        return f"{error}{_checkpoint_remedy(error)}"
     return str(error) if isinstance(error, Diverged) else None
 
 
 def _os_error_message(error: OSError) -> str:
     place = f"{error.filename}: " if error.filename else ""
     remedy = "check the folder, or choose another with --run DIR (train) or --out DIR (studies)"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, None):  # None: see Checkpoints.save
-        remedy = "free some space, and continue from the last checkpoint with --resume"
+    if error.errno in WRITE_ERRORS:
+        remedy = (
+            f"{WRITE_ERRORS[error.errno][1]}, and continue from the last checkpoint with --resume"
+        )
     return f"{place}{error.strerror or error}; {remedy}"
+
+
+def _checkpoint_remedy(error: "CheckpointError") -> str:
+    if error.kept is None:
+        return ": train again with --overwrite"
+    return "; then continue with --resume" if error.kept else "; then train again with --overwrite"

@@ -15,8 +15,9 @@ from lstm_optax.commands.advise import print_advice
 from lstm_optax.commands.sample import Folder, generate_text, print_warning
 from lstm_optax.commands.signals import StopOnSignal
 from lstm_optax.runs.constraints import OptionError
-from lstm_optax.runs.devices import prepare_devices
+from lstm_optax.runs.devices import prepare_devices, use_all_devices
 from lstm_optax.runs.options import SampleConfig, TrainConfig
+from lstm_optax.runs.processes import ProcessOptions, is_first_process, joined_processes
 from lstm_optax.runs.resume import check_resume
 from lstm_optax.runs.run_folder import RunFolder
 
@@ -47,6 +48,8 @@ class Train:
 
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the run in the folder."""
+
+    job: tyro.conf.OmitArgPrefixes[ProcessOptions] = field(default_factory=ProcessOptions)
 
 
 def run_train(command: Train, console: Console) -> int:
@@ -83,6 +86,13 @@ def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig
     """Read the text, and raise the errors that can be detected before JAX is imported."""
     config = command.config
     config.check()
+    command.job.check()
+    if command.job.distributed and not command.run:
+        raise OptionError("--distributed needs --run DIR: a folder that all processes see")
+    if command.job.distributed and config.devices and not command.resume:
+        raise OptionError(
+            f"--devices {config.devices} and --distributed, which uses all devices: pass only one"
+        )
     if command.resume and command.overwrite:
         raise OptionError("--resume continues a run and --overwrite replaces it: pass only one")
     if command.run and not command.resume:
@@ -101,11 +111,20 @@ def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig
 
 def _train_in_folder(run: RunFolder, command: Train, corpus: "Corpus", console: Console) -> int:
     config = command.config
-    prepare_devices(config.batch, config.devices)
+    if not command.job.distributed:
+        prepare_devices(config.batch, config.devices)
+        return _train_on_devices(run, command, corpus, console)
+    with joined_processes(command.job):
+        console.quiet = not is_first_process()
+        config = use_all_devices(config)
+        return _train_on_devices(run, replace(command, config=config), corpus, console)
 
+
+def _train_on_devices(run: RunFolder, command: Train, corpus: "Corpus", console: Console) -> int:
     from lstm_optax.runs import Diverged, TrainScreen, loss_figure
     from lstm_optax.runs.train import train_language_model
 
+    config = command.config
     for name in ("absl", "asyncio"):  # Orbax logs the errors that it raises, with a traceback
         logging.getLogger(name).setLevel(logging.CRITICAL)
     units: dict[str, Any] = dict(unit="nats", item_unit="characters")
@@ -123,8 +142,11 @@ def _train_in_folder(run: RunFolder, command: Train, corpus: "Corpus", console: 
                 observer=_make_observer(console, screen, stop),
             )
     except Diverged:
-        _draw_gradients(command, run, title)
+        if is_first_process():
+            _draw_gradients(command, run, title)
         raise
+    if not is_first_process():
+        return 130 if result.reason == "interrupted" else 0
     figure = loss_figure(result.records, result.baselines, title=title, unit=UNIT)
     figure.savefig(run.picture)
     _draw_gradients(command, run, title)

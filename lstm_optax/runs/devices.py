@@ -1,12 +1,14 @@
 """Choice of the devices that share the rows of a batch; JAX is imported on demand."""
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lstm_optax.records import core_count
 from lstm_optax.runs.constraints import OptionError
 
 if TYPE_CHECKING:
+    from lstm_optax.runs.options import TrainConfig
     from lstm_optax.training import BatchSharding
 
 MIN_ROWS = 8  # rows of each device by default; the speed with fewer was not measured
@@ -59,19 +61,42 @@ def find_devices(rows: int, count: int = 0) -> list[Any]:
     return devices[: count or _default_count(rows, limit)]
 
 
-def make_sharding(devices: list[Any]) -> "BatchSharding | None":
+def use_all_devices(config: "TrainConfig") -> "TrainConfig":
+    """Return the configuration with the number of devices of all processes.
+
+    Raises:
+      OptionError: they do not divide the rows of a batch.
+    """
+    import jax
+
+    devices, processes = jax.device_count(), jax.process_count()
+    if config.batch % devices:
+        raise OptionError(
+            f"--batch {config.batch}: the {processes} processes have {devices} devices, which do "
+            f"not divide it; use a multiple of {devices}"
+        )
+    return replace(config, devices=devices)
+
+
+def make_sharding(devices: list[Any], *, shard_state: bool = False) -> "BatchSharding | None":
     """Return the sharding of a text's windows over the rows; None for a single device."""
     from lstm_optax.data.windows import ROW_AXES
     from lstm_optax.training import BatchSharding
 
-    return BatchSharding(ROW_AXES, devices=devices) if len(devices) > 1 else None
+    if len(devices) == 1:
+        return None
+    return BatchSharding(ROW_AXES, devices=devices, shard_state=shard_state)
 
 
 def describe_devices(devices: list[Any], rows: int) -> str:
     """Return a short description of the devices and of their share of the rows."""
     first, *others = devices
+    if not others:
+        return str(first)
+    processes = len({device.process_index for device in devices})
+    place = f" in {processes} processes" if processes > 1 else ""
     share = f"each with {rows // len(devices)} of {rows} rows"
-    return f"{len(devices)} × {first.platform}, {share}" if others else str(first)
+    return f"{len(devices)} × {first.platform}{place}, {share}"
 
 
 def _default_count(rows: int, limit: int) -> int:

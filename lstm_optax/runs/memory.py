@@ -32,7 +32,9 @@ def free_memory() -> int:
     return max(min(free), 0)
 
 
-def check_memory(state: "TrainState", activations: int, devices: Any) -> None:
+def check_memory(
+    state: "TrainState", activations: int, devices: Any, *, shard: bool = False
+) -> None:
     """Raise OptionError if the free memory is less than a lower bound on what a training needs.
 
     The bound counts the state, and the gradient and the stored activations of one step. Memory that
@@ -41,14 +43,19 @@ def check_memory(state: "TrainState", activations: int, devices: Any) -> None:
     Args:
       state: arrays, or only their shapes and dtypes.
       activations: bytes that one step stores for its backward pass, see `activation_bytes`.
-      devices: those that share the rows; CPU devices share one memory.
+      devices: those that share the rows; the CPU devices of a process share one memory.
+      shard: whether the devices share the state, too; the parameters of a step are whole on each.
     """
-    replicated = _tree_bytes(state) + _tree_bytes(state.params)  # every device has a full copy
-    first, count = devices[0], len(devices)
+    import jax
+
+    first, *others = local = [d for d in devices if d.process_index == jax.process_index()]
+    each = _tree_bytes(state) + _tree_bytes(state.params)
+    if shard:
+        each = each // len(devices) + _tree_bytes(state.params)
+    needed = each + activations // len(devices)
     if first.platform == "cpu":
-        needed, free = count * replicated + activations, free_memory()
+        needed, free = len(local) * needed, free_memory()
     else:
-        needed = replicated + activations // count
         free = (first.memory_stats() or {}).get("bytes_limit", needed)
     if needed > free:
         raise OptionError(

@@ -137,6 +137,12 @@ class TrainConfig:
     eval_every: Count = 50
     """Steps from one evaluation, record and checkpoint to the next, at least 1."""
 
+    keep: Count = 2
+    """Newest checkpoints to keep, at least 1; the best is kept as well."""
+
+    keep_every: CountOrZero = 0
+    """Keep every checkpoint whose step is a multiple of this as well; 0 for none."""
+
     patience: Count = 10
     """Stop early after this many evaluations without improvement, at least 1."""
 
@@ -151,6 +157,9 @@ class TrainConfig:
 
     devices: CountOrZero = 0
     """Devices that share a batch, a divisor of --batch; 0 uses all with at least 8 rows each."""
+
+    shard_state: bool = False
+    """Split parameters and optimizer state over the devices, too, to save memory (ZeRO)."""
 
     def check(self) -> None:
         """Raise OptionError for the first invalid option."""

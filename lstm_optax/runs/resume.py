@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from lstm_optax.runs.corpus import Corpus
     from lstm_optax.training import Checkpoints, TrainState
 
-# The text's content is compared instead of its name and encoding; devices change rounding only.
-MAY_DIFFER = ("text", "encoding", "devices")
+# The text's content is compared instead of its name and encoding; devices, and the split of the
+# state over them, change rounding only.
+MAY_DIFFER = ("text", "encoding", "devices", "shard_state", "keep", "keep_every")
 
 
 def check_resume(run: RunFolder, config: TrainConfig) -> None:

@@ -23,14 +23,21 @@ class RunFolder:
 
     These are config.json, metrics.jsonl, loss.png, sample.txt and checkpoints/; with --diagnose
     also gradients.jsonl and gradients.png.
+
+    Args:
+      path: the folder.
+      writes: whether this process writes config.json and the logs; of several, only one does.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, writes: bool = True):
         self.path: Path = Path(path)
+        self.writes: bool = writes
         self.config: Path = self.path / "config.json"
-        self.records: StepLog = StepLog(self.path / "metrics.jsonl", _is_record)
+        self.records: StepLog = StepLog(
+            self.path / "metrics.jsonl", _is_record, writes=writes
+        )
         self.picture: Path = self.path / "loss.png"
-        self.gradients: StepLog = StepLog(self.path / "gradients.jsonl")
+        self.gradients: StepLog = StepLog(self.path / "gradients.jsonl", writes=writes)
         self.gradient_picture: Path = self.path / "gradients.png"
         self.sample: Path = self.path / "sample.txt"
         self.checkpoints: Path = self.path / "checkpoints"
@@ -122,6 +129,8 @@ class RunFolder:
           facts: text, baselines, device and versions.
           new: raise OptionError if another process has started a run here in the meantime.
         """
+        if not self.writes:
+            return
         if new:
             try:
                 self.config.touch(exist_ok=False)

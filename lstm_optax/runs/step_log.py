@@ -16,15 +16,24 @@ class StepLog:
     Args:
       path: the file, which need not exist.
       is_row: returns whether an object with a step is a row of this file.
+      writes: whether this process writes the file; if not, `append` and `write` do nothing.
     """
 
-    def __init__(self, path: Path, is_row: Callable[[Record], bool] = lambda row: True):
+    def __init__(
+        self,
+        path: Path,
+        is_row: Callable[[Record], bool] = lambda row: True,
+        *,
+        writes: bool = True,
+    ):
         self.path: Path = path
+        self.writes: bool = writes
         self.is_row: Callable[[Record], bool] = is_row
 
     def append(self, row: Record) -> None:
         """Write a row at the end of the file."""
-        append_record(self.path, row)
+        if self.writes:
+            append_record(self.path, row)
 
     def read(self, last_step: float = math.inf) -> list[Record]:
         """Return the rows up to a step."""
@@ -35,7 +44,8 @@ class StepLog:
 
     def write(self, rows: Sequence[Record]) -> None:
         """Replace the file's content by these rows."""
-        write_atomically(self.path, "".join(map(record_line, rows)))
+        if self.writes:
+            write_atomically(self.path, "".join(map(record_line, rows)))
 
 
 def _has_step(row: Record) -> bool:

@@ -6,16 +6,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from flax import nnx
 
 from lstm_optax.records import PACKAGES
 from lstm_optax.runs.build import make_extra_args, make_losses
 from lstm_optax.runs.corpus import Corpus, corpus_of, resolve_epochs
-from lstm_optax.runs.devices import describe_devices
+from lstm_optax.runs.devices import describe_devices, use_all_devices
 from lstm_optax.runs.job import Job, prepare
 from lstm_optax.runs.keeper import Keeper
 from lstm_optax.runs.options import TrainConfig
 from lstm_optax.runs.plan import plan_of
+from lstm_optax.runs.processes import in_first_process, is_first_process
 from lstm_optax.runs.resume import restore_run, resumed_config
 from lstm_optax.runs.run_folder import RunFolder
 from lstm_optax.training import (
@@ -68,6 +70,9 @@ def train_language_model(
 ) -> TrainResult:
     """Train a model, and write records, checkpoints and the configuration to `folder`.
 
+    With several processes, connected by `jax.distributed.initialize`, each of them calls this
+    function with the same arguments, and a folder that all of them see.
+
     Args:
       config: options of the run.
       folder: run folder; must contain no run, unless `resume` or `overwrite`.
@@ -79,29 +84,36 @@ def train_language_model(
 
     Raises:
       OptionError, TextError: an option or the text is invalid; the folder is unchanged.
-      CheckpointError: `resume` found no intact checkpoint.
+      CheckpointError: `resume` found no intact checkpoint, or a checkpoint cannot be written; the
+        last one is kept.
       Diverged: the loss was not finite; the last checkpoint is kept.
       OSError: the folder cannot be written; the last checkpoint is kept.
     """
     config.check()
-    run = RunFolder(folder)
+    run = RunFolder(folder, writes=is_first_process())
+    if jax.process_count() > 1:
+        config = use_all_devices(config)
     corpus = corpus or corpus_of(config)
     config = resolve_epochs(config, corpus)
     if resume:
         config = resumed_config(run, config, corpus, observer.warn)
     job = prepare(config, corpus)
-    state, history, checkpoints = job.initial_state(), [], Checkpoints(run.checkpoints)
+    state, history = job.initial_state(), []
+    checkpoints = Checkpoints(
+        run.checkpoints, keep=config.keep, keep_every=config.keep_every or None
+    )
     if resume:
         state, history = restore_run(run, checkpoints, job.config, state, observer.warn)
     else:
-        run.create(overwrite=overwrite)
+        in_first_process(lambda: run.create(overwrite=overwrite))
     baselines = _begin(job, run, state, observer, resume=resume)
     keeper = Keeper(job, run, checkpoints, observer.record)
-    try:
-        end = _fit(job, state, history, keeper, observer)
-    except NonFiniteError as error:
-        raise keeper.divergence_at(error.step, str(error)) from None
-    keeper.finish(end)
+    with checkpoints:  # waits for the save in progress, whatever ends the training
+        try:
+            end = _fit(job, state, history, keeper, observer)
+        except NonFiniteError as error:
+            raise keeper.divergence_at(error.step, str(error)) from None
+        keeper.finish(end)
     best = best_record(end.history)
     return TrainResult(end.history, baselines, best, end.reason, int(end.state.step))
 
@@ -117,7 +129,7 @@ def _begin(
     device = describe_devices(job.devices, config.batch)
     run.write_config(config, _run_facts(corpus, baselines, device), new=not resume)
     observer.plan(plan_of(config, corpus, state, folder=run.path, device=device))
-    if not baselines:
+    if not baselines and run.writes:
         observer.count(corpus.counted)
         baselines = corpus.count_ngrams()
         run.write_config(config, _run_facts(corpus, baselines, device))

@@ -1,7 +1,7 @@
 from ._read_params import SavedParams as SavedParams
 from ._read_params import read_params as read_params
-from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import Checkpoints as Checkpoints
+from .checkpoint_error import CheckpointError as CheckpointError
 from .evaluation import make_evaluate as make_evaluate
 from .loop import FitResult as FitResult
 from .loop import NonFiniteError as NonFiniteError

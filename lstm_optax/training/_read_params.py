@@ -11,8 +11,9 @@ import optax
 import orbax.checkpoint as ocp
 from optax.contrib import ScheduleFreeState
 
-from lstm_optax.training.checkpoint import CheckpointError, Checkpoints
-from lstm_optax.training.orbax_io import plain_path
+from lstm_optax.training.checkpoint import Checkpoints
+from lstm_optax.training.checkpoint_error import CheckpointError
+from lstm_optax.training.orbax_io import alone, plain_path
 from lstm_optax.transforms import AverageState, eval_params
 
 
@@ -57,7 +58,8 @@ def read_params(
 
 
 def _read_arrays(path: Path, average: bool) -> Any:
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    handler, options = ocp.PyTreeCheckpointHandler(), alone()
+    with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         metadata: Any = checkpointer.metadata(path)
         tree = metadata.item_metadata.tree
         if not isinstance(tree, dict) or "params" not in tree:

@@ -1,34 +1,20 @@
-"""Checkpoints written by Orbax and verified by a SHA-256 manifest."""
+"""Checkpoints written by Orbax in the background and verified by a SHA-256 manifest."""
 
-import errno
-import hashlib
-import os
-import re
-import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import Any, Self
 
 from lstm_optax.checks import check_integer
-from lstm_optax.records import write_atomically
+from lstm_optax.training.agreement import Agreement
 from lstm_optax.training.argument_checks import describe_differences
-from lstm_optax.training.orbax_io import (
-    check_storable,
-    describe_stored,
-    describe_tree,
-    read_tree,
-    write_tree,
-)
+from lstm_optax.training.background import Background
+from lstm_optax.training.checkpoint_error import CheckpointError, describe_failure
+from lstm_optax.training.checkpoint_files import CheckpointFiles
+from lstm_optax.training.orbax_io import check_storable, describe_stored, describe_tree, read_tree
+from lstm_optax.training.saving import Save
 
-# the names that `save` writes: no leading zeros, and no digits other than ASCII
-MANIFEST = re.compile(r"(0|[1-9][0-9]{0,17})\.sha256")
 STEP_LIMIT = 10**18
-
-
-class CheckpointError(RuntimeError):
-    """There is no checkpoint to restore, or every checkpoint is damaged."""
 
 
 class Checkpoints:
@@ -38,67 +24,89 @@ class Checkpoints:
     after the name, shape and dtype of every stored array have been read back, and checked before
     anything is restored, since Orbax does not notice a flipped bit.
 
+    `save` returns when the state is copied to the host, and a thread writes the files. Other
+    methods, and other objects for the same folder in this process, wait for it; so does the end of
+    the program. As a context manager, `Checkpoints` waits at its end, also after an exception.
+
+    In a run of several processes of `jax.distributed`, all call `save` and `restore` with the same
+    arguments, and see one file system. Process 0 writes the manifest when all have written.
+
+    A process that is killed during a save leaves the earlier checkpoints whole, and at most
+    STEP.orbax-checkpoint-tmp, a folder STEP without its manifest, and STEP.sha256.partial.
+
     Args:
       folder: the folder of the checkpoints, created by the first save; any path that the file
         system accepts.
       keep: the number of newest checkpoints to keep, at least 1.
+      keep_every: keep every checkpoint whose step is a multiple of this as well; None for none.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2):
+    def __init__(self, folder: Path, *, keep: int = 2, keep_every: int | None = None):
         self.folder: Path = Path(folder).absolute()
         self.keep: int = check_integer("keep", keep, 1)
+        self.keep_every: int | None = keep_every
+        if keep_every is not None:
+            self.keep_every = check_integer("keep_every", keep_every, 1)
+        self._files: CheckpointFiles = CheckpointFiles(self.folder)
+        self._saving: Background = Background.of(self.folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self.wait()
+        except CheckpointError as failure:
+            if error is None:
+                raise
+            error.add_note(str(failure))
 
     def save(self, step: int, state: Any, *, keep: int | None = None) -> None:
-        """Write `state` as the checkpoint of `step`, then delete the oldest beyond `keep`.
+        """Save `state` as the checkpoint of `step`; when it is whole, delete those not kept.
+
+        Returns when the state is copied: it may then be donated or changed. Waits for the save
+        before it.
 
         Checkpoints of later steps are deleted too: they remain from before a run was resumed at an
-        earlier step.
+        earlier step. An older checkpoint of the same step is deleted first.
 
         Args:
           step: the number of the step, from 0 to 10¹⁸ − 1.
-          state: any tree of JAX or NumPy arrays, numbers and random keys.
+          state: any tree of JAX or NumPy arrays, numbers and random keys. With several processes,
+            leaves that are not sharded over them are those of process 0.
           keep: the step of a checkpoint to keep whatever its age, such as the best so far.
 
         Raises:
           ValueError: a step out of range, or a leaf that is not an array; nothing is written.
-          OSError: the folder cannot be written or the disk is full; earlier checkpoints remain.
+          CheckpointError: this save cannot begin, or the save before it has failed; see `wait`.
         """
         step = check_integer("step", step, 0)
         if step >= STEP_LIMIT:
             raise ValueError(f"step is {step}, but must be below 10¹⁸")
         check_storable(state)
-        target, manifest = self._paths(step)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._check_space(state)
-        self._delete(step)
-        try:
-            write_tree(target, state)
-            # last, since the manifest marks the checkpoint as complete: a run that is killed
-            # before leaves a folder without a manifest, which is never restored
-            write_atomically(manifest, "".join(f"{h}  {name}\n" for name, h in _hashes(target)))
-        except BaseException as error:
-            self._delete(step)
-            if isinstance(error, ValueError) and "RESOURCE_EXHAUSTED" in str(error):
-                raise OSError(f"cannot write {target}: the disk is full") from error
-            raise
-        kept = [s for s in self.steps() if s <= step][-self.keep :]
-        for other in self.steps():
-            if other not in kept and other != keep:
-                self._delete(other)
+        self.wait()
+        save = Save(self._files, step, state)
+        others = (self.keep, self.keep_every, keep)
+        self._saving.start(lambda: save.finish(lambda: self._files.keep_only(step, *others)))
+
+    def wait(self) -> None:
+        """Wait until the last save is complete.
+
+        Raises:
+          CheckpointError: it failed; the message has the path, the reason, and the steps of the
+            checkpoints that remain. It is raised once.
+        """
+        self._saving.result()
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint and its manifest, in order."""
-        names = (MANIFEST.fullmatch(path.name) for path in self.folder.glob("*.sha256"))
-        return sorted(int(name[1]) for name in names if name)
+        self._saving.join()
+        return self._files.steps()
 
     def is_whole(self, step: int) -> bool:
         """Return whether every file of the checkpoint exists and matches its SHA-256."""
-        target, manifest = self._paths(step)
-        try:
-            expected = dict(line.split("  ", 1)[::-1] for line in manifest.read_text().splitlines())
-            return bool(expected) and dict(_hashes(target)) == expected
-        except (OSError, ValueError):
-            return False
+        self._saving.join()
+        return self._files.is_whole(step)
 
     def restore(
         self, like: Any, *, prefer: int | None = None, cast: bool = False
@@ -107,7 +115,8 @@ class Checkpoints:
 
         Args:
           like: a state of the same tree, shapes and dtypes. Each leaf is restored as the type that
-            it has here: a JAX array on the same devices, a NumPy array, or a Python number.
+            it has here: a JAX array with the same sharding, whatever sharding it was saved with, a
+            NumPy array, or a Python number.
           prefer: the step of the checkpoint to try first, if it exists.
           cast: convert the saved arrays to the dtypes of `like`.
 
@@ -118,10 +127,11 @@ class Checkpoints:
           CheckpointError: there is no checkpoint, none is whole, or its tree, shapes or dtypes are
             not those of `like`; the message names the first leaves that differ.
         """
-        step, saved, damaged = self.newest_whole(prefer)
-        target, _ = self._paths(step)
+        step, saved, damaged = Agreement().from_first(lambda: self.newest_whole(prefer))
+        target, _ = self._files.paths(step)
         _check_saved(target, saved, describe_tree(like), cast)
-        return step, read_tree(target, like), damaged
+        with _reading(target):
+            return step, read_tree(target, like), damaged
 
     def newest_whole(self, prefer: int | None = None) -> tuple[int, dict[str, str], list[int]]:
         """Return the step of the newest whole checkpoint, its leaves, and the newer damaged steps.
@@ -137,7 +147,9 @@ class Checkpoints:
             raise CheckpointError(f"there is no checkpoint in {self.folder}")
         damaged = []
         for step in sorted(steps, key=lambda s: (s == prefer, s), reverse=True):
-            saved = describe_stored(self._paths(step)[0]) if self.is_whole(step) else None
+            target, _ = self._files.paths(step)
+            with _reading(target):
+                saved = describe_stored(target) if self.is_whole(step) else None
             if saved is not None:
                 return step, saved, damaged
             damaged.append(step)
@@ -145,24 +157,16 @@ class Checkpoints:
             f"every checkpoint in {self.folder} is damaged (steps {', '.join(map(str, steps))})"
         )
 
-    def _paths(self, step: int) -> tuple[Path, Path]:
-        return self.folder / str(step), self.folder / f"{step}.sha256"
 
-    def _check_space(self, state: Any) -> None:
-        """Raise OSError if the disk is too full.
-
-        Orbax would fail halfway through, and its threads would print their tracebacks.
-        """
-        needed = 2 * sum(getattr(leaf, "nbytes", 8) for leaf in jax.tree.leaves(state)) + 2**20
-        if shutil.disk_usage(self.folder).free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
-
-    def _delete(self, step: int) -> None:
-        target, manifest = self._paths(step)
-        # first, so that a half-deleted folder does not count as a checkpoint
-        manifest.unlink(missing_ok=True)
-        for folder in (target, *self.folder.glob(f"{step}.orbax-checkpoint-tmp*")):
-            shutil.rmtree(folder, ignore_errors=True)
+@contextmanager
+def _reading(target: Path) -> Iterator[None]:
+    """Raise CheckpointError for any error of Orbax or of the file system."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"cannot read {target}: {describe_failure(error)}") from error
 
 
 def _check_saved(path: Path, saved: dict[str, str], expected: dict[str, str], cast: bool) -> None:
@@ -176,10 +180,3 @@ def _check_saved(path: Path, saved: dict[str, str], expected: dict[str, str], ca
         f"{path} was saved with {describe_differences(saved, expected)}: restore into a state of "
         f"the same model and optimizer{remedy}"
     )
-
-
-def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        yield f"{folder.name}/{path.relative_to(folder).as_posix()}", digest

@@ -106,7 +106,8 @@ def fit(
         NaN.
       on_record: called with the history, whose last record is new, and the state to save with it.
         It may return a state with changed values, such as the learning rate, to continue with.
-      should_stop: called after each dispatch; if it returns true, the run ends and can be resumed.
+      should_stop: called after each dispatch; if it returns true, in any of several processes, the
+        run ends and can be resumed.
 
     Raises:
       NonFiniteError: a step's loss or gradient was not finite, and no `guard` in the optimizer
@@ -136,17 +137,19 @@ def fit(
         validation.check_names(jax.eval_shape(eval_params, state.opt_state, state.params))
     state = sharding.state(state) if sharding else state
     reader, history = BatchReader(batches, size), list(history)
+    # all processes end at the same step
+    stop = (lambda: sharding.in_any_process(should_stop())) if sharding else should_stop
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     now, position = int(state.step), int(state.position)
     while True:
-        reason = _end_reason(now, steps, history, patience, validation, should_stop)
+        reason = _end_reason(now, steps, history, patience, validation, stop)
         if reason:
             return FitResult(state, history, reason)
         # dispatches end at multiples of both numbers, so a resumed run joins the same grid
         end = min(_next_multiple(now, size), _next_multiple(now, eval_every), steps)
         stacked = reader.read(position, end - now)
         stacked = sharding.batches(stacked) if sharding else stacked
-        state, metrics = run_steps(step, state, stacked, end - now)
+        state, metrics = run_steps(step, state, stacked, end - now, sharding=sharding)
         metrics = jax.device_get(metrics)  # waits for the dispatch
         if not should_continue(metrics):
             # the loop on the device stopped after this step, so state.step is its number

@@ -3,8 +3,8 @@
 import errno
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
+from lstm_optax.training.agreement import Agreement
 from lstm_optax.training.argument_checks import describe_leaf, is_array
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]+")
@@ -37,23 +38,57 @@ def check_storable(tree: Any) -> None:
             )
 
 
-def write_tree(path: Path, tree: Any) -> None:
-    """Write a tree, and check that its names, shapes and dtypes can be read back.
+def copy_to_host(tree: Any) -> Any:
+    """Return a tree of NumPy arrays, which no later change or donation of the arrays reaches.
 
-    The check opens each array but reads no data.
-
-    Raises:
-      OSError: the arrays cannot be read back.
+    Arrays that are shared with other processes are returned as they are.
     """
-    with plain_path(path) as plain, ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(plain, jax.tree.map(_as_stored, tree))
+    stored = jax.tree.map(_as_stored, tree)
+    for leaf in jax.tree.leaves(stored):
+        if isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
+            leaf.copy_to_host_async()
+    return jax.tree.map(lambda leaf: leaf if _is_shared(leaf) else np.array(leaf), stored)
+
+
+def start_write(path: Path, tree: Any, agreement: Agreement) -> Callable[[], None]:
+    """Begin to write a tree, and return the function that finishes it, in any thread.
+
+    All processes call both. Shared arrays are copied to the host before this returns.
+    """
+    options = ocp.AsyncOptions(barrier_sync_fn=agreement if jax.process_count() > 1 else None)
+    with ExitStack() as stack:
+        plain = stack.enter_context(plain_path(path))
+        checkpointer = stack.enter_context(
+            ocp.StandardCheckpointer(
+                async_options=options, multiprocessing_options=_all_processes(agreement.key)
+            )
+        )
+        checkpointer.save(plain, tree)
+        held = stack.pop_all()
+
+    def finish() -> None:
+        with held:
+            checkpointer.wait_until_finished()
+
+    return finish
+
+
+def check_written(path: Path, tree: Any) -> None:
+    """Raise OSError unless the names, shapes and dtypes of a written tree can be read back.
+
+    This opens each array but reads no data.
+    """
     if describe_stored(path) != describe_tree(tree):
         raise OSError(errno.EIO, "the arrays of the checkpoint cannot be read back", str(path))
 
 
 def describe_stored(path: Path) -> dict[str, str] | None:
     """Return dtype and shape of each stored leaf by its name; None if one cannot be opened."""
-    with plain_path(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+    options = alone()
+    with (
+        plain_path(path) as plain,
+        ocp.StandardCheckpointer(multiprocessing_options=options) as checkpointer,
+    ):
         stored = checkpointer.metadata(plain).item_metadata
     if stored is None:
         return None
@@ -66,8 +101,15 @@ def describe_tree(tree: Any) -> dict[str, str]:
 
 
 def read_tree(path: Path, like: Any) -> Any:
-    """Return a stored tree, with the type, dtype and devices of each leaf of `like`."""
-    with plain_path(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+    """Return a stored tree, with the type, dtype and devices of each leaf of `like`.
+
+    All processes call it.
+    """
+    options = _all_processes(Agreement().key)
+    with (
+        plain_path(path) as plain,
+        ocp.StandardCheckpointer(multiprocessing_options=options) as checkpointer,
+    ):
         stored = checkpointer.restore(plain, jax.tree.map(_restore_target, like))
     return jax.tree.map(_as_type_of, stored, like)
 
@@ -90,6 +132,23 @@ def plain_path(path: Path) -> Iterator[Path]:
         yield link / path.name
 
 
+def alone() -> ocp.options.MultiprocessingOptions:
+    """Return Orbax's options for a process that reads without the others."""
+    rank = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=rank, active_processes={rank})
+
+
+def _all_processes(key: str) -> ocp.options.MultiprocessingOptions:
+    """Return Orbax's options for all processes, with barriers that may run in any thread.
+
+    Without `active_processes`, Orbax's barriers are collectives of the devices.
+    """
+    ranks = set(range(jax.process_count()))
+    return ocp.options.MultiprocessingOptions(
+        active_processes=ranks, barrier_sync_key_prefix=key.replace("/", "_")
+    )
+
+
 def _leaves_by_name(tree: Any) -> dict[str, Any]:
     """Return the leaves by Orbax's names; Orbax stores a NamedTuple as a dictionary."""
     plain = ocp.tree.serialize_tree(tree, keep_empty_nodes=True)
@@ -106,6 +165,10 @@ def _as_stored(leaf: Any) -> Any:
     if _is_key(leaf):
         return jax.random.key_data(leaf)
     return leaf if isinstance(leaf, jax.Array) or _is_shape(leaf) else np.asarray(leaf)
+
+
+def _is_shared(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 
 
 def _is_shape(leaf: Any) -> bool:

@@ -12,6 +12,7 @@ import optax
 from lstm_optax.checks import check_transformations
 from lstm_optax.training.argument_checks import check_callable, check_same_tree
 from lstm_optax.training.metrics import OptimizerEvents, StepMetrics, add_step, optimizer_events
+from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
 from lstm_optax.transforms import global_norm
 
@@ -88,7 +89,12 @@ def should_continue(metrics: StepMetrics) -> jax.Array:
 
 
 def run_steps(
-    step: Step, state: TrainState, batches: Any, count: Any
+    step: Step,
+    state: TrainState,
+    batches: Any,
+    count: Any,
+    *,
+    sharding: BatchSharding | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Run `count` steps in one dispatch; stop early after a failed step or the last batch.
 
@@ -105,35 +111,51 @@ def run_steps(
       state: is donated: its buffers are reused, and it must not be used again.
       batches: the steps' batches, stacked along a first axis.
       count: the number of steps, at least 1.
+      sharding: the split of state and batches, needed if it splits the state (`shard_state`).
 
     Returns:
       The state after the last step, and the metrics of that step.
     """
-    return program_of(step)(state, batches, jnp.int32(count))
+    return program_of(step, sharding)(state, batches, jnp.int32(count))
 
 
-_programs: WeakKeyDictionary[Step, Any] = WeakKeyDictionary()
+_programs: WeakKeyDictionary[Step, dict[Any, Any]] = WeakKeyDictionary()
 
 
-def program_of(step: Step) -> Any:
+def program_of(step: Step, sharding: BatchSharding | None = None) -> Any:
     """Return the jitted function (state, batches, count) → (state, metrics) of a step function.
 
     The program refers to the step weakly, so both are freed when the caller drops the step. With
     the step as a static argument of one module-level `jax.jit`, each step, and everything that its
     loss closes over, would live as long as the process.
     """
-    if step not in _programs:
+    split = sharding if sharding and sharding.shard_state else None
+    programs = _programs.setdefault(step, {})
+    key = split and split.mesh
+    if key not in programs:
         weak = ref(step)
 
         def program(state: TrainState, batches: Any, count: jax.Array):
             alive = weak()
             assert alive is not None  # the caller of the program holds the step
+            if split:
+                alive = _split_step(alive, split)
             return take_steps(alive, state, batches, count)
 
         # donation: the new state is written into the buffers of the old one, so that parameters
         # and moments are in memory once
-        _programs[step] = jax.jit(program, donate_argnums=0)
-    return _programs[step]
+        programs[key] = jax.jit(program, donate_argnums=0)
+    return programs[key]
+
+
+def _split_step(step: Step, sharding: BatchSharding) -> Step:
+    """Return the step for a state whose arrays are split over devices before and after it."""
+
+    def split_step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
+        state, metrics = step(sharding.gather_params(state), batch)
+        return sharding.split_state(state), metrics
+
+    return split_step
 
 
 def take_steps(

@@ -23,7 +23,7 @@ import pytest
 from rich.console import Console
 
 import lstm_optax
-from lstm_optax import Checkpoints, TrainConfig, response, runs
+from lstm_optax import CheckpointError, Checkpoints, TrainConfig, response, runs
 from lstm_optax.commands import main as cli
 from lstm_optax.commands import train as train_command
 from lstm_optax.commands.explain import Explain
@@ -429,7 +429,11 @@ def test_bugs_are_not_hidden(run, monkeypatch):
             OSError(13, "Permission denied", "x"),
             "x: Permission denied; check the folder, or",
         ),
-        (OSError("cannot write x: the disk is full"), "the disk is full; free some space, and"),
+        (OSError(27, "File too large"), "File too large; raise the limit, such as by `ulimit"),
+        (OSError(24, "Too many open files"), "Too many open files; raise the limit, such as by"),
+        (CheckpointError("cannot write x", [5]), "cannot write x; then continue with --resume"),
+        (CheckpointError("cannot write x", []), "cannot write x; then train again with --over"),
+        (CheckpointError("all damaged"), "all damaged: train again with --overwrite"),
         (
             MemoryError(),
             "out of memory: use a smaller --batch, --window or --hidden; in a study, by",

@@ -310,7 +310,7 @@ def test_damaged_records_are_reported(config, copy, unbroken):
 
 
 def test_full_disk_keeps_last_checkpoint(config, unbroken, tmp_path, monkeypatch):
-    write = "lstm_optax.training.checkpoint.write_atomically"
+    write = "lstm_optax.training.checkpoint_files.write_atomically"
 
     def full(path, text):
         if path.stem == "10":
@@ -320,11 +320,19 @@ def test_full_disk_keeps_last_checkpoint(config, unbroken, tmp_path, monkeypatch
     run = RunFolder(tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(write, full)
-        with pytest.raises(OSError, match="No space left on device"):
+        with pytest.raises(CheckpointError, match="No space left on device.* step 5 remains"):
             train_language_model(config, run.path)
     assert Checkpoints(run.checkpoints).steps() == [5]
     train_language_model(config, run.path, resume=True)
     assert_same(run, unbroken)
+
+
+def test_keep_options_choose_checkpoints(config, tmp_path):
+    config = replace(config, keep=1, keep_every=10)
+    result = train_language_model(config, tmp_path / "run")
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    assert result.best and checkpoints.steps() == sorted({10, 20, result.best["step"]})
+    train_language_model(replace(config, keep=3, keep_every=0), tmp_path / "run", resume=True)
 
 
 DIAGNOSES = [

@@ -42,6 +42,7 @@ def saved(tmp_path) -> lo.Checkpoints:
     checkpoints = lo.Checkpoints(tmp_path / "checkpoints")
     for step in (1, 2, 3):
         checkpoints.save(step, state_with(step))
+    checkpoints.wait()
     return checkpoints
 
 
@@ -135,9 +136,10 @@ def test_failed_save_keeps_other_checkpoints(saved, monkeypatch):
     def disk_full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lstm_optax.training.checkpoint.write_atomically", disk_full)
-    with pytest.raises(OSError, match="No space left"):
-        saved.save(4, state_with(4))
+    monkeypatch.setattr("lstm_optax.training.checkpoint_files.write_atomically", disk_full)
+    saved.save(4, state_with(4))
+    with pytest.raises(lo.CheckpointError, match="No space left"):
+        saved.wait()
     assert saved.steps() == [2, 3] and not (saved.folder / "4").exists()
     assert saved.restore(state_with(0))[0] == 3
 
@@ -147,7 +149,7 @@ def test_full_disk_is_detected_before_writing(saved, monkeypatch):
     usage = shutil.disk_usage(saved.folder)._replace(free=2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     monkeypatch.setattr("orbax.checkpoint.StandardCheckpointer.save", None)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(lo.CheckpointError, match="No space left on device"):
         saved.save(3, state_with(33))
     assert saved.steps() == [2, 3] and saved.is_whole(3)
 
@@ -155,6 +157,7 @@ def test_full_disk_is_detected_before_writing(saved, monkeypatch):
 def test_save_deletes_temporary_folder_of_step(saved):
     (saved.folder / "4.orbax-checkpoint-tmp").mkdir()
     saved.save(4, state_with(4))
+    saved.wait()
     assert not list(saved.folder.glob("*tmp*"))
 
 
@@ -212,8 +215,10 @@ def test_linked_and_relative_folders_are_whole(tmp_path, monkeypatch):
 def test_unlinkable_path_is_rejected_before_writing(tmp_path, monkeypatch):
     (tmp_path / "odd[1]").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "odd[1]"))
-    with pytest.raises(OSError, match="set TMPDIR"):
-        lo.Checkpoints(tmp_path / "a[1]").save(1, state_with(1))
+    checkpoints = lo.Checkpoints(tmp_path / "a[1]")
+    checkpoints.save(1, state_with(1))
+    with pytest.raises(lo.CheckpointError, match="set TMPDIR"):
+        checkpoints.wait()
     assert not list((tmp_path / "a[1]").iterdir()) and not list((tmp_path / "odd[1]").iterdir())
 
 
@@ -231,8 +236,9 @@ def test_checkpoint_without_arrays_gets_no_manifest(saved, monkeypatch):
     monkeypatch.setattr(name, find_no_files)
     # one array only: with several, pending reads outlast Orbax's event loop
     one = {"w": jnp.ones(3)}
-    with pytest.raises(OSError, match="cannot be read back"):
-        saved.save(4, one)
+    saved.save(4, one)
+    with pytest.raises(lo.CheckpointError, match="cannot be read back"):
+        saved.wait()
     assert saved.steps() == [2, 3] and not (saved.folder / "4").exists()
 
 

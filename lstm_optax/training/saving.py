@@ -1,0 +1,93 @@
+"""`Save`: one save of a checkpoint, begun by the caller and finished in a thread."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import jax
+
+from lstm_optax.training.agreement import Agreement, Refused
+from lstm_optax.training.checkpoint_error import describe_failure, save_error
+from lstm_optax.training.checkpoint_files import CheckpointFiles
+from lstm_optax.training.orbax_io import check_written, copy_to_host, start_write
+
+
+class Save:
+    """A save of one state, by all processes together.
+
+    Args:
+      files: the files of the checkpoints.
+      step: the step of the checkpoint.
+      state: a tree of arrays; it may be donated or changed afterwards.
+
+    Raises:
+      CheckpointError: the save cannot begin; nothing is written.
+    """
+
+    def __init__(self, files: CheckpointFiles, step: int, state: Any):
+        self.files: CheckpointFiles = files
+        self.step: int = step
+        self.tree: Any = copy_to_host(state)
+        self.agreement: Agreement = Agreement()
+        self.kept: list[int] = self.agreement.from_first(self._prepare)
+        self.end_write: Callable[[], None] | None = None
+        if jax.process_count() > 1:  # only Orbax can copy arrays that processes share
+            try:
+                self.end_write = self._start_write()
+            except Exception as error:
+                raise self._error(describe_failure(error)) from error
+
+    def finish(self, clean_up: Callable[[], None]) -> None:
+        """Write the files, in any thread; the manifest last, since it marks them as complete.
+
+        Args:
+          clean_up: called by process 0 when the checkpoint is complete.
+
+        Raises:
+          CheckpointError: a process failed; every process raises it.
+        """
+        first, cause = jax.process_index() == 0, None
+        try:
+            end_write = self.end_write or self._start_write()
+            end_write()
+            if first:
+                check_written(self.files.paths(self.step)[0], self.tree)
+                self.files.seal(self.step)
+                clean_up()
+            failure = None
+        except Refused as refused:
+            raise self._error(str(refused)) from None
+        except BaseException as error:
+            failure, cause = describe_failure(error), error
+        finally:
+            if first and not self.files.paths(self.step)[1].exists():
+                with suppress(OSError):
+                    self.files.delete(self.step)
+        if failure := self.agreement.first_error(failure):
+            raise self._error(failure) from cause
+
+    def _prepare(self) -> list[int]:
+        """Check that the save can begin; return the steps of the checkpoints that it leaves."""
+        kept = []
+        try:
+            kept = [step for step in self.files.steps() if step != self.step]
+            self.files.folder.mkdir(parents=True, exist_ok=True)
+            # Orbax would fail halfway through, and its threads would print their tracebacks
+            needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(self.tree)) + 2**20
+            if shutil.disk_usage(self.files.folder).free < needed:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self.kept = kept
+            raise self._error(describe_failure(error)) from error
+        return kept
+
+    def _start_write(self) -> Callable[[], None]:
+        if jax.process_index() == 0:
+            self.files.delete(self.step)
+        return start_write(self.files.paths(self.step)[0], self.tree, self.agreement)
+
+    def _error(self, reason: str) -> Exception:
+        return save_error(self.files.paths(self.step)[0], reason, self.kept)

@@ -1,0 +1,113 @@
+"""Several real processes: each passes its rows, all agree on when to stop, none prints more."""
+
+import json
+
+import jax
+import pytest
+from processes import CONNECT, run_processes
+
+PROBLEM = """
+import json
+import sys
+import jax.numpy as jnp
+import numpy as np
+import toy
+import lstm_optax as lo
+
+ROWS = 4
+
+def loss(params, carry, batch, key):
+    means = {name: value.mean() for name, value in params.items()}
+    return toy.loss(means, carry, batch, key)
+
+def batches(position):
+    x = np.random.default_rng(position).normal(size=(4, ROWS)).astype(np.float32)
+    return x, np.cumsum(x, axis=0)
+
+def start(rows=ROWS):
+    optimizer = lo.nadam(0.01)
+    params = {"leak": jnp.full(8, 0.1), "gain": jnp.full((2, 4), 0.2)}
+    state = lo.init_state(params, optimizer, jnp.zeros(rows), jax.random.key(1))
+    return lo.make_step(loss, optimizer), state
+
+def measure(params, carry, batch):
+    value, carry = loss(params, carry, batch, jax.random.key(0))
+    return (value, jnp.int32(1)), carry
+
+def fit(batches=batches, rows=ROWS, sharding=None, **options):
+    step, state = start(rows)
+    evaluate = lo.make_evaluate(measure, np.zeros(rows, np.float32), [batches(99)],
+                                sharding=sharding)
+    options = dict(steps=8, eval_every=4, steps_per_dispatch=2, evaluate=evaluate) | options
+    return lo.fit(step, state, batches, sharding=sharding, **options)
+
+def losses(result):
+    return [record[name] for record in result.history for name in ("train_loss", "val_loss")]
+"""
+
+AGREE = (
+    CONNECT
+    + PROBLEM
+    + """
+rank, count = jax.process_index(), jax.process_count()
+mine = slice(rank * ROWS // count, (rank + 1) * ROWS // count)
+
+def own(position):
+    return tuple(part[:, mine] for part in batches(position))
+
+def with_nan(position):  # in the rows of the last process
+    x, y = own(position)
+    return (x * np.nan if position == 5 and rank == count - 1 else x), y
+
+def local(**options):
+    return lo.BatchSharding(local_rows=True, **options)
+
+found = {}
+rows = ROWS // count
+found["losses"] = losses(fit(own, rows, local(shard_state=True)))
+found["same batches"] = losses(fit(batches, ROWS, lo.BatchSharding()))
+calls = iter(range(9))
+stopped = fit(own, rows, local(), should_stop=lambda: rank == count - 1 and next(calls) == 2)
+found["stopped"] = [stopped.reason, int(stopped.state.step)]
+try:
+    fit(with_nan, rows, local())
+except lo.NonFiniteError as error:
+    found["not finite"] = error.step
+try:
+    fit(own, rows + rank, local())
+except ValueError as error:
+    found["unequal"] = str(error)
+print(json.dumps(found))
+"""
+)
+
+
+def expected_losses():
+    space = {"jax": jax}
+    exec(PROBLEM, space)
+    return space["losses"](space["fit"]())
+
+
+def check_agreement(count):
+    results = run_processes(AGREE, count, timeout=100)
+    expected = expected_losses()
+    for result in results:
+        assert result.returncode == 0, result.stdout
+        found = json.loads(result.stdout.splitlines()[-1])
+        assert found["losses"] == pytest.approx(expected, rel=3e-7)
+        assert found["same batches"] == pytest.approx(expected, rel=3e-7)
+        assert found["stopped"] == ["interrupted", 4]
+        assert found["not finite"] == 6
+        assert found["unequal"] == (
+            "the carries of the processes differ in size; expected equally many rows in each "
+            "process"
+        )
+
+
+def test_two_processes_agree():
+    check_agreement(2)
+
+
+@pytest.mark.slow
+def test_four_processes_agree():
+    check_agreement(4)
