@@ -12,10 +12,13 @@ from rich.markup import escape
 from rich.text import Text
 
 from lstm_optax.commands.advise import print_advice
+from lstm_optax.commands.pictures import save_picture
 from lstm_optax.commands.sample import Folder, generate_text, print_warning
 from lstm_optax.commands.signals import StopOnSignal
+from lstm_optax.records import write_atomically
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.devices import prepare_devices
+from lstm_optax.runs.folder_lock import hold_folder
 from lstm_optax.runs.options import SampleConfig, TrainConfig
 from lstm_optax.runs.resume import check_resume
 from lstm_optax.runs.run_folder import RunFolder
@@ -34,7 +37,8 @@ class Train:
 
     Writes metrics.jsonl, loss.png, sample.txt, config.json and checkpoints/ to the run folder;
     with --diagnose also gradients.jsonl and gradients.png, and prints the findings of `lstm-optax
-    advise`. Ctrl-C saves a checkpoint and stops; continue from it with --resume.
+    advise`. Ctrl-C saves a checkpoint and stops; continue from it with --resume. One process at a
+    time writes to a run folder.
     """
 
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
@@ -46,15 +50,20 @@ class Train:
     """Continue an interrupted run, to the same numbers as an uninterrupted one."""
 
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace the run in the folder."""
+    """Replace the run in the folder; files that no run wrote are kept."""
 
 
 def run_train(command: Train, console: Console) -> int:
     """Train and show the results; return the exit status."""
-    corpus, config = _read_corpus(command, console)
+    command.config.check()
+    if command.resume and command.overwrite:
+        raise OptionError("--resume continues a run and --overwrite replaces it: pass only one")
     run = RunFolder(command.run) if command.run else RunFolder.new()
+    run.check_path()
     try:
-        return _train_in_folder(run, replace(command, config=config), corpus, console)
+        with hold_folder(run.path, warn=lambda message: print_warning(console, message)):
+            corpus, config = _read_corpus(run, command, console)
+            return _train_in_folder(run, replace(command, config=config), corpus, console)
     finally:
         if not command.run:
             run.remove_if_empty()
@@ -79,23 +88,19 @@ def stored_config(run: RunFolder, given: TrainConfig) -> TrainConfig:
     return replace(config, set=()) if given.set else config
 
 
-def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig]":
+def _read_corpus(run: RunFolder, command: Train, console: Console) -> "tuple[Corpus, TrainConfig]":
     """Read the text, and raise the errors that can be detected before JAX is imported."""
     config = command.config
-    config.check()
-    if command.resume and command.overwrite:
-        raise OptionError("--resume continues a run and --overwrite replaces it: pass only one")
-    if command.run and not command.resume:
-        run = RunFolder(command.run)
-        run.check_path() if command.overwrite else run.check_free()
+    if not command.resume:
+        run.check_free(overwrite=command.overwrite)
     from lstm_optax.runs.corpus import corpus_of, resolve_epochs
 
     reading = f"reading {config.text}" if config.text else "reading the help topics"
     with console.status(escape(reading)) if console.is_terminal else contextlib.nullcontext():
         corpus = corpus_of(config)
     config = resolve_epochs(config, corpus)
-    if command.resume and command.run:
-        check_resume(RunFolder(command.run), config)
+    if command.resume:
+        check_resume(run, config)
     return corpus, config
 
 
@@ -126,7 +131,7 @@ def _train_in_folder(run: RunFolder, command: Train, corpus: "Corpus", console: 
         _draw_gradients(command, run, title)
         raise
     figure = loss_figure(result.records, result.baselines, title=title, unit=UNIT)
-    figure.savefig(run.picture)
+    save_picture(figure, run.picture)
     _draw_gradients(command, run, title)
     if result.reason == "interrupted":
         console.print(f"interrupted after step {result.step:,}; a checkpoint is saved")
@@ -156,7 +161,8 @@ def _draw_gradients(command: Train, run: RunFolder, title: str) -> None:
     from lstm_optax.runs import gradient_figure
 
     if command.config.diagnose:
-        gradient_figure(run.gradients.read(), title=title).savefig(run.gradient_picture)
+        figure = gradient_figure(run.gradients.read(), title=title)
+        save_picture(figure, run.gradient_picture)
 
 
 def _show_result(
@@ -195,6 +201,6 @@ def _show_best(
     options: dict[str, str] = dict(name=name, unit=UNIT, caption=caption)
     console.print("", loss_table(best["val_loss"], result.baselines, **options))
     text = generate_text(run, SampleConfig(seed=command.config.seed), console)
-    run.sample.write_text(text + "\n", encoding="utf-8")
+    write_atomically(run.sample, text + "\n")
     console.print(Text("\na sample", style="cyan"))
     console.print(Text(text.strip("\n") + "\n"), soft_wrap=not console.is_terminal)

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flax import nnx
 
-from lstm_optax.records import PACKAGES
+from lstm_optax.records import PACKAGES, installed_versions
 from lstm_optax.runs.build import make_extra_args, make_losses
 from lstm_optax.runs.corpus import Corpus, corpus_of, resolve_epochs
 from lstm_optax.runs.devices import describe_devices
+from lstm_optax.runs.folder_lock import hold_folder
 from lstm_optax.runs.job import Job, prepare
 from lstm_optax.runs.keeper import Keeper
 from lstm_optax.runs.options import TrainConfig
+from lstm_optax.runs.own_files import join_names
+from lstm_optax.runs.parts import Part, continue_parts
 from lstm_optax.runs.plan import plan_of
 from lstm_optax.runs.resume import restore_run, resumed_config
 from lstm_optax.runs.run_folder import RunFolder
@@ -68,23 +70,42 @@ def train_language_model(
 ) -> TrainResult:
     """Train a model, and write records, checkpoints and the configuration to `folder`.
 
+    The process holds the folder meanwhile: no other can write to it.
+
     Args:
       config: options of the run.
       folder: run folder; must contain no run, unless `resume` or `overwrite`.
       resume: continue from the newest intact checkpoint, to the same numbers as an uninterrupted
         run.
-      overwrite: replace the run in the folder.
+      overwrite: replace the run in the folder; other files in it are kept.
       corpus: the text of `config` if it was read before: a pipe can be read only once.
       observer: callbacks.
 
     Raises:
-      OptionError, TextError: an option or the text is invalid; the folder is unchanged.
+      OptionError, TextError: an option or the text is invalid, another process uses the folder, or
+        it has other files under the names of a run's; the folder is unchanged.
       CheckpointError: `resume` found no intact checkpoint.
       Diverged: the loss was not finite; the last checkpoint is kept.
       OSError: the folder cannot be written; the last checkpoint is kept.
     """
     config.check()
     run = RunFolder(folder)
+    run.check_path()
+    if resume:
+        run.read_config()  # raises before the folder of a run that does not exist is created
+    with hold_folder(run.path, warn=observer.warn):
+        return _train(config, run, resume, overwrite, corpus, observer)
+
+
+def _train(
+    config: TrainConfig,
+    run: RunFolder,
+    resume: bool,
+    overwrite: bool,
+    corpus: Corpus | None,
+    observer: Observer,
+) -> TrainResult:
+    """Train in a folder that the process holds."""
     corpus = corpus or corpus_of(config)
     config = resolve_epochs(config, corpus)
     if resume:
@@ -92,9 +113,10 @@ def train_language_model(
     job = prepare(config, corpus)
     state, history, checkpoints = job.initial_state(), [], Checkpoints(run.checkpoints)
     if resume:
+        run.reopen()
         state, history = restore_run(run, checkpoints, job.config, state, observer.warn)
-    else:
-        run.create(overwrite=overwrite)
+    elif left := run.create(overwrite=overwrite):
+        observer.warn(f"{run.path} keeps what the replaced run did not write: {join_names(left)}")
     baselines = _begin(job, run, state, observer, resume=resume)
     keeper = Keeper(job, run, checkpoints, observer.record)
     try:
@@ -115,12 +137,18 @@ def _begin(
     # They are missing if the run was killed while they were counted.
     baselines = facts.get("baselines", {})
     device = describe_devices(job.devices, config.batch)
-    run.write_config(config, _run_facts(corpus, baselines, device), new=not resume)
+    parts, changes = continue_parts(facts, step, installed_versions(RUN_PACKAGES))
+    if changes:
+        observer.warn(
+            f"the run continues with other versions, {changes}: its numbers may differ from those "
+            f"of one version; {run.config} records both"
+        )
+    run.write_config(config, _run_facts(corpus, baselines, device, parts), new=not resume)
     observer.plan(plan_of(config, corpus, state, folder=run.path, device=device))
     if not baselines:
         observer.count(corpus.counted)
         baselines = corpus.count_ngrams()
-        run.write_config(config, _run_facts(corpus, baselines, device))
+        run.write_config(config, _run_facts(corpus, baselines, device, parts))
     if step < config.steps:
         observer.begin(step)
     return baselines
@@ -153,7 +181,9 @@ def _fit(
     )
 
 
-def _run_facts(corpus: Corpus, baselines: dict[str, float], device: str) -> dict[str, Any]:
+def _run_facts(
+    corpus: Corpus, baselines: dict[str, float], device: str, parts: list[Part]
+) -> dict[str, Any]:
     return {
         "text": {
             "name": corpus.name,
@@ -164,5 +194,5 @@ def _run_facts(corpus: Corpus, baselines: dict[str, float], device: str) -> dict
         },
         "baselines": baselines,
         "device": device,
-        "versions": {package: version(package) for package in RUN_PACKAGES},
+        "parts": parts,
     }
