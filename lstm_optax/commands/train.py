@@ -61,7 +61,7 @@ def run_train(command: Train, console: Console) -> int:
     run = RunFolder(command.run) if command.run else RunFolder.new()
     run.check_path()
     try:
-        with hold_folder(run.path, warn=lambda message: print_warning(console, message)):
+        with hold_folder(run.path, warn=lambda message: None):  # the training warns
             corpus, config = _read_corpus(run, command, console)
             return _train_in_folder(run, replace(command, config=config), corpus, console)
     finally:

@@ -99,9 +99,8 @@ def _write_holder(descriptor: int) -> None:
     """Write who holds the lock; from the second byte on, as Windows locks the first one."""
     since = datetime.now().isoformat(" ", "seconds")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-    os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, f" {json.dumps(holder)}\n".encode())
+    os.ftruncate(descriptor, os.write(descriptor, f" {json.dumps(holder)}\n".encode()))
 
 
 def _read_holder(path: Path) -> str:
