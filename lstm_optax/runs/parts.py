@@ -5,6 +5,11 @@ from typing import Any
 Part = dict[str, Any]  # {"step": steps taken before it, "versions": version by package}
 
 
+def parts_of(facts: dict[str, Any]) -> list[Part]:
+    """Return the parts in the facts of a config.json; older runs have one, their first."""
+    return facts.get("parts", [{"step": 0, "versions": facts.get("versions", {})}])
+
+
 def continue_parts(
     facts: dict[str, Any], step: int, versions: dict[str, str]
 ) -> tuple[list[Part], str]:
@@ -14,15 +19,14 @@ def continue_parts(
     versions of the one before it is the same part.
 
     Args:
-      facts: of config.json; older runs have the versions of their first part only.
+      facts: of config.json.
       step: of the restored state.
       versions: of Python and the packages that are installed.
 
     Returns:
       The parts, and a text such as "jax 0.10.1 → 0.12.0"; empty if no version differs.
     """
-    first = {"step": 0, "versions": facts.get("versions", {})}
-    parts = [part for part in facts.get("parts", [first]) if part["step"] < step]
+    parts = [part for part in parts_of(facts) if part["step"] < step]
     old = parts[-1]["versions"] if parts else versions
     changes = [f"{n} {old[n]} → {new}" for n, new in versions.items() if old.get(n, new) != new]
     if changes or not parts:

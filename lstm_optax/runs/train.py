@@ -16,7 +16,7 @@ from lstm_optax.runs.job import Job, prepare
 from lstm_optax.runs.keeper import Keeper
 from lstm_optax.runs.options import TrainConfig
 from lstm_optax.runs.own_files import join_names
-from lstm_optax.runs.parts import Part, continue_parts
+from lstm_optax.runs.parts import Part, continue_parts, parts_of
 from lstm_optax.runs.plan import plan_of
 from lstm_optax.runs.resume import restore_run, resumed_config
 from lstm_optax.runs.run_folder import RunFolder
@@ -137,7 +137,9 @@ def _begin(
     # They are missing if the run was killed while they were counted.
     baselines = facts.get("baselines", {})
     device = describe_devices(job.devices, config.batch)
-    parts, changes = continue_parts(facts, step, installed_versions(RUN_PACKAGES))
+    parts, changes = parts_of(facts), ""
+    if step < config.steps:
+        parts, changes = continue_parts(facts, step, installed_versions(RUN_PACKAGES))
     if changes:
         observer.warn(
             f"the run continues with other versions, {changes}: its numbers may differ from those "

@@ -322,6 +322,11 @@ def test_resume_under_other_versions(config, copy, unbroken, monkeypatch):
         f"99: its numbers may differ from those of one version; {copy.config} records both"
     )
     assert copy.read_config()[1]["parts"] == [part, {"step": 15, "versions": new}]
+    newer = dict(resume=True, observer=(watch := Watch()).observer())
+    monkeypatch.setattr("lstm_optax.runs.train.installed_versions", lambda packages: {"jax": "100"})
+    train_language_model(config, copy.path, **newer)  # it has ended: there is nothing to train
+    assert watch.of("warn") == []
+    assert copy.read_config()[1]["parts"] == [part, {"step": 15, "versions": new}]
 
 
 def test_held_folder_is_written(config, copy, unbroken, tmp_path):
