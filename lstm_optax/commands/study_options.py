@@ -96,7 +96,7 @@ class StudyOptions:
             yield folder
         finally:
             if not self.out:
-                remove_if_empty(folder)
+                remove_if_empty(folder, STUDIES)
 
     def arguments(self, *, searched: bool = True) -> dict[str, Any]:
         """Return the arguments of `sweep` and `compare` that these options set.

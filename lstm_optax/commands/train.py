@@ -55,14 +55,10 @@ class Train:
 
 def run_train(command: Train, console: Console) -> int:
     """Train and show the results; return the exit status."""
-    command.config.check()
-    if command.resume and command.overwrite:
-        raise OptionError("--resume continues a run and --overwrite replaces it: pass only one")
+    corpus, config = _read_corpus(command, console)
     run = RunFolder(command.run) if command.run else RunFolder.new()
-    run.check_path()
     try:
         with hold_folder(run.path, warn=lambda message: None):  # the training warns
-            corpus, config = _read_corpus(run, command, console)
             return _train_in_folder(run, replace(command, config=config), corpus, console)
     finally:
         if not command.run:
@@ -88,20 +84,32 @@ def stored_config(run: RunFolder, given: TrainConfig) -> TrainConfig:
     return replace(config, set=()) if given.set else config
 
 
-def _read_corpus(run: RunFolder, command: Train, console: Console) -> "tuple[Corpus, TrainConfig]":
+def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig]":
     """Read the text, and raise the errors that can be detected before JAX is imported."""
     config = command.config
-    if not command.resume:
-        run.check_free(overwrite=command.overwrite)
+    config.check()
+    if command.resume and command.overwrite:
+        raise OptionError("--resume continues a run and --overwrite replaces it: pass only one")
+    if command.run:
+        _check_folder(RunFolder(command.run), command)
     from lstm_optax.runs.corpus import corpus_of, resolve_epochs
 
     reading = f"reading {config.text}" if config.text else "reading the help topics"
     with console.status(escape(reading)) if console.is_terminal else contextlib.nullcontext():
         corpus = corpus_of(config)
     config = resolve_epochs(config, corpus)
-    if command.resume:
-        check_resume(run, config)
+    if command.resume and command.run:
+        check_resume(RunFolder(command.run), config)
     return corpus, config
+
+
+def _check_folder(run: RunFolder, command: Train) -> None:
+    """Raise OptionError if another process uses the folder, or it has what no run wrote."""
+    run.check_path()
+    if run.path.is_dir():
+        with hold_folder(run.path, warn=lambda message: None):
+            if not command.resume:
+                run.check_free(overwrite=command.overwrite)
 
 
 def _train_in_folder(run: RunFolder, command: Train, corpus: "Corpus", console: Console) -> int:

@@ -29,7 +29,8 @@ def hold_folder(
 
     The file `.lock` is locked with flock on Unix and LockFileEx on Windows: the system releases it
     when the process ends, however it ends. The thread that holds a folder may hold it again. The
-    folder is created, and removed at the end if it was created here and is still empty.
+    folder is created, and removed at the end if it was created here and is still empty. The file is
+    kept, but removed after an exception if it was created here.
 
     Args:
       folder: to hold.
@@ -44,6 +45,7 @@ def hold_folder(
 
     place = folder.absolute()
     missing = [part for part in (place, *place.parents) if not part.exists()]
+    fresh = not (place / LOCK_FILE).exists()
     if (place / LOCK_FILE).is_symlink():
         raise OptionError(f"{folder / LOCK_FILE} is a symbolic link, not a lock: remove it")
     lock = FileLock(
@@ -58,9 +60,10 @@ def hold_folder(
         locked = _acquire(lock, folder, wait, warn)
         try:
             yield
+            fresh = False
         finally:
             if locked:
-                _release(lock)
+                _release(lock, remove=fresh)
     finally:
         with suppress(OSError):  # not empty
             for part in missing:
@@ -86,10 +89,10 @@ def _acquire(lock: "BaseFileLock", folder: Path, wait: float, warn: Callable[[st
     return True
 
 
-def _release(lock: "BaseFileLock") -> None:
-    """Release a lock; its file is kept, except in a folder with nothing else."""
+def _release(lock: "BaseFileLock", *, remove: bool) -> None:
+    """Release a lock; its file is kept, except on demand and in a folder with nothing else."""
     path = Path(lock.lock_file)
-    if lock.lock_counter == 1 and os.listdir(path.parent) == [path.name]:
+    if lock.lock_counter == 1 and (remove or os.listdir(path.parent) == [path.name]):
         with suppress(OSError):  # Windows keeps a file that is open
             path.unlink()
     lock.release()

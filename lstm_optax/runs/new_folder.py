@@ -32,8 +32,8 @@ def make_new_folder(parent: Path, check: Callable[[Path], None] = lambda path: N
     raise AssertionError("unreachable: count has no end")
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Remove a folder of `make_new_folder` if it is empty, and its parent if that is empty too."""
+def remove_if_empty(*folders: Path) -> None:
+    """Remove folders, from the innermost one outwards, up to the first that is not empty."""
     with suppress(OSError):  # not empty
-        folder.rmdir()
-        folder.parent.rmdir()
+        for folder in folders:
+            folder.rmdir()

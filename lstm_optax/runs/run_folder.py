@@ -9,11 +9,13 @@ from typing import Any
 
 from lstm_optax.records import write_atomically
 from lstm_optax.runs.constraints import OptionError
+from lstm_optax.runs.folder_lock import LOCK_FILE
 from lstm_optax.runs.new_folder import make_new_folder, remove_if_empty
 from lstm_optax.runs.options import MAX_VALIDATION, TrainConfig
 from lstm_optax.runs.own_files import (
     CHECKPOINTS,
     CONFIG,
+    MANIFEST,
     existing_files,
     foreign_files,
     join_names,
@@ -112,8 +114,12 @@ class RunFolder:
         write_manifest(self.path)  # a run of an older version has none
 
     def remove_if_empty(self) -> None:
-        """Remove the folder, and runs/, if they are empty."""
-        remove_if_empty(self.path)
+        """Remove the folder if no run has begun in it, and runs/, if they are empty."""
+        own = {MANIFEST, LOCK_FILE}
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= own:
+            for name in own:
+                (self.path / name).unlink(missing_ok=True)
+        remove_if_empty(self.path, RUNS)
 
     def _check_own(self) -> None:
         """Raise OptionError if the run would write to a file that no run wrote."""

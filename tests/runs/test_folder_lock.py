@@ -115,6 +115,18 @@ def test_new_folder_is_left_behind(tmp_path):
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {LOCK_FILE, "file"}
 
 
+def test_failed_start_leaves_its_lock(tmp_path):
+    """In a folder with other files; a lock that was there before stays."""
+    (tmp_path / "file").touch()
+    for expected in ({"file"}, {"file", LOCK_FILE}):
+        with pytest.raises(KeyError), hold_folder(tmp_path):
+            with hold_folder(tmp_path):
+                pass
+            raise KeyError
+        assert {path.name for path in tmp_path.iterdir()} == expected
+        (tmp_path / LOCK_FILE).touch()
+
+
 def test_inner_hold_frees_the_outer(tmp_path):
     """A hold inside another one in an empty folder neither unlocks nor removes the lock."""
     with hold_folder(tmp_path / "run"):

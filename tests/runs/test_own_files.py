@@ -270,5 +270,9 @@ def test_removed_parent_is_not_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", steal)
     folder = make_new_folder(tmp_path / "runs")
     assert folder.is_dir() and made == ["runs", folder.name, "runs", folder.name]
-    remove_if_empty(folder)
+    remove_if_empty(folder, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "file").touch()
+    remove_if_empty(tmp_path / "a" / "b", tmp_path / "a")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]

@@ -239,8 +239,11 @@ def test_same_second_gets_different_folders(tmp_path, monkeypatch):
     runs = [RunFolder.new() for _ in range(2)]
     (runs[0].path / "notes.txt").write_text("mine")
     for run in runs:
+        run.create(overwrite=False)
+        (run.path / ".lock").touch()
         run.remove_if_empty()
     assert [run.path.exists() for run in runs] == [True, False]
+    assert len(list(runs[0].path.iterdir())) == 3
 
 
 def test_concurrent_runs_share_no_folder(tmp_path):
