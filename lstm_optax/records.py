@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import secrets
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from typing import Any
 Record = dict[str, Any]
 
 PACKAGES = ("lstm_optax", "jax", "jaxlib", "flax", "optax", "numpy")
+PARTIAL = r"\.[0-9a-f]{16}\.partial"  # what `write_atomically` appends to a name
 
 
 def as_json(value: Any) -> Any:
@@ -30,10 +32,13 @@ def record_line(record: Record) -> str:
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Append a record to a file as one line, in one write: other processes may append too."""
+    """Append a record to a file as one line, in one write: other processes may append too.
+
+    A symbolic link is not followed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(record_line(record))
+    with open(path, "ab", opener=_open_no_link) as file:
+        file.write(record_line(record).encode())
 
 
 def read_records(path: Path) -> list[Record | None]:
@@ -50,24 +55,39 @@ def drop_torn_line(path: Path) -> None:
 
     A last line that does not begin as a record is not one of ours, and is kept.
     """
-    data = path.read_bytes() if path.exists() else b""
-    whole = data[: _whole_length(data)]
-    if not data[len(whole) :].startswith(b"{"):
-        whole = data
-    if whole and not whole.endswith(b"\n"):
-        whole += b"\n"
-    if whole != data:
-        path.write_bytes(whole)
+    if not _ends_torn(path):
+        return
+    with open(path, "r+b", opener=_open_no_link) as file:
+        data = file.read()
+        whole = data[: _whole_length(data)]
+        if not data[len(whole) :].startswith(b"{"):
+            whole = data
+        file.seek(len(whole))
+        if whole and not whole.endswith(b"\n"):
+            file.write(b"\n")
+        file.truncate()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file completely and to the disk or, on an error, leave it as it was."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file completely and to the disk or, on an error, leave it as it was.
+
+    A symbolic link is replaced, not followed.
+    """
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def installed_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of Python and of packages, by name."""
+    return {"python": platform.python_version()} | {p: version(p) for p in packages}
 
 
 def provenance(command: str, packages: Sequence[str] = PACKAGES) -> Record:
@@ -77,7 +97,7 @@ def provenance(command: str, packages: Sequence[str] = PACKAGES) -> Record:
     device = jax.devices()[0]
     return {
         "command": command,
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "versions": installed_versions(packages),
         "commit": _commit(),
         "device": device.device_kind,
         "platform": device.platform,
@@ -109,6 +129,20 @@ def markdown_table(
     """Return a Markdown table; `align_right` aligns all columns except the first."""
     rule = ["---"] + ["---:" if align_right else "---"] * (len(header) - 1)
     return "\n".join(map(markdown_row, (header, rule, *rows)))
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    """Open a file, but not through a symbolic link, where the system can refuse that."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def _ends_torn(path: Path) -> bool:
+    """Return whether a file ends without a newline."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def _parse(line: bytes) -> Record | None:

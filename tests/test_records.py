@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -54,6 +55,63 @@ def test_drop_torn_line_keeps_other_text(tmp_path):
 def test_drop_torn_line_accepts_missing_file(tmp_path):
     records.drop_torn_line(tmp_path / "none.jsonl")
     assert not list(tmp_path.iterdir())
+
+
+def test_whole_last_line_is_not_rewritten(tmp_path, monkeypatch):
+    path = tmp_path / "records.jsonl"
+    records.append_record(path, {"a": 1})
+    path.chmod(0o400)
+    before = path.stat()
+    records.drop_torn_line(path)
+    assert path.stat() == before
+
+
+@pytest.mark.parametrize("write", [records.append_record, records.drop_torn_line])
+def test_records_follow_a_link(tmp_path, write):
+    (tmp_path / "target").write_text('{"a": ')
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(OSError, match="symbolic links"):
+        write(tmp_path / "link", *([{"a": 1}] if write is records.append_record else []))
+    assert (tmp_path / "target").read_text() == '{"a": '
+
+
+def test_atomic_write_follows_a_link(tmp_path):
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    records.write_atomically(tmp_path / "link", "new é")
+    assert (tmp_path / "target").read_text() == "mine"
+    assert (tmp_path / "link").read_bytes() == "new é".encode()
+    assert not (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("content", ["new", b"new", "\ud800"])
+def test_failed_write_leaves_a_file(tmp_path, monkeypatch, content):
+    (tmp_path / "file").write_text("old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records.os, "fsync", full)
+    with pytest.raises((OSError, UnicodeError)):
+        records.write_atomically(tmp_path / "file", content)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_two_writers_share_a_temporary_file(tmp_path, monkeypatch):
+    """The first writer is interrupted by the second one before it replaces the file."""
+    replace = os.replace
+
+    def pause(partial, path):
+        monkeypatch.setattr(records.os, "replace", replace)
+        assert re.fullmatch(re.escape(path.name) + records.PARTIAL, partial.name)
+        records.write_atomically(path, "second")
+        replace(partial, path)
+
+    monkeypatch.setattr(records.os, "replace", pause)
+    records.write_atomically(tmp_path / "file", "first")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "first"
 
 
 def test_provenance_names_machine_and_code():

@@ -61,7 +61,7 @@ class Writer:
     """The records of one run, each appended to a file at once."""
 
     def __init__(self, path: Path | None, run: str):
-        self.path: Path | None = path
+        self.path: Path | None = path and path.resolve()  # records follow no symbolic link
         self.run: str = run
         self.records: list[Record] = []
         if path:

@@ -66,9 +66,11 @@ class Compare:
         with console.status("preparing the task"):
             task = find_task(self.config.task, self.config.task_set, quick=self.config.quick)
         tried = sum(len(grid["learning_rate"]) * self.tuning_seeds for grid in grids.values())
-        folder = self.config.folder
         trials = tried + self.seeds * len(self.names)
-        with study_screen(console, task, self.config, trials, folder) as screen:
+        with (
+            self.config.folder() as folder,
+            study_screen(console, task, self.config, trials, folder) as screen,
+        ):
             options: dict[str, Any] = self.config.arguments()
             result = compare(
                 task,

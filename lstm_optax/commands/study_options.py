@@ -2,7 +2,8 @@
 
 import shlex
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,8 @@ from lstm_optax.runs.constraints import (
     OptionRange,
     check_fields,
 )
+from lstm_optax.runs.folder_lock import LOCK_FILE
+from lstm_optax.runs.new_folder import make_new_folder, remove_if_empty
 from lstm_optax.runs.options import Schedule, Settings
 from lstm_optax.studies.study_records import RECORDS_FILE, StudyError
 from lstm_optax.studies.task_lookup import NAMED_TASKS, check_task_name
@@ -80,14 +83,20 @@ class StudyOptions:
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise StudyError(f"--out {self.out} is a file: name a folder")
         if self.out is not None and self.out.is_dir() and any(self.out.iterdir()):
-            others = {path.name for path in self.out.iterdir()} - {"range_test.png", "optuna.db"}
+            own = {"range_test.png", "optuna.db", LOCK_FILE}
+            others = {path.name for path in self.out.iterdir()} - own
             if others and not (self.out / RECORDS_FILE).exists():
                 raise StudyError(f"--out {self.out} holds other files: name another folder")
 
-    @property
-    def folder(self) -> Path:
-        """The folder of the study."""
-        return self.out or STUDIES / time.strftime("%Y-%m-%d_%H-%M-%S")
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A context with the folder of the study; a new one is removed if it is still empty."""
+        folder = self.out or make_new_folder(STUDIES)
+        try:
+            yield folder
+        finally:
+            if not self.out:
+                remove_if_empty(folder, STUDIES)
 
     def arguments(self, *, searched: bool = True) -> dict[str, Any]:
         """Return the arguments of `sweep` and `compare` that these options set.

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
+from lstm_optax.commands.pictures import save_picture
 from lstm_optax.commands.search import parse_space, split_clip
 from lstm_optax.commands.study_options import StudyOptions, check_optimizer_name, command_line
 from lstm_optax.names import default_rates
@@ -65,9 +67,7 @@ class Sweep:
         self._check_search()
         prepare_devices(0, core_count())
 
-        from lstm_optax.commands.study_screen import show_study, study_screen
         from lstm_optax.runs.hyper_parameters import parse_settings
-        from lstm_optax.studies import optuna_sweep, sweep, sweep_grid
         from lstm_optax.studies.task_lookup import find_task
 
         searched = [text.partition("=")[0] for text in (*self.grid, *self.space)]
@@ -75,10 +75,23 @@ class Sweep:
         grid = self._grid(settings)
         with console.status("preparing the task"):
             task = find_task(self.config.task, self.config.task_set, quick=self.config.quick)
-        if self.range_test:
-            return self._run_range_test(console, task, settings)
+        with self.config.folder() as folder:
+            if self.range_test:
+                return self._run_range_test(console, task, settings, folder)
+            return self._run_sweep(console, task, settings, grid, folder)
+
+    def _run_sweep(
+        self,
+        console: Console,
+        task: Any,
+        settings: dict[str, Any],
+        grid: dict[str, Any],
+        folder: Path,
+    ) -> int:
+        from lstm_optax.commands.study_screen import show_study, study_screen
+        from lstm_optax.studies import optuna_sweep, sweep, sweep_grid
+
         settings_count = self.optuna or math.prod(map(len, grid.values()))
-        folder = self.config.folder
         common: dict[str, Any] = dict(settings=settings, seeds=self.seeds, out=folder)
         trials = self.seeds * settings_count
         with study_screen(console, task, self.config, trials, folder) as screen:
@@ -117,17 +130,18 @@ class Sweep:
         clips, others = split_clip(self.grid, hyper_parameters_of(self.optimizer))
         return grid | parse_grid(self.optimizer, others, settings=settings) | clips
 
-    def _run_range_test(self, console: Console, task: Any, settings: dict[str, Any]) -> int:
+    def _run_range_test(
+        self, console: Console, task: Any, settings: dict[str, Any], folder: Path
+    ) -> int:
         from lstm_optax.studies import range_test, range_test_figure
 
         steps = {} if self.config.steps is None else {"steps": self.config.steps}
         options: dict[str, Any] = dict(clip=self.config.clip, settings=settings, **steps)
         with console.status("training with a rising learning rate"):
             found = range_test(task, self.optimizer, **options)
-        folder = self.config.folder
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / "range_test.png"
-        range_test_figure(found).savefig(picture)
+        save_picture(range_test_figure(found), picture)
         rates = " ".join(f"{rate:g}" for rate in found.grid)
         proposal = f"proposed: --rates {rates}" if rates else f"no proposal: {found.reason}"
         console.print(f"{proposal}\npicture   {picture}", markup=False, soft_wrap=True)

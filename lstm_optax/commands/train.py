@@ -12,10 +12,13 @@ from rich.markup import escape
 from rich.text import Text
 
 from lstm_optax.commands.advise import print_advice
+from lstm_optax.commands.pictures import save_picture
 from lstm_optax.commands.sample import Folder, generate_text, print_warning
 from lstm_optax.commands.signals import StopOnSignal
+from lstm_optax.records import write_atomically
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.devices import prepare_devices, use_all_devices
+from lstm_optax.runs.folder_lock import hold_folder
 from lstm_optax.runs.options import SampleConfig, TrainConfig
 from lstm_optax.runs.processes import ProcessOptions, is_first_process, joined_processes
 from lstm_optax.runs.resume import check_resume
@@ -35,7 +38,8 @@ class Train:
 
     Writes metrics.jsonl, loss.png, sample.txt, config.json and checkpoints/ to the run folder;
     with --diagnose also gradients.jsonl and gradients.png, and prints the findings of `lstm-optax
-    advise`. Ctrl-C saves a checkpoint and stops; continue from it with --resume.
+    advise`. Ctrl-C saves a checkpoint and stops; continue from it with --resume. One process at a
+    time writes to a run folder.
     """
 
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
@@ -47,7 +51,7 @@ class Train:
     """Continue an interrupted run, to the same numbers as an uninterrupted one."""
 
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace the run in the folder."""
+    """Replace the run in the folder; files that no run wrote are kept."""
 
     job: tyro.conf.OmitArgPrefixes[ProcessOptions] = field(default_factory=ProcessOptions)
 
@@ -57,7 +61,8 @@ def run_train(command: Train, console: Console) -> int:
     corpus, config = _read_corpus(command, console)
     run = RunFolder(command.run) if command.run else RunFolder.new()
     try:
-        return _train_in_folder(run, replace(command, config=config), corpus, console)
+        with hold_folder(run.path, warn=lambda message: None):  # the training warns
+            return _train_in_folder(run, replace(command, config=config), corpus, console)
     finally:
         if not command.run:
             run.remove_if_empty()
@@ -95,9 +100,8 @@ def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig
         )
     if command.resume and command.overwrite:
         raise OptionError("--resume continues a run and --overwrite replaces it: pass only one")
-    if command.run and not command.resume:
-        run = RunFolder(command.run)
-        run.check_path() if command.overwrite else run.check_free()
+    if command.run and not command.job.distributed:  # else the first process checks it
+        _check_folder(RunFolder(command.run), command)
     from lstm_optax.runs.corpus import corpus_of, resolve_epochs
 
     reading = f"reading {config.text}" if config.text else "reading the help topics"
@@ -107,6 +111,15 @@ def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig
     if command.resume and command.run:
         check_resume(RunFolder(command.run), config)
     return corpus, config
+
+
+def _check_folder(run: RunFolder, command: Train) -> None:
+    """Raise OptionError if another process uses the folder, or it has what no run wrote."""
+    run.check_path()
+    if run.path.is_dir():
+        with hold_folder(run.path, warn=lambda message: None):
+            if not command.resume:
+                run.check_free(overwrite=command.overwrite)
 
 
 def _train_in_folder(run: RunFolder, command: Train, corpus: "Corpus", console: Console) -> int:
@@ -148,7 +161,7 @@ def _train_on_devices(run: RunFolder, command: Train, corpus: "Corpus", console:
     if not is_first_process():
         return 130 if result.reason == "interrupted" else 0
     figure = loss_figure(result.records, result.baselines, title=title, unit=UNIT)
-    figure.savefig(run.picture)
+    save_picture(figure, run.picture)
     _draw_gradients(command, run, title)
     if result.reason == "interrupted":
         console.print(f"interrupted after step {result.step:,}; a checkpoint is saved")
@@ -178,7 +191,8 @@ def _draw_gradients(command: Train, run: RunFolder, title: str) -> None:
     from lstm_optax.runs import gradient_figure
 
     if command.config.diagnose:
-        gradient_figure(run.gradients.read(), title=title).savefig(run.gradient_picture)
+        figure = gradient_figure(run.gradients.read(), title=title)
+        save_picture(figure, run.gradient_picture)
 
 
 def _show_result(
@@ -217,6 +231,6 @@ def _show_best(
     options: dict[str, str] = dict(name=name, unit=UNIT, caption=caption)
     console.print("", loss_table(best["val_loss"], result.baselines, **options))
     text = generate_text(run, SampleConfig(seed=command.config.seed), console)
-    run.sample.write_text(text + "\n", encoding="utf-8")
+    write_atomically(run.sample, text + "\n")
     console.print(Text("\na sample", style="cyan"))
     console.print(Text(text.strip("\n") + "\n"), soft_wrap=not console.is_terminal)

@@ -2,17 +2,27 @@
 
 import hashlib
 import json
-import shutil
 import unicodedata
 from dataclasses import asdict, fields
-from datetime import datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from lstm_optax.records import write_atomically
 from lstm_optax.runs.constraints import OptionError
+from lstm_optax.runs.folder_lock import LOCK_FILE
+from lstm_optax.runs.new_folder import make_new_folder, remove_if_empty
 from lstm_optax.runs.options import MAX_VALIDATION, TrainConfig
+from lstm_optax.runs.own_files import (
+    CHECKPOINTS,
+    CONFIG,
+    MANIFEST,
+    existing_files,
+    foreign_files,
+    join_names,
+    remove_leftovers,
+    remove_run,
+    write_manifest,
+)
 from lstm_optax.runs.step_log import StepLog
 
 RUNS = Path("runs")
@@ -22,7 +32,8 @@ class RunFolder:
     """The files of a run.
 
     These are config.json, metrics.jsonl, loss.png, sample.txt and checkpoints/; with --diagnose
-    also gradients.jsonl and gradients.png.
+    also gradients.jsonl and gradients.png. `.run.json` lists these names, see `own_files`, and
+    `.lock` is the lock, see `folder_lock`.
 
     Args:
       path: the folder.
@@ -32,34 +43,18 @@ class RunFolder:
     def __init__(self, path: Path, *, writes: bool = True):
         self.path: Path = Path(path)
         self.writes: bool = writes
-        self.config: Path = self.path / "config.json"
-        self.records: StepLog = StepLog(
-            self.path / "metrics.jsonl", _is_record, writes=writes
-        )
+        self.config: Path = self.path / CONFIG
+        self.records: StepLog = StepLog(self.path / "metrics.jsonl", _is_record, writes=writes)
         self.picture: Path = self.path / "loss.png"
         self.gradients: StepLog = StepLog(self.path / "gradients.jsonl", writes=writes)
         self.gradient_picture: Path = self.path / "gradients.png"
         self.sample: Path = self.path / "sample.txt"
-        self.checkpoints: Path = self.path / "checkpoints"
+        self.checkpoints: Path = self.path / CHECKPOINTS
 
     @classmethod
     def new(cls) -> "RunFolder":
-        """Create a folder runs/TIME in the working directory, or runs/TIME-2 and so on.
-
-        Runs that start in the same second get different folders.
-        """
-        time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        for number in count(1):
-            run = cls(RUNS / (time if number == 1 else f"{time}-{number}"))
-            run.check_path()
-            try:
-                run.path.mkdir(parents=True)
-            except FileExistsError:
-                if not RUNS.is_dir():
-                    raise
-            else:
-                return run
-        raise AssertionError("unreachable: count has no end")
+        """Create a folder runs/TIME in the working directory, or runs/TIME-2 and so on."""
+        return cls(make_new_folder(RUNS, lambda path: cls(path).check_path()))
 
     @classmethod
     def newest(cls) -> "RunFolder":
@@ -71,15 +66,9 @@ class RunFolder:
             )
         return cls(runs[-1].parent)
 
-    def holds_run(self) -> bool:
-        """Return whether a run was started in the folder."""
-        return any(path.exists() for path in (self.config, self.records.path, self.checkpoints))
-
     def files(self) -> list[Path]:
         """Return the existing files and folders of the run."""
-        gradients = (self.gradients.path, self.gradient_picture)
-        results = (self.records.path, self.picture, *gradients, self.sample)
-        return [path for path in (*results, self.config, self.checkpoints) if path.exists()]
+        return existing_files(self.path)
 
     def check_path(self) -> None:
         """Raise OptionError if checkpoints cannot be written at this path."""
@@ -90,34 +79,60 @@ class RunFolder:
                 "another folder with --run DIR"
             )
 
-    def check_free(self) -> None:
-        """Raise OptionError if the folder contains a run, or cannot contain one."""
+    def check_free(self, *, overwrite: bool = False) -> None:
+        """Raise OptionError if the folder contains a run, or cannot contain one.
+
+        With `overwrite` it may contain a run.
+        """
         self.check_path()
-        if self.holds_run():
+        if self.files() and not overwrite:
             raise OptionError(
                 f"{self.path} already contains a run: resume it with --resume, replace it with "
                 "--overwrite, or choose another folder with --run DIR"
             )
+        self._check_own()
 
-    def create(self, *, overwrite: bool) -> None:
-        """Create the folder; with `overwrite`, delete the files of the run in it, and no others."""
-        self.check_path()
-        if not overwrite:
-            self.check_free()
-        if self.holds_run():
-            for path in self.files():
-                if path.is_file():
-                    path.unlink()
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+    def create(self, *, overwrite: bool) -> list[str]:
+        """Create the folder for a new run; the process must hold it.
+
+        Args:
+          overwrite: remove the run in it, and no file that the run did not write.
+
+        Returns:
+          With `overwrite`, the other files, which are left.
+        """
+        self.check_free(overwrite=overwrite)
+        left = remove_run(self.path) if self.files() else []
         self.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path)
+        write_manifest(self.path)
+        return left
+
+    def reopen(self) -> None:
+        """Prepare the folder for the rest of its run; the process must hold it.
+
+        Raises:
+          OptionError: a symbolic link is in the place of a file of the run.
+        """
+        self._check_own()
+        remove_leftovers(self.path)
+        write_manifest(self.path)  # a run of an older version has none
 
     def remove_if_empty(self) -> None:
-        """Remove the folder, and runs/, if they are empty."""
-        for folder in (self.path, RUNS):
-            try:
-                folder.rmdir()
-            except OSError:  # not empty
-                return
+        """Remove the folder if no run has begun in it, and runs/, if they are empty."""
+        own = {MANIFEST, LOCK_FILE}
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= own:
+            for name in own:
+                (self.path / name).unlink(missing_ok=True)
+        remove_if_empty(self.path, RUNS)
+
+    def _check_own(self) -> None:
+        """Raise OptionError if the run would write to a file that no run wrote."""
+        if foreign := foreign_files(self.path):
+            raise OptionError(
+                f"{self.path} has files that no run wrote, under names of a run's files: "
+                f"{join_names(foreign)}; move them, or choose another folder with --run DIR"
+            )
 
     def write_config(
         self, config: TrainConfig, facts: dict[str, Any], *, new: bool = False
@@ -126,7 +141,7 @@ class RunFolder:
 
         Args:
           config: the options of the run.
-          facts: text, baselines, device and versions.
+          facts: text, baselines, device and parts.
           new: raise OptionError if another process has started a run here in the meantime.
         """
         if not self.writes:

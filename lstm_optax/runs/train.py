@@ -1,21 +1,24 @@
 """Train a character language model in a folder, from the beginning or from a checkpoint."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
 
-from lstm_optax.records import PACKAGES
+from lstm_optax.records import PACKAGES, installed_versions
 from lstm_optax.runs.build import make_extra_args, make_losses
 from lstm_optax.runs.corpus import Corpus, corpus_of, resolve_epochs
 from lstm_optax.runs.devices import describe_devices, use_all_devices
+from lstm_optax.runs.folder_lock import hold_folder
 from lstm_optax.runs.job import Job, prepare
 from lstm_optax.runs.keeper import Keeper
 from lstm_optax.runs.options import TrainConfig
+from lstm_optax.runs.own_files import join_names
+from lstm_optax.runs.parts import Part, continue_parts, parts_of
 from lstm_optax.runs.plan import plan_of
 from lstm_optax.runs.processes import in_first_process, is_first_process
 from lstm_optax.runs.resume import restore_run, resumed_config
@@ -71,19 +74,21 @@ def train_language_model(
     """Train a model, and write records, checkpoints and the configuration to `folder`.
 
     With several processes, connected by `jax.distributed.initialize`, each of them calls this
-    function with the same arguments, and a folder that all of them see.
+    function with the same arguments, and a folder that all of them see. The first process holds
+    the folder meanwhile: no other training can write to it.
 
     Args:
       config: options of the run.
       folder: run folder; must contain no run, unless `resume` or `overwrite`.
       resume: continue from the newest intact checkpoint, to the same numbers as an uninterrupted
         run.
-      overwrite: replace the run in the folder.
+      overwrite: replace the run in the folder; other files in it are kept.
       corpus: the text of `config` if it was read before: a pipe can be read only once.
       observer: callbacks.
 
     Raises:
-      OptionError, TextError: an option or the text is invalid; the folder is unchanged.
+      OptionError, TextError: an option or the text is invalid, another process uses the folder, or
+        it has other files under the names of a run's; the folder is unchanged.
       CheckpointError: `resume` found no intact checkpoint, or a checkpoint cannot be written; the
         last one is kept.
       Diverged: the loss was not finite; the last checkpoint is kept.
@@ -91,6 +96,23 @@ def train_language_model(
     """
     config.check()
     run = RunFolder(folder, writes=is_first_process())
+    run.check_path()
+    if resume:
+        run.read_config()  # raises before the folder of a run that does not exist is created
+    with ExitStack() as stack:
+        in_first_process(lambda: stack.enter_context(hold_folder(run.path, warn=observer.warn)))
+        return _train(config, run, resume, overwrite, corpus, observer)
+
+
+def _train(
+    config: TrainConfig,
+    run: RunFolder,
+    resume: bool,
+    overwrite: bool,
+    corpus: Corpus | None,
+    observer: Observer,
+) -> TrainResult:
+    """Train in a folder that the first process holds."""
     if jax.process_count() > 1:
         config = use_all_devices(config)
     corpus = corpus or corpus_of(config)
@@ -103,9 +125,10 @@ def train_language_model(
         run.checkpoints, keep=config.keep, keep_every=config.keep_every or None
     )
     if resume:
+        in_first_process(run.reopen)
         state, history = restore_run(run, checkpoints, job.config, state, observer.warn)
     else:
-        in_first_process(lambda: run.create(overwrite=overwrite))
+        in_first_process(lambda: _create(run, overwrite, observer.warn))
     baselines = _begin(job, run, state, observer, resume=resume)
     keeper = Keeper(job, run, checkpoints, observer.record)
     with checkpoints:  # waits for the save in progress, whatever ends the training
@@ -118,6 +141,11 @@ def train_language_model(
     return TrainResult(end.history, baselines, best, end.reason, int(end.state.step))
 
 
+def _create(run: RunFolder, overwrite: bool, warn: Callable[[str], None]) -> None:
+    if left := run.create(overwrite=overwrite):
+        warn(f"{run.path} keeps what the replaced run did not write: {join_names(left)}")
+
+
 def _begin(
     job: Job, run: RunFolder, state: TrainState, observer: Observer, *, resume: bool
 ) -> dict[str, float]:
@@ -127,12 +155,20 @@ def _begin(
     # They are missing if the run was killed while they were counted.
     baselines = facts.get("baselines", {})
     device = describe_devices(job.devices, config.batch)
-    run.write_config(config, _run_facts(corpus, baselines, device), new=not resume)
+    parts, changes = parts_of(facts), ""
+    if step < config.steps:
+        parts, changes = continue_parts(facts, step, installed_versions(RUN_PACKAGES))
+    if changes:
+        observer.warn(
+            f"the run continues with other versions, {changes}: its numbers may differ from those "
+            f"of one version; {run.config} records both"
+        )
+    run.write_config(config, _run_facts(corpus, baselines, device, parts), new=not resume)
     observer.plan(plan_of(config, corpus, state, folder=run.path, device=device))
     if not baselines and run.writes:
         observer.count(corpus.counted)
         baselines = corpus.count_ngrams()
-        run.write_config(config, _run_facts(corpus, baselines, device))
+        run.write_config(config, _run_facts(corpus, baselines, device, parts))
     if step < config.steps:
         observer.begin(step)
     return baselines
@@ -165,7 +201,9 @@ def _fit(
     )
 
 
-def _run_facts(corpus: Corpus, baselines: dict[str, float], device: str) -> dict[str, Any]:
+def _run_facts(
+    corpus: Corpus, baselines: dict[str, float], device: str, parts: list[Part]
+) -> dict[str, Any]:
     return {
         "text": {
             "name": corpus.name,
@@ -176,5 +214,5 @@ def _run_facts(corpus: Corpus, baselines: dict[str, float], device: str) -> dict
         },
         "baselines": baselines,
         "device": device,
-        "versions": {package: version(package) for package in RUN_PACKAGES},
+        "parts": parts,
     }

@@ -80,7 +80,7 @@ def compare(
     Raises:
       StudyError: fewer than two optimizers, fewer than three seeds, grids of several sizes, or what
         `sweep` refuses.
-      OptionError: an unknown optimizer or hyper-parameter.
+      OptionError: an unknown optimizer or hyper-parameter, or a folder that another process uses.
     """
     named = dict(optimizers) if isinstance(optimizers, Mapping) else {o: o for o in optimizers}
     if len(named) < 2:
@@ -115,20 +115,21 @@ def compare(
         for name, o in named.items()
     }
     log = open_log(out, "compare", task, budget, facts, command)
-    contenders = {
-        name: Contender(name, factory, task, budget, log, on_evaluation)
-        for name, factory in factories.items()
-    }
-    for name, contender in contenders.items():  # all of them before the first one trains
-        contender.check(make_trials(name, checked[name], tuning.seeds))
-    traces = {}
-    for name, contender in contenders.items():
-        choice = tune(contender, checked[name], tuning)
-        if choice["hyper"]:
-            best = {key: (value,) for key, value in choice["hyper"].items()}
-            contender.run(make_trials(name, best, range(seeds), REPORT))
-        traces[name] = contender.traces
-    return CompareResult(log.read(), Path(out) if out is not None else None, traces)
+    with log.hold():
+        contenders = {
+            name: Contender(name, factory, task, budget, log, on_evaluation)
+            for name, factory in factories.items()
+        }
+        for name, contender in contenders.items():  # all of them before the first one trains
+            contender.check(make_trials(name, checked[name], tuning.seeds))
+        traces = {}
+        for name, contender in contenders.items():
+            choice = tune(contender, checked[name], tuning)
+            if choice["hyper"]:
+                best = {key: (value,) for key, value in choice["hyper"].items()}
+                contender.run(make_trials(name, best, range(seeds), REPORT))
+            traces[name] = contender.traces
+        return CompareResult(log.read(), Path(out) if out is not None else None, traces)
 
 
 def _grid_of(name: str, optimizer: str | Factory, grids: Mapping[str, Grid]) -> Grid:

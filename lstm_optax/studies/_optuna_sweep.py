@@ -62,7 +62,8 @@ def optuna_sweep(
     """Train a task with settings that an Optuna sampler chooses, and return the best setting.
 
     Optuna's storage is the database of the trials: processes with the same storage and study name
-    share them, and a second call only runs what is missing. A setting with a trial that diverged is
+    share them, and a second call only runs what is missing. They may share `out` too: each holds
+    the folder only while it writes a record. A setting with a trial that diverged is
     stored as pruned, so the sampler avoids its neighbourhood. A setting that was interrupted is
     stored as failed, and does not count.
 
@@ -92,7 +93,7 @@ def optuna_sweep(
     Raises:
       StudyError: a space without learning rate, a range that does not rise, a study in the storage
         with another task or other settings, no Optuna, or the errors of `sweep`.
-      OptionError: an unknown optimizer.
+      OptionError: an unknown optimizer, or a folder that a sweep or a comparison uses.
 
     Reference: Akiba et al., 2019, arXiv:1907.10902.
     """

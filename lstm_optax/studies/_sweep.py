@@ -94,7 +94,7 @@ def sweep(
     Raises:
       StudyError: an empty grid, a rate that is not above 0, a task that does not work, or a folder
         with another study.
-      OptionError: an unknown optimizer or hyper-parameter.
+      OptionError: an unknown optimizer or hyper-parameter, or a folder that another process uses.
     """
     name = optimizer_name(optimizer, name)
     budget = make_budget(task, steps, eval_every, layout)
@@ -117,10 +117,11 @@ def sweep(
         facts |= {"seeds": seeds, "grid": checked}
     facts["rule"] = optimizer if isinstance(optimizer, str) else "a function"
     log = open_log(out, "sweep", task, budget, facts, command)
-    contender = Contender(name, factory, task, budget, log, on_evaluation)
-    contender.check(make_trials(name, checked, tuning.seeds))
-    choice = tune(contender, checked, tuning)
-    return result_of(choice, contender)
+    with log.hold():
+        contender = Contender(name, factory, task, budget, log, on_evaluation)
+        contender.check(make_trials(name, checked, tuning.seeds))
+        choice = tune(contender, checked, tuning)
+        return result_of(choice, contender)
 
 
 def result_of(choice: Record, contender: Contender) -> SweepResult:

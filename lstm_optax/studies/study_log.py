@@ -1,7 +1,8 @@
 """The records of a running study: appended to a file, or kept in memory without one."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lstm_optax.records import (
     provenance,
     read_records,
 )
+from lstm_optax.runs.folder_lock import hold_folder
 from lstm_optax.studies.study_records import (
     RECORDS_FILE,
     StudyError,
@@ -23,9 +25,14 @@ from lstm_optax.studies.study_records import (
 )
 from lstm_optax.studies.trial import Trial
 
+LONGEST_WAIT = 60.0  # seconds, for other processes of the same study that write a record
+
 
 class StudyLog:
     """Writes the records of a study; an interrupted study continues from its folder.
+
+    The process holds the folder while it writes a record, so several may share a study; `hold`
+    keeps others away for longer.
 
     Args:
       folder: of the study, which may not exist yet; None to keep the records in memory.
@@ -50,29 +57,49 @@ class StudyLog:
         _check_json(task | settings)
         self._records: list[Record] = []
         self._head: Record = head
-        if folder is not None and self.path is not None and not _is_torn_head(self.path):
-            _check_same_study(folder, read_study(folder).study, head)
-            drop_torn_line(self.path)  # after the check: the file may be somebody else's
-            self._begun = True
-        else:
-            self._begun = False
+        self._begun: bool = self._find_study()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """A context in which no other process adds records.
+
+        Raises:
+          OptionError: another process holds the folder.
+          StudyError: another process has begun another study in it.
+        """
+        with hold_folder(self.path.parent) if self.path else nullcontext():
+            self._begun = self._begun or self._find_study()
+            yield
 
     def add(self, record: Mapping[str, Any]) -> Record:
-        """Append a record, and return it as JSON stores it."""
+        """Append a record, and return it as JSON stores it.
+
+        Raises:
+          OptionError: another process holds the folder for longer than it writes a record.
+        """
         stored: Record = as_json(dict(record))
-        if not self._begun:
-            self._begin_study()
         if self.path is None:
-            self._records.append(stored)
-        else:
+            self._records += [stored] if self._records else [self._head, stored]
+            return stored
+        with hold_folder(self.path.parent, wait=LONGEST_WAIT):
+            self._begun = self._begun or self._find_study()
+            drop_torn_line(self.path)  # after the check: the file may be somebody else's
+            if not self._begun:
+                append_record(self.path, self._head)
+                self._begun = True
             append_record(self.path, stored)
         return stored
 
-    def _begin_study(self) -> None:
-        self._begun = True
-        if self.path is not None:
-            drop_torn_line(self.path)
-        self.add(self._head)
+    def _find_study(self) -> bool:
+        """Return whether the study has begun; raise StudyError if the folder holds another."""
+        if self.path is None:
+            return False
+        if self.path.is_symlink():
+            raise StudyError(f"{self.path} is a symbolic link, not records: name another folder")
+        if _is_torn_head(self.path):
+            return False
+        _check_same_study(self.path.parent, read_study(self.path.parent).study, self._head)
+        return True
 
     def read(self) -> StudyRecords:
         """Return all records; other processes may have added some."""

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -29,6 +30,8 @@ from lstm_optax.commands import train as train_command
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.main import main
 from lstm_optax.runs import Diverged, TrainScreen, progress
+from lstm_optax.runs.folder_lock import LOCK_FILE, hold_folder
+from lstm_optax.runs.own_files import MANIFEST
 from lstm_optax.runs.run_folder import RunFolder
 
 TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
@@ -37,6 +40,7 @@ SIZES = (
     "--steps 20 --eval-every 5"
 ).split()
 FILES = {"metrics.jsonl", "loss.png", "sample.txt", "config.json", "checkpoints"}
+FILES |= {LOCK_FILE, MANIFEST}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +122,9 @@ def damage(run: Path, step: int) -> None:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Return the content of every file except locks."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK_FILE)
+    return {str(path): path.read_bytes() for path in files}
 
 
 # Output
@@ -695,9 +701,45 @@ def test_damaged_best_checkpoint_warning(run, capsys):
 def test_overwrite_replaces_only_run(run, capsys):
     (run / "notes.txt").write_text("mine")
     assert train("--run", str(run), "--overwrite", "--steps", "8") == 0
+    warning = f"warning: {run} keeps what the replaced run did not write: notes.txt\n"
+    assert capsys.readouterr().out.startswith(warning)
     assert {path.name for path in run.iterdir()} == (FILES - {"loss.png"}) | {"notes.txt"}
     assert steps_of(run) == [5, 8]
     assert (run / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("flags", ["--resume", "--overwrite", ""])
+def test_running_run_is_shared(run, work, capsys, flags):
+    """Another thread trains in the folder; it stands for another process."""
+    before = snapshot(work)
+    with ThreadPoolExecutor(1) as other:
+        held = hold_folder(run)
+        other.submit(held.__enter__).result(timeout=10)
+        new = [] if flags == "--resume" else ["--text", "text.txt"]
+        status = main(["train", "--run", str(run), *new, *flags.split()])
+        assert_refused(status, capsys, f"runs/a b is in use by process {os.getpid()} on ")
+        assert main(["sample", "--length", "5"]) == 0 and main(["advise"]) == 0
+        other.submit(held.__exit__, None, None, None).result(timeout=10)
+    assert snapshot(work) == before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_picture")
+def test_two_processes_train_in_one_folder(work, finished):
+    """The second one, that resumes or overwrites, ends; the first one is not disturbed."""
+    program = "import sys; from lstm_optax.commands.main import main; sys.exit(main(sys.argv[1:]))"
+    begin = ["train", "--text", "text.txt", *SIZES, "--steps", "800", "--run", "run"]
+    first = outside(program, *begin)
+    deadline = time.monotonic() + 120
+    while not Path("run/metrics.jsonl").exists():
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    for again in (["train", "--run", "run", "--resume"], [*begin, "--overwrite"], begin):
+        command = [sys.executable, "-c", program, *again]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert second.returncode == 2 and f"in use by process {first.pid} on" in second.stderr
+    assert first.wait(timeout=120) == 0
+    assert steps_of(work / "run") == list(range(5, 801, 5))
 
 
 @pytest.mark.slow

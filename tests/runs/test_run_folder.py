@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from lstm_optax import TrainConfig
-from lstm_optax.runs import OptionError, run_folder
+from lstm_optax.runs import OptionError, new_folder, run_folder
 from lstm_optax.runs.resume import check_resume
 from lstm_optax.runs.run_folder import RunFolder
 
@@ -177,18 +177,20 @@ def test_create_deletes_only_with_overwrite(run):
     with pytest.raises(OptionError, match="already contains a run: resume it with --resume"):
         run.create(overwrite=False)
     assert run.records.read() == RECORDS
-    run.create(overwrite=True)
-    assert not run.holds_run() and run.files() == []
+    assert run.create(overwrite=True) == ["notes.txt", "sub"]
+    assert run.files() == []
     left = {str(path.relative_to(run.path)) for path in run.path.rglob("*")}
-    assert left == {"notes.txt", "sub", "sub/config.json"}
+    assert left == {".run.json", "notes.txt", "sub", "sub/config.json"}
     assert (run.path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "checkpoints"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "sample.txt"])
 def test_check_free_detects_partial_run(tmp_path, name):
-    (tmp_path / name).mkdir()
+    run = RunFolder(tmp_path)
+    run.create(overwrite=False)
+    (tmp_path / name).touch()
     with pytest.raises(OptionError, match="already contains a run"):
-        RunFolder(tmp_path).check_free()
+        run.check_free()
 
 
 def test_files_lists_existing_files(run):
@@ -227,7 +229,7 @@ def test_newest_run_by_config_time(tmp_path, monkeypatch):
 
 def test_same_second_gets_different_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_folder, "datetime", SimpleNamespace(now=lambda: datetime(2025, 1, 2)))
+    monkeypatch.setattr(new_folder, "datetime", SimpleNamespace(now=lambda: datetime(2025, 1, 2)))
     runs = [RunFolder.new() for _ in range(3)]
     time = "2025-01-02_00-00-00"
     assert [run.path.name for run in runs] == [time, f"{time}-2", f"{time}-3"]
@@ -237,8 +239,11 @@ def test_same_second_gets_different_folders(tmp_path, monkeypatch):
     runs = [RunFolder.new() for _ in range(2)]
     (runs[0].path / "notes.txt").write_text("mine")
     for run in runs:
+        run.create(overwrite=False)
+        (run.path / ".lock").touch()
         run.remove_if_empty()
     assert [run.path.exists() for run in runs] == [True, False]
+    assert len(list(runs[0].path.iterdir())) == 3
 
 
 def test_concurrent_runs_share_no_folder(tmp_path):

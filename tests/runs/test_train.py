@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -23,6 +26,7 @@ from lstm_optax import (
 from lstm_optax.data import TextError, Windows
 from lstm_optax.gates import GATES
 from lstm_optax.runs import Diverged, Observer, OptionError, SampleConfig
+from lstm_optax.runs.folder_lock import LOCK_FILE, hold_folder
 from lstm_optax.runs.run_folder import RunFolder
 
 TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
@@ -122,6 +126,12 @@ def assert_same(run: RunFolder, other: RunFolder) -> None:
     assert arrays(run) == arrays(other)
 
 
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file except the lock."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK_FILE)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def damage(run: RunFolder, step: int) -> None:
     """Flip one bit in the largest file of a checkpoint."""
     files = [path for path in (run.checkpoints / str(step)).rglob("*") if path.is_file()]
@@ -153,7 +163,10 @@ def test_config_file_describes_run(unbroken, config):
     assert stored == replace(config, devices=1)  # too few rows for two devices
     assert facts["text"]["characters"] == len(TEXT)
     assert facts["text"]["vocabulary"] == "".join(sorted(set(TEXT)))
-    assert facts["versions"].keys() >= {"lstm_optax", "jax", "jaxlib", "optax", "flax"}
+    (part,) = facts["parts"]
+    assert part["step"] == 0
+    names = {"lstm_optax", "jax", "jaxlib", "optax", "flax", "numpy", "python"}
+    assert part["versions"].keys() >= names
     assert facts["baselines"].keys() >= {"uniform", "5-gram"}
     assert Checkpoints(unbroken.checkpoints).steps() == [15, 20]
 
@@ -294,6 +307,58 @@ def test_resume_needs_intact_checkpoint(config, copy):
     assert (copy.records.path.read_bytes(), copy.config.read_bytes()) == before
     shutil.rmtree(copy.checkpoints)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        train_language_model(config, copy.path, resume=True)
+
+
+def test_resume_under_other_versions(config, copy, unbroken, monkeypatch):
+    (part,) = unbroken.read_config()[1]["parts"]
+    old, new = part["versions"], part["versions"] | {"jax": "99", "python": "4"}
+    damage(copy, 20)
+    monkeypatch.setattr("lstm_optax.runs.train.installed_versions", lambda packages: new)
+    watch = Watch()
+    train_language_model(config, copy.path, resume=True, observer=watch.observer())
+    assert watch.of("warn")[1] == (
+        f"the run continues with other versions, python {old['python']} → 4, jax {old['jax']} → "
+        f"99: its numbers may differ from those of one version; {copy.config} records both"
+    )
+    assert copy.read_config()[1]["parts"] == [part, {"step": 15, "versions": new}]
+    newer = dict(resume=True, observer=(watch := Watch()).observer())
+    monkeypatch.setattr("lstm_optax.runs.train.installed_versions", lambda packages: {"jax": "100"})
+    train_language_model(config, copy.path, **newer)  # it has ended: there is nothing to train
+    assert watch.of("warn") == []
+    assert copy.read_config()[1]["parts"] == [part, {"step": 15, "versions": new}]
+
+
+def test_held_folder_is_written(config, copy, unbroken, tmp_path):
+    """Another thread trains in the folder; it stands for another process."""
+    with ThreadPoolExecutor(1) as other:
+        held = hold_folder(copy.path)
+        other.submit(held.__enter__).result(timeout=10)
+        before = snapshot(copy.path)
+        for options in (dict(resume=True), dict(overwrite=True), dict()):
+            with pytest.raises(
+                OptionError, match=f"{copy.path} is in use by process {os.getpid()}"
+            ):
+                train_language_model(config, copy.path, **options)
+        assert snapshot(copy.path) == before
+        other.submit(held.__exit__, None, None, None).result(timeout=10)
+    train_language_model(config, copy.path, resume=True)
+    assert_same(copy, unbroken)
+
+
+def test_resume_keeps_leftovers(config, copy, unbroken):
+    """Of a process that was killed while it saved."""
+    shutil.copytree(copy.checkpoints / "20", copy.checkpoints / "25")
+    shutil.copytree(copy.checkpoints / "20", copy.checkpoints / "25.orbax-checkpoint-tmp-3")
+    (copy.path / "metrics.jsonl.0123456789abcdef.partial").touch()
+    train_language_model(config, copy.path, resume=True)
+    assert snapshot(copy.path).keys() == snapshot(unbroken.path).keys()
+
+
+def test_resume_writes_through_a_link(config, copy, tmp_path):
+    copy.checkpoints.rename(tmp_path / "elsewhere")
+    copy.checkpoints.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OptionError, match="names of a run's files: checkpoints; move them"):
         train_language_model(config, copy.path, resume=True)
 
 
@@ -485,8 +550,14 @@ def test_invalid_options_leave_folder_unchanged(config, copy, unbroken, tmp_path
 
 def test_overwrite_removes_old_run(config, copy, unbroken):
     (copy.path / "notes.txt").write_text("mine")
+    (copy.checkpoints / "notes.txt").write_text("mine")
     copy.sample.write_text("of the old run")
-    train_language_model(replace(config, steps=10), copy.path, overwrite=True)
+    watch = Watch()
+    options = dict(overwrite=True, observer=watch.observer())
+    train_language_model(replace(config, steps=10), copy.path, **options)
+    kept = "keeps what the replaced run did not write: notes.txt, checkpoints/notes.txt"
+    assert watch.of("warn") == [f"{copy.path} {kept}"]
+    assert (copy.checkpoints / "notes.txt").read_text() == "mine"
     assert [record["step"] for record in copy.records.read()] == [5, 10]
     assert Checkpoints(copy.checkpoints).steps() == [5, 10]
     assert not copy.sample.exists() and (copy.path / "notes.txt").read_text() == "mine"
