@@ -83,8 +83,11 @@ def make_step(
 
 def should_continue(metrics: StepMetrics) -> jax.Array:
     """Return whether training may continue: the step is finite, or a guard skipped it."""
-    finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
-    return jnp.where(metrics.skipped, ~metrics.gave_up, finite)
+    return jnp.where(metrics.skipped, ~metrics.gave_up, _is_finite(metrics))
+
+
+def _is_finite(metrics: StepMetrics) -> jax.Array:
+    return jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
 
 
 def run_steps(
@@ -107,7 +110,8 @@ def run_steps(
       count: the number of steps, at least 1.
 
     Returns:
-      The state after the last step, and the metrics of that step.
+      The state after the last step, and the metrics of that step. If it failed, and no guard
+      skipped it, the state is the one before it.
     """
     return program_of(step)(state, batches, jnp.int32(count))
 
@@ -147,8 +151,12 @@ def take_steps(
         return (i < count) & should_continue(metrics)
 
     def body(loop):
-        i, state, _ = loop
-        return i + 1, *step(state, jax.tree.map(lambda b: b[i], batches))
+        i, old, _ = loop
+        new, metrics = step(old, jax.tree.map(lambda b: b[i], batches))
+        # A failed step returns the state before it. XLA fuses the choice with the update, which
+        # reads the old numbers anyway, so it needs no pass over the state and no second copy.
+        taken = metrics.skipped | _is_finite(metrics)
+        return i + 1, jax.tree.map(partial(jnp.where, taken), new, old), metrics
 
     # the loop carries the metrics of the last step; zeros before the first one pass as finite
     shapes = jax.eval_shape(step, state, jax.tree.map(lambda b: b[0], batches))[1]

@@ -106,12 +106,13 @@ def test_dispatch_runs_no_batch_twice():
     assert int(state.step) == 5
 
 
-def test_dispatch_ends_after_nonfinite_step():
+def test_failed_step_returns_state_before_it():
     step, state = toy.start()
     x, y = stacked(0, 5)
+    before, _ = lo.run_steps(step, jax.tree.map(jnp.copy, state), (x, y), np.int32(2))
     y[2] = np.inf
-    state, metrics = lo.run_steps(step, state, (x, y), np.int32(5))
-    assert int(state.step) == 3
+    after, metrics = lo.run_steps(step, state, (x, y), np.int32(5))
+    chex.assert_trees_all_equal(after, before)
     assert not np.isfinite(metrics.loss)
     assert np.isnan(metrics.largest["leak"]) or metrics.largest["leak"] > 0
 
@@ -189,7 +190,7 @@ def test_partial_guard_does_not_skip_nonfinite_step():
     step, state = toy.start(optax.partition(rules, labels))
     x, y = stacked(0, 3)
     after, metrics = lo.run_steps(step, state, (x, y * np.nan), np.int32(3))
-    assert int(after.step) == 1 and not metrics.skipped
+    assert int(after.step) == 0 and not metrics.skipped
 
 
 def test_gradient_with_overflowing_square_is_clipped():
