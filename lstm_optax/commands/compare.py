@@ -7,7 +7,12 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from lstm_optax.commands.study_options import StudyOptions, check_optimizer_name, command_line
+from lstm_optax.commands.study_options import (
+    StudyOptions,
+    check_optimizer_name,
+    command_line,
+    keep_study,
+)
 from lstm_optax.records import core_count
 from lstm_optax.runs.constraints import Count, OptionError
 from lstm_optax.runs.devices import prepare_devices
@@ -67,6 +72,7 @@ class Compare:
             task = find_task(self.config.task, self.config.task_set, quick=self.config.quick)
         tried = sum(len(grid["learning_rate"]) * self.tuning_seeds for grid in grids.values())
         folder = self.config.folder
+        keep_study(console, folder)
         trials = tried + self.seeds * len(self.names)
         with study_screen(console, task, self.config, trials, folder) as screen:
             options: dict[str, Any] = self.config.arguments()

@@ -8,7 +8,12 @@ import tyro
 from rich.console import Console
 
 from lstm_optax.commands.search import parse_space, split_clip
-from lstm_optax.commands.study_options import StudyOptions, check_optimizer_name, command_line
+from lstm_optax.commands.study_options import (
+    StudyOptions,
+    check_optimizer_name,
+    command_line,
+    keep_study,
+)
 from lstm_optax.names import default_rates
 from lstm_optax.records import core_count
 from lstm_optax.runs.constraints import Count, CountOrZero, OptionError
@@ -79,6 +84,7 @@ class Sweep:
             return self._run_range_test(console, task, settings)
         settings_count = self.optuna or math.prod(map(len, grid.values()))
         folder = self.config.folder
+        keep_study(console, folder)
         common: dict[str, Any] = dict(settings=settings, seeds=self.seeds, out=folder)
         trials = self.seeds * settings_count
         with study_screen(console, task, self.config, trials, folder) as screen:

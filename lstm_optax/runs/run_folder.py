@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import unicodedata
+from contextlib import suppress
 from dataclasses import asdict, fields
 from datetime import datetime
 from itertools import count
@@ -22,7 +23,7 @@ class RunFolder:
     """The files of a run.
 
     These are config.json, metrics.jsonl, loss.png, sample.txt and checkpoints/; with --diagnose
-    also gradients.jsonl and gradients.png.
+    also gradients.jsonl and gradients.png; train.log if the run was disturbed from outside.
     """
 
     def __init__(self, path: Path):
@@ -33,6 +34,7 @@ class RunFolder:
         self.gradients: StepLog = StepLog(self.path / "gradients.jsonl")
         self.gradient_picture: Path = self.path / "gradients.png"
         self.sample: Path = self.path / "sample.txt"
+        self.log: Path = self.path / "train.log"
         self.checkpoints: Path = self.path / "checkpoints"
 
     @classmethod
@@ -71,7 +73,7 @@ class RunFolder:
     def files(self) -> list[Path]:
         """Return the existing files and folders of the run."""
         gradients = (self.gradients.path, self.gradient_picture)
-        results = (self.records.path, self.picture, *gradients, self.sample)
+        results = (self.records.path, self.picture, *gradients, self.sample, self.log)
         return [path for path in (*results, self.config, self.checkpoints) if path.exists()]
 
     def check_path(self) -> None:
@@ -111,6 +113,23 @@ class RunFolder:
                 folder.rmdir()
             except OSError:  # not empty
                 return
+
+    def remove_unsaved(self) -> bool:
+        """Remove a run that has no checkpoint to resume from; return whether it had none."""
+        if any(self.checkpoints.glob("*.sha256")):
+            return False
+        for path in (*self.files(), self.config.with_name(self.config.name + ".partial")):
+            if path.is_file():
+                path.unlink()
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self.remove_if_empty()
+        return True
+
+    def write_log(self, message: str) -> None:
+        """Append a line with the time to train.log, unless the folder cannot be written."""
+        time = datetime.now().isoformat(" ", timespec="seconds")
+        with suppress(OSError), self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{time} {message}\n")
 
     def write_config(
         self, config: TrainConfig, facts: dict[str, Any], *, new: bool = False
