@@ -79,7 +79,7 @@ def test_second_ctrl_c_ends_at_once():
 
 
 def test_copies_of_signal_do_not_end():
-    """`timeout` and other wrappers send a signal twice."""
+    """A wrapper may pass on a signal that the process has received itself."""
     process = heeding("time.sleep(1)\nprint('saved', STOP.requested())", saving=True)
     for number in (signal.SIGINT, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         process.send_signal(number)
@@ -198,7 +198,7 @@ def test_signal_saves_and_resumes(text, number):
 
 @pytest.mark.slow
 def test_timeout_program_saves(text):
-    """The program of coreutils sends the signal to the process and to its group."""
+    """The program of coreutils may send the signal both to the process and to its group."""
     command = ["timeout", "--signal=INT", "12", sys.executable, "-m", "lstm_optax", "train"]
     arguments = ["--text", "text.txt", *SIZES, "--run", "run", "--steps", "1000000"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
