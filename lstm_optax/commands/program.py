@@ -18,6 +18,7 @@ from lstm_optax.commands.bench import Bench
 from lstm_optax.commands.compare import Compare
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.flags import flags_of, parse_flags, replace_arguments_by_flags
+from lstm_optax.commands.output import keep_running
 from lstm_optax.commands.report import Report
 from lstm_optax.commands.sample import Sample, run_sample
 from lstm_optax.commands.sweep import Sweep
@@ -49,6 +50,7 @@ def run_program(argv: Sequence[str] | None = None) -> int:
         return 0
     output = Console(highlight=False, emoji=False)
     errors = Console(stderr=True, highlight=False, emoji=False)
+    keep_running(errors)
     try:
         command = _parse(argv)
         if isinstance(command, Train):

@@ -220,16 +220,16 @@ def _clip(
             clipped = jnp.where(jnp.isfinite(wide), clipped, 0)
         return clipped.astype(jnp.result_type(g))
 
-    finite = scaled_norm.finite
+    seen, zeroed = (
+        jnp.where(scaled_norm.finite, n, increment(n)) for n in (state.nonfinite, state.zeroed)
+    )
     new_state = ClipByGlobalNormState(
         norm=scalar(norm),
         factor=scalar(scale * factor),
         clipped=jnp.where(clips, increment(state.clipped), state.clipped),
-        nonfinite=jnp.where(finite, state.nonfinite, increment(state.nonfinite)),
-        # with "pass" the same number, so that the compiler knows that it does not rise
-        zeroed=state.zeroed
-        if nonfinite == "pass"
-        else jnp.where(finite, state.zeroed, increment(state.zeroed)),
+        nonfinite=seen,
+        # with "pass" the same array, so that the compiler knows that it does not change
+        zeroed=zeroed if nonfinite == "zero" else state.zeroed,
     )
     return jax.tree.map(leaf, updates), new_state
 
