@@ -13,6 +13,8 @@ from rich.markup import escape
 from lstm_optax.bench.config import BenchConfig
 from lstm_optax.bench.results import read_bench
 from lstm_optax.bench.workloads import WORKLOADS, TrainRow
+from lstm_optax.commands.output import keep_running
+from lstm_optax.commands.signals import STOP
 from lstm_optax.records import core_count, load_average
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.devices import prepare_devices
@@ -50,20 +52,22 @@ class Bench:
     def run(self, console: Console) -> int:
         """Measure, print the tables, and write the chart and the page; return the exit status."""
         self._check()
+        keep_running(console)
         try:
-            interrupted = False if self.show else self._measure(console)
+            if not self.show:
+                self._measure(console)
             self._report(console, read_bench(self.out))
         except OSError as error:
             place, why = error.filename or "a file", error.strerror or error
             raise OptionError(f"{place} cannot be written: {why}; choose another file") from error
-        if interrupted:
-            again = shlex.join(["lstm-optax", *_with_flag(sys.argv[1:], "--resume")])
-            console.print(f"interrupted; the results so far are in {self.out}. Continue with:")
-            console.print(f"  {again}", soft_wrap=True, markup=False)
-        return 130 if interrupted else 0
+        return 0
 
-    def _measure(self, console: Console) -> bool:
-        """Run the benchmark; return whether it was interrupted."""
+    def _measure(self, console: Console) -> None:
+        """Run the benchmark; a signal ends the process between two records."""
+        again = shlex.join(["lstm-optax", *sys.argv[1:], *([] if self.resume else ["--resume"])])
+        STOP.last_words = lambda: (
+            f"stopped; the results so far are in {self.out}. Continue with:\n  {again}"
+        )
         busy, cores = load_average(), core_count()
         if busy > QUIET * cores:
             console.print(
@@ -76,18 +80,14 @@ class Bench:
         from lstm_optax.bench.runner import benchmark
 
         with BenchScreen(console, self.config.rounds) as screen:
-            try:
-                benchmark(
-                    self.config,
-                    self.out,
-                    resume=self.resume,
-                    workloads=WORKLOADS,
-                    on_progress=screen.progress,
-                    on_record=screen.record,
-                )
-            except KeyboardInterrupt:
-                return True
-        return False
+            benchmark(
+                self.config,
+                self.out,
+                resume=self.resume,
+                workloads=WORKLOADS,
+                on_progress=screen.progress,
+                on_record=screen.record,
+            )
 
     def _report(self, console: Console, records: list[dict[str, Any]]) -> None:
         from lstm_optax.bench import bench_figure, bench_tables, fill_bench_page
@@ -132,7 +132,3 @@ class Bench:
             fill_bench_page(page.read_text(encoding="utf-8"), [])
         except ValueError as error:
             raise OptionError(f"--page {page}: {error}") from None
-
-
-def _with_flag(arguments: list[str], flag: str) -> list[str]:
-    return arguments if flag in arguments else [*arguments, flag]

@@ -7,7 +7,12 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from lstm_optax.commands.study_options import StudyOptions, check_optimizer_name, command_line
+from lstm_optax.commands.study_options import (
+    StudyOptions,
+    check_optimizer_name,
+    command_line,
+    keep_study,
+)
 from lstm_optax.records import core_count
 from lstm_optax.runs.constraints import Count, OptionError
 from lstm_optax.runs.devices import prepare_devices
@@ -67,23 +72,22 @@ class Compare:
             task = find_task(self.config.task, self.config.task_set, quick=self.config.quick)
         tried = sum(len(grid["learning_rate"]) * self.tuning_seeds for grid in grids.values())
         trials = tried + self.seeds * len(self.names)
-        with (
-            self.config.folder() as folder,
-            study_screen(console, task, self.config, trials, folder) as screen,
-        ):
-            options: dict[str, Any] = self.config.arguments()
-            result = compare(
-                task,
-                self.names,
-                grids=grids,
-                settings=settings,
-                seeds=self.seeds,
-                tuning_seeds=self.tuning_seeds,
-                **options,
-                out=folder,
-                command=command_line(),
-                on_evaluation=screen.evaluation,
-            )
+        with self.config.folder() as folder:
+            keep_study(console, folder)
+            with study_screen(console, task, self.config, trials, folder) as screen:
+                options: dict[str, Any] = self.config.arguments()
+                result = compare(
+                    task,
+                    self.names,
+                    grids=grids,
+                    settings=settings,
+                    seeds=self.seeds,
+                    tuning_seeds=self.tuning_seeds,
+                    **options,
+                    out=folder,
+                    command=command_line(),
+                    on_evaluation=screen.evaluation,
+                )
         show_study(console, folder, [comparison_grid(result.records)])
         return 0
 

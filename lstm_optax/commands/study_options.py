@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from rich.console import Console
 
+from lstm_optax.commands.output import keep_running
+from lstm_optax.commands.signals import STOP
 from lstm_optax.names import check_optimizer
 from lstm_optax.runs.constraints import (
     CountOrZero,
@@ -107,6 +110,18 @@ class StudyOptions:
         names = ["steps", "eval_every", "schedule", "warmup", "clip", "layout"]
         names += ["extensions", "halving"] if searched else []
         return {name: getattr(self, name) for name in names}
+
+
+def keep_study(console: Console, folder: Path) -> None:
+    """Let a study run on without a screen, and make a signal print how to continue it."""
+    keep_running(console)
+    has_folder = any(argument.split("=")[0] == "--out" for argument in sys.argv)
+    again = command_line() + ("" if has_folder else f" --out {shlex.quote(str(folder))}")
+    STOP.last_words = lambda: (
+        f"stopped; the finished trials are in {folder}. Continue with:\n  {again}"
+        if (folder / RECORDS_FILE).exists()
+        else "stopped; no trial has begun"
+    )
 
 
 def command_line() -> str:

@@ -10,7 +10,12 @@ from rich.console import Console
 
 from lstm_optax.commands.pictures import save_picture
 from lstm_optax.commands.search import parse_space, split_clip
-from lstm_optax.commands.study_options import StudyOptions, check_optimizer_name, command_line
+from lstm_optax.commands.study_options import (
+    StudyOptions,
+    check_optimizer_name,
+    command_line,
+    keep_study,
+)
 from lstm_optax.names import default_rates
 from lstm_optax.records import core_count
 from lstm_optax.runs.constraints import Count, CountOrZero, OptionError
@@ -76,6 +81,7 @@ class Sweep:
         with console.status("preparing the task"):
             task = find_task(self.config.task, self.config.task_set, quick=self.config.quick)
         with self.config.folder() as folder:
+            keep_study(console, folder)
             if self.range_test:
                 return self._run_range_test(console, task, settings, folder)
             return self._run_sweep(console, task, settings, grid, folder)

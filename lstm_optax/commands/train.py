@@ -4,7 +4,7 @@ import contextlib
 import logging
 import shlex
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -12,11 +12,12 @@ from rich.markup import escape
 from rich.text import Text
 
 from lstm_optax.commands.advise import print_advice
+from lstm_optax.commands.output import keep_running
 from lstm_optax.commands.pictures import save_picture
 from lstm_optax.commands.sample import Folder, generate_text, print_warning
-from lstm_optax.commands.signals import StopOnSignal
+from lstm_optax.commands.signals import INTERRUPTED, STOP
 from lstm_optax.records import write_atomically
-from lstm_optax.runs.constraints import OptionError
+from lstm_optax.runs.constraints import POSITIVE, OptionError, check_fields
 from lstm_optax.runs.devices import prepare_devices, use_all_devices
 from lstm_optax.runs.folder_lock import hold_folder
 from lstm_optax.runs.options import SampleConfig, TrainConfig
@@ -38,8 +39,9 @@ class Train:
 
     Writes metrics.jsonl, loss.png, sample.txt, config.json and checkpoints/ to the run folder;
     with --diagnose also gradients.jsonl and gradients.png, and prints the findings of `lstm-optax
-    advise`. Ctrl-C saves a checkpoint and stops; continue from it with --resume. One process at a
-    time writes to a run folder.
+    advise`. Ctrl-C saves a checkpoint and stops; continue from it with --resume. So do SIGTERM,
+    SIGHUP, SIGUSR1 and SIGXCPU. The exit status is then 130. One process at a time writes to a run
+    folder.
     """
 
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
@@ -55,17 +57,31 @@ class Train:
 
     job: tyro.conf.OmitArgPrefixes[ProcessOptions] = field(default_factory=ProcessOptions)
 
+    save_within: Annotated[float | None, tyro.conf.arg(metavar="SECONDS"), POSITIVE] = None
+    """After a signal, end within this time, even if the checkpoint is not complete then."""
+
 
 def run_train(command: Train, console: Console) -> int:
     """Train and show the results; return the exit status."""
+    check_fields(command)
     corpus, config = _read_corpus(command, console)
     run = RunFolder(command.run) if command.run else RunFolder.new()
+    keep_running(console, run.write_log)
     try:
+        if command.job.distributed:  # the first process holds the folder, once it is known
+            return _train_until_signal(run, replace(command, config=config), corpus, console)
         with hold_folder(run.path, warn=lambda message: None):  # the training warns
-            return _train_in_folder(run, replace(command, config=config), corpus, console)
+            return _train_until_signal(run, replace(command, config=config), corpus, console)
     finally:
         if not command.run:
             run.remove_if_empty()
+
+
+def _train_until_signal(run: RunFolder, command: Train, corpus: "Corpus", console: Console) -> int:
+    STOP.last_words = lambda: _last_words(run, command, corpus)
+    STOP.note = lambda name: run.write_log(f"{name}: the training stops")
+    STOP.save_within = command.save_within
+    return _train_in_folder(run, command, corpus, console)
 
 
 def stored_config(run: RunFolder, given: TrainConfig) -> TrainConfig:
@@ -145,45 +161,62 @@ def _train_on_devices(run: RunFolder, command: Train, corpus: "Corpus", console:
     rate = f"learning rate {config.learning_rate:g} {config.schedule}"
     title = ", ".join([config.optimizer, rate, *config.set])
     try:
-        with screen, StopOnSignal() as stop:
+        with screen:
             result = train_language_model(
                 config,
                 run.path,
                 resume=command.resume,
                 overwrite=command.overwrite,
                 corpus=corpus,
-                observer=_make_observer(console, screen, stop),
+                observer=_make_observer(console, screen),
             )
     except Diverged:
         if is_first_process():
             _draw_gradients(command, run, title)
         raise
+    finally:
+        STOP.saving = False
     if not is_first_process():
-        return 130 if result.reason == "interrupted" else 0
+        return INTERRUPTED if result.reason == "interrupted" else 0
     figure = loss_figure(result.records, result.baselines, title=title, unit=UNIT)
     save_picture(figure, run.picture)
     _draw_gradients(command, run, title)
-    if result.reason == "interrupted":
+    if STOP.requested() or result.reason == "interrupted":
         console.print(f"interrupted after step {result.step:,}; a checkpoint is saved")
-        more = " --text FILE" if corpus.stream else ""
-        again = f"lstm-optax train --resume --run {shlex.quote(str(run.path))}{more}"
-        console.print(f"Continue with:\n  {again}", soft_wrap=True, markup=False)
-        return 130
+        console.print(_how_to_continue(run, corpus), soft_wrap=True, markup=False)
+        return INTERRUPTED
     _show_result(console, command, run, result, corpus)
     return 0
 
 
-def _make_observer(console: Console, screen: "TrainScreen", stop: StopOnSignal) -> "Observer":
+def _last_words(run: RunFolder, command: Train, corpus: "Corpus") -> str:
+    """Remove a run that cannot be resumed, and return what to print at the end of the process."""
+    starts = not command.resume and not command.job.distributed
+    if starts and run.remove_unsaved():
+        return "stopped; nothing was saved"
+    return f"stopped. {_how_to_continue(run, corpus)}"
+
+
+def _how_to_continue(run: RunFolder, corpus: "Corpus") -> str:
+    more = " --text FILE" if corpus.stream else ""
+    return f"Continue with:\n  lstm-optax train --resume --run {shlex.quote(str(run.path))}{more}"
+
+
+def _make_observer(console: Console, screen: "TrainScreen") -> "Observer":
     from lstm_optax.runs import Observer, plan_table
+
+    def progress(step: int, loss: float) -> None:
+        STOP.saving = True  # from now on, a signal waits for a checkpoint
+        screen.progress(step, loss)
 
     return Observer(
         plan=lambda pairs: console.print(plan_table(pairs), ""),
         count=lambda n: console.print(f"counting n-gram models of {n:,} characters"),
         warn=lambda message: print_warning(console, message),
         begin=screen.begin,
-        progress=screen.progress,
+        progress=progress,
         record=screen.record,
-        should_stop=stop.requested,
+        should_stop=STOP.requested,
     )
 
 

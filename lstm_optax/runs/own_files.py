@@ -18,12 +18,14 @@ from lstm_optax.runs.folder_lock import LOCK_FILE
 MANIFEST = ".run.json"
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
+LOG = "train.log"
 FILES = (
     "metrics.jsonl",
     "loss.png",
     "gradients.jsonl",
     "gradients.png",
     "sample.txt",
+    LOG,
     CONFIG,
 )
 STEP = r"(0|[1-9][0-9]{0,17})"

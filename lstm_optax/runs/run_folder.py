@@ -3,7 +3,9 @@
 import hashlib
 import json
 import unicodedata
+from contextlib import suppress
 from dataclasses import asdict, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from lstm_optax.runs.options import MAX_VALIDATION, TrainConfig
 from lstm_optax.runs.own_files import (
     CHECKPOINTS,
     CONFIG,
+    LOG,
     MANIFEST,
     existing_files,
     foreign_files,
@@ -32,8 +35,8 @@ class RunFolder:
     """The files of a run.
 
     These are config.json, metrics.jsonl, loss.png, sample.txt and checkpoints/; with --diagnose
-    also gradients.jsonl and gradients.png. `.run.json` lists these names, see `own_files`, and
-    `.lock` is the lock, see `folder_lock`.
+    also gradients.jsonl and gradients.png, and train.log if the run was disturbed from outside.
+    `.run.json` lists these names, see `own_files`, and `.lock` is the lock, see `folder_lock`.
 
     Args:
       path: the folder.
@@ -49,6 +52,7 @@ class RunFolder:
         self.gradients: StepLog = StepLog(self.path / "gradients.jsonl", writes=writes)
         self.gradient_picture: Path = self.path / "gradients.png"
         self.sample: Path = self.path / "sample.txt"
+        self.log: Path = self.path / LOG
         self.checkpoints: Path = self.path / CHECKPOINTS
 
     @classmethod
@@ -133,6 +137,23 @@ class RunFolder:
                 f"{self.path} has files that no run wrote, under names of a run's files: "
                 f"{join_names(foreign)}; move them, or choose another folder with --run DIR"
             )
+
+    def remove_unsaved(self) -> bool:
+        """Remove a run without a checkpoint to resume from; return whether it had none.
+
+        The process must hold the folder.
+        """
+        if any(self.checkpoints.glob("*.sha256")):
+            return False
+        remove_run(self.path)
+        self.remove_if_empty()
+        return True
+
+    def write_log(self, message: str) -> None:
+        """Append a line with the time to train.log, unless the folder cannot be written."""
+        time = datetime.now().isoformat(" ", timespec="seconds")
+        with suppress(OSError), self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{time} {message}\n")
 
     def write_config(
         self, config: TrainConfig, facts: dict[str, Any], *, new: bool = False

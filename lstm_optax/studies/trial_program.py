@@ -204,7 +204,8 @@ class TrialProgram:
             evaluate & finite & (count > 0), self._evaluate, lambda s: (s, nothing), state
         )
         rate = _learning_rate(state)
-        return state, Interval(state.step, finite, loss, grad_norm, rate, metrics)
+        taken = state.step + (~finite & ~last.skipped)  # a failed step is not in the state
+        return state, Interval(taken, finite, loss, grad_norm, rate, metrics)
 
     def _evaluate(self, state: TrainState) -> tuple[TrainState, tuple[Any, Any, Any]]:
         metrics = self.task.evaluate(eval_params(state.opt_state, state.params))

@@ -27,18 +27,20 @@ class NonFiniteError(ArithmeticError):
       grad_norm: the norm of its gradient.
       leaf: the path of the parameter with the largest gradient; NaN counts as largest.
       largest: the largest absolute entry of its gradient.
+      state: the state before the step, from which training can continue with other numbers.
     """
 
-    def __init__(self, step: int, metrics: StepMetrics):
+    def __init__(self, step: int, metrics: StepMetrics, state: TrainState):
         sizes = jax.tree_util.tree_leaves_with_path(metrics.largest)
         path, size = max(sizes, key=lambda leaf: (np.isnan(leaf[1]), leaf[1]), default=((), 0.0))
         self.step = step
+        self.state: TrainState = state
         self.loss: float = float(metrics.loss)
         self.grad_norm: float = float(metrics.grad_norm)
         leaf = jax.tree_util.keystr(path, simple=True, separator=".")
         self.leaf: str = leaf.removesuffix(".value")
         self.largest: float = float(size)
-        fault = "was skipped, too many in a row" if metrics.gave_up else "is not finite"
+        fault = "was skipped, too many in a row" if metrics.skipped else "is not finite"
         hint = "; a token or target out of range causes this" if np.isnan(self.loss) else ""
         super().__init__(
             f"step {step} {fault}: loss {self.loss:g}, gradient norm {self.grad_norm:g}, "
@@ -111,7 +113,7 @@ def fit(
 
     Raises:
       NonFiniteError: a step's loss or gradient was not finite, and no `guard` in the optimizer
-        skipped the step; no later step was computed.
+        skipped the step; no later step was computed. It has the state before the step.
       ValueError: a count that is not a whole number or too small, `patience` without `evaluate`, a
         batch without arrays or one that differs from the first, a metric that the evaluation does
         not return, two averages of one parameter in the optimizer, or a number of rows that the
@@ -152,9 +154,10 @@ def fit(
         state, metrics = run_steps(step, state, stacked, end - now, sharding=sharding)
         metrics = jax.device_get(metrics)  # waits for the dispatch
         if not should_continue(metrics):
-            # the loop on the device stopped after this step, so state.step is its number
-            error = NonFiniteError(int(state.step), metrics)
-            if not metrics.gave_up:
+            # the loop on the device stopped; only a skipped step is counted in the state
+            failed = int(state.step) + (not metrics.skipped)
+            error = NonFiniteError(failed, metrics, state)
+            if not metrics.skipped:
                 raise error
             return FitResult(state, history, "gave_up", str(error))
         position += end - now

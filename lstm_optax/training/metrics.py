@@ -15,7 +15,9 @@ class StepMetrics(NamedTuple):
     """The metrics of one step."""
 
     loss: jax.Array  # float []
-    grad_norm: jax.Array  # float [], global norm of the gradients, before the optimizer
+    # float [], global norm of the gradients, before the optimizer; without the non-finite entries
+    # if a clip replaced them by 0
+    grad_norm: jax.Array
     largest: Any  # params' tree: max |g| of each leaf if the step is skipped or not finite, else 0
     clipped: jax.Array  # bool [], whether a clip of the optimizer scaled the gradient
     skipped: jax.Array  # bool [], whether a guard of the optimizer skipped the step
@@ -106,6 +108,7 @@ class OptimizerEvents(NamedTuple):
     """The events of one step in the clips and guards of an optimizer."""
 
     clipped: jax.Array  # bool []
+    zeroed: jax.Array  # bool [], whether a clip replaced non-finite entries by 0
     skipped: jax.Array  # bool []
     gave_up: jax.Array  # bool []
 
@@ -119,6 +122,7 @@ def optimizer_events(before: Any, after: Any) -> OptimizerEvents:
     old_guards, guards = (find_states(s, GuardState) for s in (before, after))
     return OptimizerEvents(
         clipped=_any_true(a.clipped > b.clipped for a, b in zip(clips, old_clips, strict=True)),
+        zeroed=_any_true(a.zeroed > b.zeroed for a, b in zip(clips, old_clips, strict=True)),
         skipped=_any_true(a.skipped > b.skipped for a, b in zip(guards, old_guards, strict=True)),
         gave_up=_any_true(guard.gave_up for guard in guards),
     )

@@ -11,10 +11,11 @@ import optax
 
 from lstm_optax.checks import check_transformations
 from lstm_optax.training.argument_checks import check_callable, check_same_tree
-from lstm_optax.training.metrics import OptimizerEvents, StepMetrics, add_step, optimizer_events
+from lstm_optax.training.metrics import StepMetrics, add_step, optimizer_events
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
 from lstm_optax.transforms import global_norm
+from lstm_optax.transforms._guard import remains_finite
 
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 """(params, carry, batch, key) → (mean loss, new carry)."""
@@ -66,7 +67,7 @@ def make_step(
                 grads, state.opt_state, state.params, value=value, **extra_args(batch)
             )
             params = optax.apply_updates(state.params, updates)
-        metrics = _step_metrics(value, grads, updates, optimizer_events(state.opt_state, opt_state))
+        metrics = _step_metrics(value, grads, updates, (state.opt_state, opt_state))
         new_state = TrainState(
             step=state.step + 1,
             position=state.position + 1,
@@ -84,8 +85,11 @@ def make_step(
 
 def should_continue(metrics: StepMetrics) -> jax.Array:
     """Return whether training may continue: the step is finite, or a guard skipped it."""
-    finite = jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
-    return jnp.where(metrics.skipped, ~metrics.gave_up, finite)
+    return jnp.where(metrics.skipped, ~metrics.gave_up, _is_finite(metrics))
+
+
+def _is_finite(metrics: StepMetrics) -> jax.Array:
+    return jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm)
 
 
 def run_steps(
@@ -98,8 +102,9 @@ def run_steps(
 ) -> tuple[TrainState, StepMetrics]:
     """Run `count` steps in one dispatch; stop early after a failed step or the last batch.
 
-    A step fails if its loss or gradient is not finite, unless a `guard` in the optimizer skips it;
-    a skipped step fails if it is one of too many in a row.
+    A step fails if its loss or gradient is not finite, unless a `guard` in the optimizer skips it,
+    or a clip with `nonfinite="zero"` mends the gradient; a skipped step fails if it is one of too
+    many in a row.
 
     Several steps in one program save the overhead of a dispatch for each. The loop's length is an
     argument of the program, so the same program runs every grouping of the steps, and the results
@@ -114,7 +119,8 @@ def run_steps(
       sharding: the split of state and batches, needed if it splits the state (`shard_state`).
 
     Returns:
-      The state after the last step, and the metrics of that step.
+      The state after the last step, and the metrics of that step. If it failed, and no guard
+      skipped it, the state is the one before it.
     """
     return program_of(step, sharding)(state, batches, jnp.int32(count))
 
@@ -169,8 +175,12 @@ def take_steps(
         return (i < count) & should_continue(metrics)
 
     def body(loop):
-        i, state, _ = loop
-        return i + 1, *step(state, jax.tree.map(lambda b: b[i], batches))
+        i, old, _ = loop
+        new, metrics = step(old, jax.tree.map(lambda b: b[i], batches))
+        # A failed step returns the state before it. XLA fuses the choice with the update, which
+        # reads the old numbers anyway, so it needs no pass over the state and no second copy.
+        taken = metrics.skipped | _is_finite(metrics)
+        return i + 1, jax.tree.map(partial(jnp.where, taken), new, old), metrics
 
     # the loop carries the metrics of the last step; zeros before the first one pass as finite
     shapes = jax.eval_shape(step, state, jax.tree.map(lambda b: b[0], batches))[1]
@@ -180,13 +190,23 @@ def take_steps(
 
 
 def _step_metrics(
-    loss: jax.Array, grads: Any, updates: Any, events: OptimizerEvents
+    loss: jax.Array, grads: Any, updates: Any, opt_states: tuple[Any, Any]
 ) -> StepMetrics:
-    norm = global_norm(grads)
+    """Return the metrics of a step, from the optimizer's states before and after it."""
+    events, norm = optimizer_events(*opt_states), global_norm(grads)
     # a guard may wrap the optimizer of some parameters only: the step counts as skipped only if
     # the updates of all parameters are finite
     skipped = jax.lax.cond(
         events.skipped, lambda u: jnp.isfinite(global_norm(u)), lambda u: jnp.bool_(False), updates
+    )
+    norm = jax.lax.cond(
+        events.zeroed & ~skipped,
+        _mended_norm,
+        lambda norm, *_: norm,
+        norm,
+        grads,
+        updates,
+        opt_states,
     )
     # under a condition, since a usual step need not read every gradient once more
     largest = jax.lax.cond(
@@ -196,3 +216,14 @@ def _step_metrics(
         grads,
     )
     return StepMetrics(loss, norm, largest, events.clipped, skipped, events.gave_up)
+
+
+def _mended_norm(norm: jax.Array, grads: Any, updates: Any, opt_states: tuple[Any, Any]):
+    """Return the norm of the finite entries if a clip replaced all others by 0, else the norm.
+
+    Without a second look, a clip behind the moments would hide that they are NaN, and one of some
+    parameters only those of the others.
+    """
+    mended = jnp.isfinite(global_norm(updates)) & remains_finite(*opt_states[::-1])
+    kept = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g)), grads)
+    return jnp.where(mended, global_norm(kept), norm)

@@ -65,11 +65,11 @@ def guard(
             lambda u: jnp.where(finite_input, u, jnp.zeros_like(u)), updates
         )
         new_updates, new_inner = inner.update(finite_updates, state.inner, params, **extra_args)
-        finite = finite_input & _remains_finite(new_inner, state.inner)
+        finite = finite_input & remains_finite(new_inner, state.inner)
         if params is None:
             finite &= _all_finite(new_updates)
         else:
-            finite &= _remains_finite(optax.apply_updates(params, new_updates), params)
+            finite &= remains_finite(optax.apply_updates(params, new_updates), params)
         if (value := extra_args.get("value")) is not None:
             if concrete(value) is None:
                 raise ValueError(f"value is {format_value(value)}, but must be the loss, a number")
@@ -94,7 +94,7 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack(finite)) if finite else jnp.bool_(True)
 
 
-def _remains_finite(new: Any, old: Any) -> jax.Array:
+def remains_finite(new: Any, old: Any) -> jax.Array:
     """Return whether all entries that were finite still are; a state may start with an infinity."""
 
     def leaf(n: Any, o: Any) -> jax.Array | None:

@@ -24,6 +24,7 @@ class ClipByGlobalNormState(NamedTuple):
     factor: jax.Array  # float []; scale of the last updates, in [0, 1]; 0 if it underflows
     clipped: jax.Array  # int32 []; number of steps with a factor below 1
     nonfinite: jax.Array  # int32 []; number of steps with a non-finite entry
+    zeroed: jax.Array  # int32 []; number of those steps whose non-finite entries became 0
 
 
 @real_only
@@ -42,7 +43,7 @@ def clip_by_global_norm(
     Args:
       max_norm: c ≥ 0; with ∞ the norm is recorded, but nothing is clipped.
       nonfinite: how to treat infinities and NaN: "pass" leaves them unchanged, "zero" replaces them
-        by 0.
+        by 0, and `fit` continues if the updates and the optimizer's state are finite then.
 
     Raises:
       ValueError: c is a negative number, or `nonfinite` is another value.
@@ -219,11 +220,16 @@ def _clip(
             clipped = jnp.where(jnp.isfinite(wide), clipped, 0)
         return clipped.astype(jnp.result_type(g))
 
+    seen, zeroed = (
+        jnp.where(scaled_norm.finite, n, increment(n)) for n in (state.nonfinite, state.zeroed)
+    )
     new_state = ClipByGlobalNormState(
         norm=scalar(norm),
         factor=scalar(scale * factor),
         clipped=jnp.where(clips, increment(state.clipped), state.clipped),
-        nonfinite=jnp.where(scaled_norm.finite, state.nonfinite, increment(state.nonfinite)),
+        nonfinite=seen,
+        # with "pass" the same array, so that the compiler knows that it does not change
+        zeroed=zeroed if nonfinite == "zero" else state.zeroed,
     )
     return jax.tree.map(leaf, updates), new_state
 
@@ -234,4 +240,5 @@ def _initial_clip_state() -> ClipByGlobalNormState:
         factor=scalar(1),
         clipped=jnp.zeros([], jnp.int32),
         nonfinite=jnp.zeros([], jnp.int32),
+        zeroed=jnp.zeros([], jnp.int32),
     )

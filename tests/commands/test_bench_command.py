@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 from types import MappingProxyType
 
 import jax
@@ -84,23 +87,30 @@ def test_bench_writes_records_plot_and_page(work, capsys):
     assert (work / "bench.jsonl").read_bytes() == before
 
 
-def test_ctrl_c_keeps_results(work, capsys, monkeypatch):
+def test_ctrl_c_keeps_results(work, capfd, monkeypatch):
     taken = running.time_in_turn
     count = []
+
+    class Ended(BaseException):
+        pass
+
+    def end(status):
+        if threading.current_thread() is threading.main_thread():
+            raise Ended(status)
 
     def stop(*arguments, **options):
         count.append(1)
         if len(count) == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return taken(*arguments, **options)
 
-    monkeypatch.setattr(running, "time_in_turn", stop)
-    monkeypatch.setattr(sys, "argv", ["lstm-optax", "bench", "--rounds", "1"])
-    assert bench() == 130
-    out = capsys.readouterr().out
-    assert "Update of the parameters" in out
-    assert out.endswith(
-        "interrupted; the results so far are in bench.jsonl. Continue with:\n"
+    with monkeypatch.context() as patch, pytest.raises(Ended, match="130"):
+        patch.setattr(os, "_exit", end)
+        patch.setattr(running, "time_in_turn", stop)
+        patch.setattr(sys, "argv", ["lstm-optax", "bench", "--rounds", "1"])
+        bench()
+    assert capfd.readouterr().err.startswith(
+        "\nstopped; the results so far are in bench.jsonl. Continue with:\n"
         "  lstm-optax bench --rounds 1 --resume\n"
     )
     assert [r["row"] for r in read_bench("bench.jsonl") if r["record"] == "end"] == ["update"]

@@ -16,7 +16,8 @@ import pytest
 import lstm_optax
 from lstm_optax import runs
 from lstm_optax.commands.flags import replace_arguments_by_flags
-from lstm_optax.commands.main import Bench, Explain, Sample, Train, main
+from lstm_optax.commands.main import main
+from lstm_optax.commands.program import Bench, Explain, Sample, Train
 
 TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
 COMMANDS = {"train": Train, "sample": Sample, "bench": Bench, "explain sgd": Explain}

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,7 +26,7 @@ from rich.console import Console
 
 import lstm_optax
 from lstm_optax import CheckpointError, Checkpoints, TrainConfig, response, runs
-from lstm_optax.commands import main as cli
+from lstm_optax.commands import program as cli
 from lstm_optax.commands import train as train_command
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.main import main
@@ -594,28 +595,49 @@ def test_sigterm_saves_checkpoint(work, at_step, capfd, request):
     assert Checkpoints(work / "run" / "checkpoints").steps() == [5, 8]
 
 
-def test_second_signal_exits_immediately(work, at_step, capfd, monkeypatch):
-    class Exit(BaseException):
-        pass
+@pytest.fixture
+def interrupt_at(monkeypatch):
+    """Return a function that replaces another by a Ctrl-C, and the end of the process by an error.
+
+    Only the main thread ends: the thread that watches for signals would end the process later.
+    """
 
     def end(status):
-        raise Exit(status)
+        if threading.current_thread() is threading.main_thread():
+            raise Ended(status)
 
-    monkeypatch.setattr(os, "_exit", end)
-    at_step(8, lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
-    with pytest.raises(Exit, match="130"):
-        train("--run", "run")
-    assert capfd.readouterr().err.endswith("stopped; --resume continues from the last checkpoint\n")
-    assert Checkpoints(work / "run" / "checkpoints").steps() == [5]
+    def arrange(name: str) -> None:
+        monkeypatch.setattr(os, "_exit", end)
+        monkeypatch.setattr(name, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+
+    return arrange
 
 
-def test_ctrl_c_before_training(work, capsys, monkeypatch):
-    def interrupt(*_):
-        signal.raise_signal(signal.SIGINT)
+class Ended(BaseException):
+    """The process would have ended."""
 
-    monkeypatch.setattr(train_command, "_read_corpus", interrupt)
-    assert train() == 130
-    assert capsys.readouterr() == ("", "stopped\n")
+
+@pytest.mark.parametrize("phase", ["corpus.Corpus.count_ngrams", "train.fit"])
+def test_ctrl_c_before_first_step_leaves_nothing(work, interrupt_at, capfd, phase):
+    before = snapshot(work)
+    interrupt_at(f"lstm_optax.runs.{phase}")
+    with pytest.raises(Ended, match="130"):
+        train()
+    assert capfd.readouterr().err.startswith("\nstopped; nothing was saved\n")
+    assert snapshot(work) == before and not (work / "runs").exists()
+
+
+@pytest.mark.parametrize("phase", ["resume.check_resume", "train.fit"])
+def test_ctrl_c_keeps_resumed_run(run, work, interrupt_at, capfd, phase):
+    def contents():
+        return {path: data for path, data in snapshot(work).items() if "config" not in path}
+
+    before = contents()
+    interrupt_at(f"lstm_optax.runs.{phase}")
+    with pytest.raises(Ended, match="130"):
+        main(["train", "--resume", "--run", str(run), "--steps", "30"])
+    again = "stopped. Continue with:\n  lstm-optax train --resume --run 'runs/a b'\n"
+    assert again in capfd.readouterr().err and contents() == before
 
 
 @pytest.mark.usefixtures("no_picture")

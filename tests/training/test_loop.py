@@ -98,6 +98,7 @@ def test_nonfinite_step_raises_with_its_number():
         )
     assert caught.value.step == 5 and caught.value.leaf in ("leak", "gain")
     assert recorded == [4]
+    chex.assert_trees_all_equal(caught.value.state, fit_toy(steps=4, evaluate=None).state)
 
 
 def test_fit_ends_when_guard_gives_up():

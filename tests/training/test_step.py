@@ -106,12 +106,13 @@ def test_dispatch_runs_no_batch_twice():
     assert int(state.step) == 5
 
 
-def test_dispatch_ends_after_nonfinite_step():
+def test_failed_step_returns_state_before_it():
     step, state = toy.start()
     x, y = stacked(0, 5)
+    before, _ = lo.run_steps(step, jax.tree.map(jnp.copy, state), (x, y), np.int32(2))
     y[2] = np.inf
-    state, metrics = lo.run_steps(step, state, (x, y), np.int32(5))
-    assert int(state.step) == 3
+    after, metrics = lo.run_steps(step, state, (x, y), np.int32(5))
+    chex.assert_trees_all_equal(after, before)
     assert not np.isfinite(metrics.loss)
     assert np.isnan(metrics.largest["leak"]) or metrics.largest["leak"] > 0
 
@@ -189,7 +190,71 @@ def test_partial_guard_does_not_skip_nonfinite_step():
     step, state = toy.start(optax.partition(rules, labels))
     x, y = stacked(0, 3)
     after, metrics = lo.run_steps(step, state, (x, y * np.nan), np.int32(3))
-    assert int(after.step) == 1 and not metrics.skipped
+    assert int(after.step) == 0 and not metrics.skipped
+
+
+ZERO = lo.clip_by_global_norm(1.0, nonfinite="zero")
+
+
+@jax.custom_vjp
+def with_gradient(x, gradient):
+    """Return 0, with the given gradient with respect to x."""
+    return jnp.float32(0)
+
+
+with_gradient.defvjp(
+    lambda x, gradient: (jnp.float32(0), gradient),
+    lambda gradient, cotangent: (cotangent * gradient, jnp.zeros_like(gradient)),
+)
+
+
+def nonfinite_gradient(optimizer, value=np.nan):
+    """Take three steps; the gradients of the second are not finite, its loss is."""
+
+    def loss(params, carry, batch, key):
+        return with_gradient(params["leak"], batch[0]) + with_gradient(params["gain"], batch[1]), ()
+
+    params = {"leak": jnp.zeros(2), "gain": jnp.float32(0)}
+    state = lo.init_state(params, optimizer, (), jax.random.key(0))
+    factors = np.full((3, 2), 3.0, np.float32), np.full(3, 4.0, np.float32)
+    factors[0][1, 0] = factors[1][1] = value
+    return lo.run_steps(lo.make_step(loss, optimizer), state, factors, np.int32(3))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "optimizer",
+    [optax.chain(ZERO, lo.nadam(0.01)), optax.chain(ZERO, lo.guard(lo.momentum_sgd(0.01)))],
+    ids=["nadam", "guard"],
+)
+def test_zeroing_clip_mends_step(optimizer, value):
+    state, metrics = nonfinite_gradient(optimizer, value)
+    assert int(state.step) == 3 == int(state.sums.steps) and not metrics.skipped
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, state.opt_state)))
+    norms = [np.sqrt(3**2 + 3**2 + 4**2), 3.0]  # with and without the bad entries
+    assert state.sums.grad_norm.mean(3) == pytest.approx((2 * norms[0] + norms[1]) / 3)
+    (clip,) = lo.find_states(state.opt_state, lo.transforms.ClipByGlobalNormState)
+    assert (int(clip.nonfinite), int(clip.zeroed)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.chain(lo.clip_by_global_norm(1.0), lo.nadam(0.01)),
+        optax.chain(lo.nadam(0.01), ZERO),  # the moments are NaN
+        optax.partition(
+            {"mended": optax.chain(ZERO, lo.nadam(0.01)), "bare": lo.nadam(0.01)},
+            {"leak": "mended", "gain": "bare"},
+        ),
+    ],
+    ids=["pass", "behind the moments", "another parameter"],
+)
+def test_unmended_step_fails(optimizer):
+    state, metrics = nonfinite_gradient(optimizer)
+    assert (
+        int(state.step) == 1 and np.isnan(metrics.grad_norm) and np.isnan(metrics.largest["leak"])
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, state.opt_state)))
 
 
 def test_gradient_with_overflowing_square_is_clipped():
