@@ -27,7 +27,6 @@ from rich.console import Console
 import lstm_optax
 from lstm_optax import CheckpointError, Checkpoints, TrainConfig, response, runs
 from lstm_optax.commands import program as cli
-from lstm_optax.commands import train as train_command
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.main import main
 from lstm_optax.runs import Diverged, TrainScreen, progress
