@@ -17,7 +17,7 @@ from lstm_optax.studies.study_grid import (
 from lstm_optax.studies.study_records import Record, StudyRecords
 
 DETAILED = 10
-"""Largest number of differences beyond noise that are listed, each with its size."""
+"""Largest number of optimizers, and of differences between them, that are listed in full."""
 
 _WIDTH = (
     "to target: median of the steps, and how many seeds reached it; width: decades of learning "
@@ -83,7 +83,7 @@ def comparison_sentences(
 ) -> list[str]:
     """Return the differences beyond seed noise and the ties, a sentence each.
 
-    With more than `DETAILED` differences, they are those of the best mean alone.
+    With more than `DETAILED` optimizers or differences, they are those of the best mean alone.
 
     Args:
       summaries: from `summarize`.
@@ -96,7 +96,7 @@ def comparison_sentences(
     if not tests:
         return ["No differences were tested: that needs two seeds that every optimizer finished."]
     different = [test for test in tests if test.beyond_noise]
-    if len(different) > DETAILED:
+    if max(len(names), len(different)) > DETAILED:
         return _compared_with_best(names, tests, len(different))
     found: dict[str, list[str]] = {name: [] for name in names}
     for test in different:

@@ -93,6 +93,16 @@ def test_only_names_fold(tmp_path):
     assert len(whole) == 2, "an interval is folded"
 
 
+def test_many_tied_optimizers(tmp_path):
+    optimizers = {f"o{i}": 1e-2 for i in range(DETAILED + 1)}
+    found = sentences(read_made(tmp_path, made_study(optimizers=optimizers, spacing=0.0)))
+    first, *others = (
+        found[1].removeprefix("Ties with ").removesuffix(".").replace(": ", ", ").split(", ")
+    )
+    assert found[0] == f"{first}, with the best mean, is better beyond seed noise than none."
+    assert sorted([first, *others]) == sorted(optimizers)
+
+
 def test_markdown_escapes_pipes(tmp_path):
     study = read_made(tmp_path, made_study(baselines={"p(x|y)": 1.0}))
     assert "\n| p(x\\|y) (baseline) |" in comparison_table(study)

@@ -1,0 +1,37 @@
+"""Write the tables of published comparisons into the docs, from their records.
+
+    python tests/studies/write_tables.py
+
+A page marks a place by `<!-- made of records/NAME -->` and `<!-- end -->`; NAME is a folder of
+docs/records. The table between them is the one that `lstm-optax compare` prints.
+"""
+
+import re
+from pathlib import Path
+
+from lstm_optax.studies import comparison_grid, read_study
+from lstm_optax.studies.study_grid import grid_markdown
+
+DOCS = Path(__file__).parents[2] / "docs"
+PLACE = re.compile(r"(<!-- made of (records/[\w/]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def with_tables(text: str) -> str:
+    """Return the text of a page with the tables of its records."""
+
+    def table(place: re.Match) -> str:
+        grid = comparison_grid(read_study(DOCS / place[2]))
+        return f"{place[1]}\n{grid_markdown(grid)}\n{place[3]}"
+
+    return PLACE.sub(table, text)
+
+
+def pages() -> list[Path]:
+    """Return the pages with such a table."""
+    return [page for page in sorted(DOCS.glob("*.md")) if PLACE.search(page.read_text("utf-8"))]
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(with_tables(page.read_text("utf-8")), "utf-8")
+        print(page)
