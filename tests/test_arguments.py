@@ -145,8 +145,9 @@ def range_of(argument: Argument) -> tuple[list[float], list[float]]:
         return [0.0, 0.5, 1.0], [-0.1, 1.1, INF]
     if "any number" in text:
         return [-2.0, 0.0, 3.0], [INF]
-    if "> 0" in text:
-        return [0.1, 1024.0], [0.0, -1.0, INF]
+    if found := re.search(r"> (\d)", text):
+        low = int(found[1])
+        return [low + 0.1, 1024.0], [float(low), low - 1.0, INF]
     if found := re.search(r"≥ (\d)", text):
         low = int(found[1])
         if whole:
