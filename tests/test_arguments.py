@@ -296,6 +296,7 @@ def test_extra_args_reject_wrong_values():
     for tx, name, wrong in (
         (lo.scale_by_rate_factor(), "rate_factor", (None, "a", -1.0, NAN, True, 1j, np.ones(2))),
         (lo.guard(lo.sgd(0.1)), "value", ("a", True, 1j, np.ones(2))),
+        (lo.loss_scaling(lo.sgd(0.1)), "value", ("a", True, 1j, np.ones(2))),
     ):
         for value in wrong:
             with pytest.raises(ValueError, match=f"^{name} is "):

@@ -22,6 +22,7 @@ from lstm_optax.training import (
     Checkpoints,
     FitResult,
     NonFiniteError,
+    Rewind,
     TrainState,
     best_record,
     fit,
@@ -80,7 +81,7 @@ def train_language_model(
     Raises:
       OptionError, TextError: an option or the text is invalid; the folder is unchanged.
       CheckpointError: `resume` found no intact checkpoint.
-      Diverged: the loss was not finite; the last checkpoint is kept.
+      Diverged: the loss was not finite, and no rewind was left; the last checkpoint is kept.
       OSError: the folder cannot be written; the last checkpoint is kept.
     """
     config.check()
@@ -96,11 +97,11 @@ def train_language_model(
     else:
         run.create(overwrite=overwrite)
     baselines = _begin(job, run, state, observer, resume=resume)
-    keeper = Keeper(job, run, checkpoints, observer.record)
+    keeper = Keeper(job, run, checkpoints, observer.record, observer.warn)
     try:
         end = _fit(job, state, history, keeper, observer)
     except NonFiniteError as error:
-        raise keeper.divergence_at(error.step, str(error)) from None
+        raise keeper.divergence_at(error) from None
     keeper.finish(end)
     best = best_record(end.history)
     return TrainResult(end.history, baselines, best, end.reason, int(end.state.step))
@@ -146,6 +147,7 @@ def _fit(
         eval_every=config.eval_every,
         patience=config.patience,
         sharding=job.sharding,
+        rewind=Rewind(keeper.rewind, times=config.rewind) if config.rewind else None,
         history=history,
         on_progress=observer.progress,
         on_record=keeper.keep,
