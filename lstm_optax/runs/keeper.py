@@ -95,12 +95,14 @@ class Keeper:
         Raises:
           CheckpointError: every checkpoint is damaged.
         """
-        good = self._good_steps()
+        good, damaged = self._good_steps(), []
         if good:
-            _, state, _ = self.checkpoints.restore(error.state, prefer=good[-1])
+            _, state, damaged = self.checkpoints.restore(error.state, prefer=good[-1])
         else:
             state = self.job.initial_state()
         step = int(state.step)
+        for bad in damaged:
+            self.warn(f"the checkpoint of step {bad} is damaged")
         self.run.cut_records(step, self.run.events.read())
         self._append_event("rewind", step, error.step, str(error))
         self.warn(f"{error}; returned to step {step:,}, with half the learning rate")

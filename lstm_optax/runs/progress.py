@@ -79,7 +79,7 @@ class TrainScreen:
         """Show the step that was completed last, and its loss."""
         now = time.perf_counter()
         if self.last:
-            self.done: int = self.done + step - self.last[0]
+            self.done: int = self.done + max(step - self.last[0], 0)  # less after a rewind
             self.busy: float = self.busy + now - self.last[1]
         self.last = (step, now)
         text = f"loss {_format_loss(loss)}{self.unit}"

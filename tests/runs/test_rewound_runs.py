@@ -33,7 +33,7 @@ def poison(monkeypatch):
     def at(*positions):
         def poisoned(self, position):
             batch = whole(self, position)
-            bad = position in positions and len(self) > 0
+            bad = position in positions and len(self.targets) > 200  # not the validation text
             return batch._replace(targets=np.full_like(batch.targets, 999)) if bad else batch
 
         monkeypatch.setattr(Windows, "__call__", poisoned)
@@ -74,7 +74,7 @@ def test_run_rewinds_to_last_checkpoint(config, poison, tmp_path):
 @pytest.mark.slow
 def test_resumed_rewound_run_equals_unbroken(config, poison, tmp_path):
     """Also after two interruptions in one interval: the checkpoint of its record is kept."""
-    poison(3, 44, 55)  # the first rewind is to the beginning, the second to step 24
+    poison(3, 44)  # the first rewind is to the beginning, the second to step 24
     unbroken, _ = train(config, tmp_path / "unbroken")
     assert rows(unbroken) == [("rewind", 0, 4), 24, ("rewind", 24, 37), 48]
     for name, stops in {"early": (8, 16), "late": (32, 40), "each": range(8, 48, 8)}.items():
