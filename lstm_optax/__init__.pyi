@@ -169,6 +169,9 @@ from .training import (
     NonFiniteError as NonFiniteError,
 )
 from .training import (
+    Rewind as Rewind,
+)
+from .training import (
     SavedParams as SavedParams,
 )
 from .training import (
@@ -239,6 +242,9 @@ from .transforms import (
 )
 from .transforms import (
     keep_dtype as keep_dtype,
+)
+from .transforms import (
+    loss_scaling as loss_scaling,
 )
 from .transforms import (
     mean_square as mean_square,

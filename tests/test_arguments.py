@@ -145,8 +145,9 @@ def range_of(argument: Argument) -> tuple[list[float], list[float]]:
         return [0.0, 0.5, 1.0], [-0.1, 1.1, INF]
     if "any number" in text:
         return [-2.0, 0.0, 3.0], [INF]
-    if "> 0" in text:
-        return [0.1, 1024.0], [0.0, -1.0, INF]
+    if found := re.search(r"> (\d)", text):
+        low = int(found[1])
+        return [low + 0.1, 1024.0], [float(low), low - 1.0, INF]
     if found := re.search(r"≥ (\d)", text):
         low = int(found[1])
         if whole:
@@ -295,6 +296,7 @@ def test_extra_args_reject_wrong_values():
     for tx, name, wrong in (
         (lo.scale_by_rate_factor(), "rate_factor", (None, "a", -1.0, NAN, True, 1j, np.ones(2))),
         (lo.guard(lo.sgd(0.1)), "value", ("a", True, 1j, np.ones(2))),
+        (lo.loss_scaling(lo.sgd(0.1)), "value", ("a", True, 1j, np.ones(2))),
     ):
         for value in wrong:
             with pytest.raises(ValueError, match=f"^{name} is "):

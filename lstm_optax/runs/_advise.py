@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from lstm_optax.runs.advice import gate_rules, loss_rules, step_rules
+from lstm_optax.runs.advice import gate_rules, loss_rules, nonfinite_rules, step_rules
 from lstm_optax.runs.advice.facts import RunFacts, read_facts
 from lstm_optax.runs.advice.finding import CONFIDENCES, Finding
 from lstm_optax.runs.advice.late_clip import measure_late_clip
@@ -19,6 +19,7 @@ __all__ = ["advise"]
 Rule: TypeAlias = Callable[[RunFacts], Finding | None]
 
 RULES: tuple[Rule, ...] = (
+    nonfinite_rules.nonfinite_steps,
     step_rules.clip_in_every_step,
     step_rules.update_size,
     step_rules.late_clip,

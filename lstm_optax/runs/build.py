@@ -17,7 +17,7 @@ from lstm_optax.models import (
     token_losses,
 )
 from lstm_optax.names import RESCALING_OPTIMIZERS
-from lstm_optax.runs.constraints import OptionError
+from lstm_optax.runs.constraints import OptionError, flag_of
 from lstm_optax.runs.hyper_parameters import parse_settings
 from lstm_optax.runs.optimizer_lookup import find_factory
 from lstm_optax.runs.options import Schedule, TrainConfig
@@ -28,6 +28,7 @@ from lstm_optax.transforms import (
     clip_by_global_norm,
     find_states,
     guard,
+    loss_scaling,
     scale_by_rate_factor,
 )
 
@@ -126,7 +127,7 @@ def named_schedule(name: Schedule, peak: Any, steps: int, warmup: int = 0) -> op
 
 
 def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return the optimizer of a configuration, with gradient clipping and the guard.
+    """Return the optimizer of a configuration, with gradient clipping, guard and loss scaling.
 
     Raises:
       OptionError: the optimizer is unknown, or does not accept a schedule or an option of its own.
@@ -140,12 +141,15 @@ def make_optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.Gradi
         options["weight_decay"] = config.weight_decay
     clip = [clip_by_global_norm(config.clip)] if config.clip else []
     rescales = name in RESCALING_OPTIMIZERS  # scales the steps before it averages them
-    factor = [scale_by_rate_factor()] if config.vary_window and not rescales else []
+    scaled = (config.vary_window or config.rewind) and not rescales
+    factor = [scale_by_rate_factor()] if scaled else []
     try:
         optimizer = optax.chain(*clip, factory(schedule, **options), *factor)
     except Exception as error:
         raise _untrainable_error(name, error) from error
-    return guard(optimizer, max_consecutive_errors=config.guard) if config.guard else optimizer
+    if config.guard:
+        optimizer = guard(optimizer, max_consecutive_errors=config.guard)
+    return loss_scaling(optimizer) if config.dtype == "float16" else optimizer
 
 
 def abstract_state(
@@ -176,12 +180,19 @@ def abstract_state(
     except Exception as error:
         raise _untrainable_error(config.optimizer, error) from error
     averages = any(find_states(state.opt_state, kind) for kind in AVERAGING_STATES)
-    if config.vary_window and averages and config.optimizer not in RESCALING_OPTIMIZERS:
-        raise OptionError(
-            f"--vary-window: {config.optimizer} averages steps that cannot be scaled by the "
-            "length of a window; use another optimizer"
-        )
+    if averages and config.optimizer not in RESCALING_OPTIMIZERS:
+        _check_averaged_steps(config)
     return state
+
+
+def _check_averaged_steps(config: TrainConfig) -> None:
+    reasons = {"vary_window": "by the length of a window", "rewind": "after a rewind"}
+    for name, reason in reasons.items():
+        if getattr(config, name):
+            raise OptionError(
+                f"{flag_of(name)}: {config.optimizer} averages steps that cannot be scaled "
+                f"{reason}; use another optimizer"
+            )
 
 
 def _shapes_and_dtypes(tree: Any) -> Any:

@@ -11,8 +11,19 @@ from lstm_optax.runs.diagnosis import make_diagnose
 from lstm_optax.runs.job import Job
 from lstm_optax.runs.run_folder import RunFolder
 from lstm_optax.runs.update_ratio import make_update_ratio
-from lstm_optax.training import Checkpoints, FitResult, TrainState, best_record
-from lstm_optax.transforms import GuardState, find_states
+from lstm_optax.training import (
+    Checkpoints,
+    FitResult,
+    NonFiniteError,
+    TrainState,
+    best_record,
+)
+from lstm_optax.transforms import (
+    GuardState,
+    LossScalingState,
+    ScaleByRateFactorState,
+    find_states,
+)
 
 Record = dict[str, Any]
 
@@ -29,6 +40,7 @@ class Keeper:
       run: its folder.
       checkpoints: the checkpoints in the folder.
       on_record: called with each record after it is written.
+      warn: called with a message after a rewind.
     """
 
     def __init__(
@@ -37,11 +49,13 @@ class Keeper:
         run: RunFolder,
         checkpoints: Checkpoints,
         on_record: Callable[[Record], None],
+        warn: Callable[[str], None],
     ):
         self.job: Job = job
         self.run: RunFolder = run
         self.checkpoints: Checkpoints = checkpoints
         self.on_record: Callable[[Record], None] = on_record
+        self.warn: Callable[[str], None] = warn
         self.diagnose: Callable | None = None
         self.update_ratio: Callable | None = None
         if job.config.diagnose:
@@ -71,7 +85,28 @@ class Keeper:
         # Before the last step, `fit` reports the divergence in the next step, in more detail.
         if not finite and step == self.job.config.steps:
             error = f"the validation loss after step {step} is not finite"
-            raise self._divergence(error, record["learning_rate"])
+            raise self._divergence(step, error, record["learning_rate"])
+
+    def rewind(self, error: NonFiniteError) -> TrainState:
+        """Return the state of the last checkpoint that was saved at a record, or the first state.
+
+        The record must have a finite validation loss. Later records are removed.
+
+        Raises:
+          CheckpointError: every checkpoint is damaged.
+        """
+        good, damaged = self._good_steps(), []
+        if good:
+            _, state, damaged = self.checkpoints.restore(error.state, prefer=good[-1])
+        else:
+            state = self.job.initial_state()
+        step = int(state.step)
+        for bad in damaged:
+            self.warn(f"the checkpoint of step {bad} is damaged")
+        self.run.cut_records(step, self.run.events.read())
+        self._append_event("rewind", step, error.step, str(error))
+        self.warn(f"{error}; returned to step {step:,}, with half the learning rate")
+        return state
 
     def finish(self, end: FitResult) -> None:
         """Save the state of a training that was interrupted or stopped by the guard.
@@ -82,25 +117,49 @@ class Keeper:
         step = int(end.state.step)
         stopped = end.reason == "gave_up"
         if (stopped or end.reason == "interrupted") and not self.checkpoints.is_whole(step):
+            self._keep_last_record()
             self._save(step, end.state, end.history)
         if stopped:
-            raise self._divergence(end.detail, self._learning_rate(step, end.state))
+            raise self._divergence(step, end.detail, self._learning_rate(step, end.state))
 
-    def divergence_at(self, step: int, error: str) -> Diverged:
+    def divergence_at(self, error: NonFiniteError) -> Diverged:
         """Return the exception for a step that was not finite."""
-        return self._divergence(error, self._learning_rate(step))
+        return self._divergence(
+            error.step, str(error), self._learning_rate(error.step, error.state)
+        )
 
     def _save(self, step: int, state: TrainState, history: list[Record]) -> None:
         best = best_record(history)
         self.checkpoints.save(step, state, keep=best["step"] if best else None)
 
-    def _learning_rate(self, step: int, state: TrainState | None = None) -> float:
-        """Return the learning rate of a step; skipped steps do not advance the schedule."""
-        guards = find_states(state, GuardState)
-        skipped = max((int(guard.skipped) for guard in guards), default=0)
-        return np.asarray(self.job.schedule(max(step - skipped, 1) - 1)).item()
+    def _good_steps(self) -> list[int]:
+        """Return the steps that have a checkpoint and a record with a finite validation loss."""
+        recorded = {row["step"] for row in self.run.records.read() if row["val_loss"] is not None}
+        return [step for step in self.checkpoints.steps() if step in recorded]
 
-    def _divergence(self, error: str, rate: float) -> Diverged:
+    def _keep_last_record(self) -> None:
+        """Keep the checkpoint to which the run would rewind, although it is not the newest."""
+        good = self._good_steps()
+        if good and self.job.config.rewind:
+            later = [step for step in self.checkpoints.steps() if step >= good[-1]]
+            self.checkpoints.keep = max(self.checkpoints.keep, len(later) + 1)
+
+    def _append_event(self, event: str, step: int, failed_step: int, message: str) -> None:
+        row = {"event": event, "step": step, "failed_step": failed_step, "message": message}
+        self.run.events.append(row)
+
+    def _learning_rate(self, step: int, state: TrainState) -> float:
+        """Return the learning rate of a step; skipped steps do not advance the schedule."""
+        skipped = sum(
+            max((int(each.skipped) for each in find_states(state, kind)), default=0)
+            for kind in (GuardState, LossScalingState)
+        )
+        lowered = [s.rate_factor for s in find_states(state, ScaleByRateFactorState)]
+        factor = float(np.ravel(lowered[0])[0]) if lowered else 1.0
+        return factor * np.asarray(self.job.schedule(max(step - skipped, 1) - 1)).item()
+
+    def _divergence(self, step: int, error: str, rate: float) -> Diverged:
+        self._append_event("stop", step, step, error)
         config, saved = self.job.config, self.checkpoints.steps()
         last = f"the checkpoint of step {saved[-1]} is kept" if saved else "no checkpoint was saved"
         remedies = [

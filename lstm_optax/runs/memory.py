@@ -74,7 +74,7 @@ def activation_bytes(config: TrainConfig, vocabulary: int) -> int:
     Per row and time step: the character's embedding; four gates, c and h of each layer; the logits
     and their cotangent, in float32.
     """
-    size = 2 if config.dtype == "bfloat16" else 4
+    size = 4 if config.dtype == "float32" else 2
     stored = size * (config.embedding + 6 * config.hidden * config.layers) + 2 * 4 * vocabulary
     return config.batch * config.window * stored
 

@@ -41,7 +41,7 @@ Settings = Annotated[
 Units = Annotated[int, whole_numbers(1, MAX_UNITS)]
 RunLength: Any = tyro.conf.create_mutex_group(required=False, title="length of the run")
 Schedule = Literal["constant", "cosine", "linear"]
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,10 @@ class TrainConfig:
 
     guard: CountOrZero = 0
     """Skip non-finite steps, and stop after this many in a row; 0 stops at the first."""
+
+    rewind: CountOrZero = 0
+    """Instead of stopping, return to the last checkpoint at most this many times, with other
+    batches and half the learning rate; 0 stops."""
 
     weight_decay: Annotated[float | None, tyro.conf.arg(metavar="FLOAT"), OptionRange()] = None
     """Weight decay as the optimizer defines it, 0 or more; by default the optimizer's own."""
@@ -153,7 +157,7 @@ class TrainConfig:
     """Measure the gradient inside the LSTM at each evaluation, per gate and per time step."""
 
     dtype: Dtype = "float32"
-    """Dtype of the matrix products; parameters and state are float32."""
+    """Dtype of the matrix products; parameters and state are float32. float16 scales the loss."""
 
     devices: CountOrZero = 0
     """Devices that share a batch, a divisor of --batch; 0 uses all with at least 8 rows each."""

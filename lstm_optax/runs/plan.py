@@ -54,6 +54,8 @@ def _describe_optimizer(config: TrainConfig) -> str:
         f"clip {config.clip:g}" if config.clip else "no clip",
         *([f"gate clip ±{config.clip_gates:g}"] if config.clip_gates else []),
         *([f"guard, stops after {config.guard:,} skipped steps in a row"] if config.guard else []),
+        *([f"at most {config.rewind:,} rewinds"] if config.rewind else []),
+        *(["loss scaling"] if config.dtype == "float16" else []),
     ]
     return ", ".join(parts)
 

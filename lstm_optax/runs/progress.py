@@ -14,6 +14,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+EVENTS = {
+    "skipped": "skipped",
+    "overflows": "overflows",
+    "carry_resets": "carry rows reset",
+    "rewinds": "rewinds",
+}
+"""The counts of a record that are shown unless they are 0, and their words."""
+
 
 class TrainScreen:
     """Display of the step, the loss, the items per second and the remaining time of a run.
@@ -71,7 +79,7 @@ class TrainScreen:
         """Show the step that was completed last, and its loss."""
         now = time.perf_counter()
         if self.last:
-            self.done: int = self.done + step - self.last[0]
+            self.done: int = self.done + max(step - self.last[0], 0)  # less after a rewind
             self.busy: float = self.busy + now - self.last[1]
         self.last = (step, now)
         text = f"loss {_format_loss(loss)}{self.unit}"
@@ -83,8 +91,9 @@ class TrainScreen:
         """Print a record, above the bar on a terminal."""
         losses = [_format_loss(record[name]) for name in ("train_loss", "val_loss")]
         line = f"step {record['step']:>6,}  training {losses[0]}  validation {losses[1]}{self.unit}"
-        if record.get("skipped"):
-            line += f"  skipped {record['skipped']:,}"
+        for name, words in EVENTS.items():
+            if count := record.get(name):
+                line += f"  {words} {count:,}"
         if not self.console.is_terminal and self.done:
             line += f"  {self._format_speed()}"
         now, step = time.perf_counter(), record["step"]

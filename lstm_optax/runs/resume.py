@@ -98,14 +98,20 @@ def restore_run(
         )
     for bad in damaged:
         warn(f"the checkpoint of step {bad} is damaged; continuing from step {step}")
-    history = run.records.read(step)
+    history = run.cut_records(step, _past_events(run, step, state))
     lost = step // config.eval_every - len(history)
     if lost > 0:
         warn(f"{run.records.path} is damaged; records lost: {lost}")
-    run.records.write(history)
-    if config.diagnose:
-        run.gradients.write(run.gradients.read(step))
     return state, history
+
+
+def _past_events(run: RunFolder, step: int, state: "TrainState") -> "list[dict[str, Any]]":
+    """Return the events up to a step, without the rewinds that the resumed run will repeat."""
+    events = run.events.read(step)
+    done = sum(record.get("rewinds", 0) for record in run.records.read(step))
+    done += int(state.sums.rewinds)
+    repeated = [row for row in events if row["event"] == "rewind"][done:]
+    return [row for row in events if row not in repeated]
 
 
 def _format_flag(name: str, value: Any) -> str:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import unicodedata
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lstm_optax.records import write_atomically
+from lstm_optax.records import Record, write_atomically
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.folder_lock import LOCK_FILE
 from lstm_optax.runs.new_folder import make_new_folder, remove_if_empty
@@ -48,6 +49,7 @@ class RunFolder:
         self.writes: bool = writes
         self.config: Path = self.path / CONFIG
         self.records: StepLog = StepLog(self.path / "metrics.jsonl", _is_record, writes=writes)
+        self.events: StepLog = StepLog(self.records.path, _is_event, writes=writes)
         self.picture: Path = self.path / "loss.png"
         self.gradients: StepLog = StepLog(self.path / "gradients.jsonl", writes=writes)
         self.gradient_picture: Path = self.path / "gradients.png"
@@ -73,6 +75,14 @@ class RunFolder:
     def files(self) -> list[Path]:
         """Return the existing files and folders of the run."""
         return existing_files(self.path)
+
+    def cut_records(self, step: int, events: Sequence[Record]) -> list[Record]:
+        """Remove the records after a step, and all events except these; return the records."""
+        records = self.records.read(step)
+        self.records.write(sorted([*records, *events], key=lambda row: row["step"]))
+        if self.gradients.path.exists():
+            self.gradients.write(self.gradients.read(step))
+        return records
 
     def check_path(self) -> None:
         """Raise OptionError if checkpoints cannot be written at this path."""
@@ -208,6 +218,11 @@ def _is_record(row: dict[str, Any]) -> bool:
     """Return whether a row of metrics.jsonl has the numbers that every record has."""
     numbers = row.get("seconds"), row.get("val_loss", "missing") or 0.0  # val_loss may be null
     return all(isinstance(number, int | float) for number in numbers)
+
+
+def _is_event(row: Record) -> bool:
+    """Return whether a row of metrics.jsonl is a rewind or a stop."""
+    return isinstance(row.get("event"), str)
 
 
 def _older_validation(facts: dict[str, Any]) -> int | None:

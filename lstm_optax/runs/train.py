@@ -27,6 +27,7 @@ from lstm_optax.training import (
     Checkpoints,
     FitResult,
     NonFiniteError,
+    Rewind,
     TrainState,
     best_record,
     fit,
@@ -91,7 +92,7 @@ def train_language_model(
         it has other files under the names of a run's; the folder is unchanged.
       CheckpointError: `resume` found no intact checkpoint, or a checkpoint cannot be written; the
         last one is kept.
-      Diverged: the loss was not finite; the last checkpoint is kept.
+      Diverged: the loss was not finite, and no rewind was left; the last checkpoint is kept.
       OSError: the folder cannot be written; the last checkpoint is kept.
     """
     config.check()
@@ -130,12 +131,12 @@ def _train(
     else:
         in_first_process(lambda: _create(run, overwrite, observer.warn))
     baselines = _begin(job, run, state, observer, resume=resume)
-    keeper = Keeper(job, run, checkpoints, observer.record)
+    keeper = Keeper(job, run, checkpoints, observer.record, observer.warn)
     with checkpoints:  # waits for the save in progress, whatever ends the training
         try:
             end = _fit(job, state, history, keeper, observer)
         except NonFiniteError as error:
-            raise keeper.divergence_at(error.step, str(error)) from None
+            raise keeper.divergence_at(error) from None
         keeper.finish(end)
     best = best_record(end.history)
     return TrainResult(end.history, baselines, best, end.reason, int(end.state.step))
@@ -194,6 +195,7 @@ def _fit(
         eval_every=config.eval_every,
         patience=config.patience,
         sharding=job.sharding,
+        rewind=Rewind(keeper.rewind, times=config.rewind) if config.rewind else None,
         history=history,
         on_progress=observer.progress,
         on_record=keeper.keep,

@@ -7,6 +7,7 @@ from .loop import FitResult as FitResult
 from .loop import NonFiniteError as NonFiniteError
 from .loop import fit as fit
 from .records import best_record as best_record
+from .rewind import Rewind as Rewind
 from .sharding import BatchSharding as BatchSharding
 from .state import TrainState as TrainState
 from .state import init_state as init_state

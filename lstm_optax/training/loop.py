@@ -11,7 +11,8 @@ from lstm_optax.checks import check_integer
 from lstm_optax.training.argument_checks import check_callable, check_instance
 from lstm_optax.training.batches import BatchReader
 from lstm_optax.training.metrics import StepMetrics, interval_means, zero_sums
-from lstm_optax.training.records import Record, Validation, checked_state, current_learning_rate
+from lstm_optax.training.records import Record, Validation, checked_state, rate_and_scale
+from lstm_optax.training.rewind import Rewind, count_rewinds, rewind_run
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
 from lstm_optax.training.step import Step, run_steps, should_continue
@@ -70,6 +71,7 @@ def fit(
     patience: int | None = None,
     steps_per_dispatch: int = 8,
     sharding: BatchSharding | None = None,
+    rewind: Rewind | None = None,
     history: Sequence[Record] = (),
     on_progress: Callable[[int, float], None] = lambda step, loss: None,
     on_record: Callable[[list[Record], TrainState], TrainState | None] = lambda history, state: (
@@ -83,7 +85,8 @@ def fit(
     and its triggers receive the deciding metric (`report_validation_loss`).
 
     If a `guard` in the optimizer has skipped too many steps in a row, the run ends with the state
-    that the guard kept.
+    that the guard kept. With `rewind` it returns to an earlier state instead, as after a step that
+    is not finite without a guard; the records after that state are removed from the history.
 
     Several steps run in one dispatch. The step numbers at which dispatches end do not depend on
     where the run started, so a run that is resumed from any record or interruption takes the same
@@ -103,6 +106,7 @@ def fit(
       patience: end after this many evaluations without a new best value; None for never.
       steps_per_dispatch: the largest number of steps in one dispatch, at least 1.
       sharding: how devices share the rows of each batch; None for one device.
+      rewind: where to return to after a step that is not finite, and how often; None to end.
       history: the records of an earlier part of the run.
       on_progress: called with step and loss after each dispatch; the loss of a skipped step may be
         NaN.
@@ -112,8 +116,9 @@ def fit(
         run ends and can be resumed.
 
     Raises:
-      NonFiniteError: a step's loss or gradient was not finite, and no `guard` in the optimizer
-        skipped the step; no later step was computed. It has the state before the step.
+      NonFiniteError: a step's loss or gradient was not finite, no `guard` in the optimizer skipped
+        the step, and no rewind was left; no later step was computed. It has the state before the
+        step.
       ValueError: a count that is not a whole number or too small, `patience` without `evaluate`, a
         batch without arrays or one that differs from the first, a metric that the evaluation does
         not return, two averages of one parameter in the optimizer, or a number of rows that the
@@ -131,6 +136,9 @@ def fit(
     check_instance("state", state, TrainState, "the state that init_state returns")
     if sharding is not None:
         check_instance("sharding", sharding, BatchSharding, "a BatchSharding, or None")
+    if rewind is not None:
+        check_instance("rewind", rewind, Rewind, "a Rewind, or None")
+        rewind.check_optimizer(state.opt_state)
     if patience and evaluate is None:
         raise ValueError(f"patience is {patience}, but evaluate is None: nothing can improve")
     validation = Validation(evaluate, metric, larger_is_better)
@@ -157,6 +165,11 @@ def fit(
             # the loop on the device stopped; only a skipped step is counted in the state
             failed = int(state.step) + (not metrics.skipped)
             error = NonFiniteError(failed, metrics, state)
+            if rewind and count_rewinds(history, state) < rewind.times:
+                position += end - now
+                state, history = rewind_run(rewind, error, history, position)
+                now = int(state.step)
+                continue
             if not metrics.skipped:
                 raise error
             return FitResult(state, history, "gave_up", str(error))
@@ -167,7 +180,7 @@ def fit(
             record = {"step": now, "seconds": 0.0} | interval_means(jax.device_get(state.sums))
             # before on_record, so that a saved state has received its validation loss
             results, state = validation.evaluate_state(state)
-            record |= results | {"learning_rate": current_learning_rate(state.opt_state)}
+            record |= results | rate_and_scale(state.opt_state)
             record["seconds"] = time.perf_counter() - started
             state = state._replace(sums=zero_sums())
             state = sharding.state(state) if sharding else state  # the new arrays as well

@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_optax.transforms import ClipByGlobalNormState, GuardState, find_states
+from lstm_optax.transforms import (
+    ClipByGlobalNormState,
+    GuardState,
+    LossScalingState,
+    find_states,
+)
 
 
 class StepMetrics(NamedTuple):
@@ -20,8 +25,17 @@ class StepMetrics(NamedTuple):
     grad_norm: jax.Array
     largest: Any  # params' tree: max |g| of each leaf if the step is skipped or not finite, else 0
     clipped: jax.Array  # bool [], whether a clip of the optimizer scaled the gradient
-    skipped: jax.Array  # bool [], whether a guard of the optimizer skipped the step
+    skipped: jax.Array  # bool [], whether a guard or the loss scaling skipped the step
     gave_up: jax.Array  # bool [], whether a guard has skipped too many steps in a row
+    overflowed: jax.Array  # bool [], whether it was the loss scaling
+    carry_resets: jax.Array  # int32 [], rows of the carry that were set to zero before the step
+
+    def divided_by(self, scale: jax.Array) -> "StepMetrics":
+        """Return the metrics of the loss from the gradients of `scale` times the loss."""
+        return self._replace(
+            grad_norm=self.grad_norm / scale,
+            largest=jax.tree.map(lambda x: x / scale, self.largest),
+        )
 
 
 class CompensatedSum(NamedTuple):
@@ -66,26 +80,31 @@ class Sums(NamedTuple):
     loss: CompensatedSum
     grad_norm: CompensatedSum
     clipped: jax.Array  # int32 []
-    skipped: jax.Array  # int32 []
+    skipped: jax.Array  # int32 [], by a guard
+    overflows: jax.Array  # int32 [], steps that the loss scaling skipped
+    carry_resets: jax.Array  # int32 [], rows
+    rewinds: jax.Array  # int32 []
 
 
 def zero_sums() -> Sums:
     """Return the sums over no steps."""
-    steps, clipped, skipped = (jnp.zeros([], jnp.int32) for _ in range(3))
+    steps, *counts = (jnp.zeros([], jnp.int32) for _ in range(6))
     loss, grad_norm = (CompensatedSum(jnp.zeros([]), jnp.zeros([])) for _ in range(2))
-    return Sums(steps, loss, grad_norm, clipped, skipped)
+    return Sums(steps, loss, grad_norm, *counts)
 
 
 def add_step(sums: Sums, metrics: StepMetrics) -> Sums:
-    """Return the sums with one more step; a skipped step only raises the count `skipped`."""
-    taken = Sums(
+    """Return the sums with one more step; a skipped step only raises counts."""
+    sums = sums._replace(carry_resets=sums.carry_resets + metrics.carry_resets)
+    taken = sums._replace(
         steps=sums.steps + 1,
         loss=sums.loss.plus(metrics.loss),
         grad_norm=sums.grad_norm.plus(metrics.grad_norm),
         clipped=sums.clipped + metrics.clipped,
-        skipped=sums.skipped,
     )
-    skipped = sums._replace(skipped=sums.skipped + 1)
+    skipped = sums._replace(
+        skipped=sums.skipped + ~metrics.overflowed, overflows=sums.overflows + metrics.overflowed
+    )
     return jax.tree.map(lambda a, b: jnp.where(metrics.skipped, a, b), skipped, taken)
 
 
@@ -93,7 +112,8 @@ def interval_means(sums: Sums) -> dict[str, float]:
     """Return the metrics of an interval as Python numbers.
 
     These are the mean loss and gradient norm, and the share of clipped steps, of the steps that
-    were not skipped, and the number of skipped steps. A mean over no steps is NaN.
+    were not skipped, and the counts of skipped steps, overflows, reset rows of the carry and
+    rewinds. A mean over no steps is NaN.
     """
     steps = int(sums.steps) or math.nan
     return {
@@ -101,6 +121,9 @@ def interval_means(sums: Sums) -> dict[str, float]:
         "grad_norm": sums.grad_norm.mean(steps),
         "clipped": int(sums.clipped) / steps,
         "skipped": int(sums.skipped),
+        "overflows": int(sums.overflows),
+        "carry_resets": int(sums.carry_resets),
+        "rewinds": int(sums.rewinds),
     }
 
 
@@ -111,20 +134,26 @@ class OptimizerEvents(NamedTuple):
     zeroed: jax.Array  # bool [], whether a clip replaced non-finite entries by 0
     skipped: jax.Array  # bool []
     gave_up: jax.Array  # bool []
+    overflowed: jax.Array  # bool []; skipped by the loss scaling
 
 
 def optimizer_events(before: Any, after: Any) -> OptimizerEvents:
     """Return the events of a step from the optimizer's states before and after it.
 
-    Clips and guards count their events in their state, so a count that has grown is an event.
+    Clips, guards and the loss scaling count their events in their state, so a count that has grown
+    is an event.
     """
     old_clips, clips = (find_states(s, ClipByGlobalNormState) for s in (before, after))
     old_guards, guards = (find_states(s, GuardState) for s in (before, after))
+    old_scales, scales = (find_states(s, LossScalingState) for s in (before, after))
+    overflowed = _any_true(a.skipped > b.skipped for a, b in zip(scales, old_scales, strict=True))
+    guarded = _any_true(a.skipped > b.skipped for a, b in zip(guards, old_guards, strict=True))
     return OptimizerEvents(
         clipped=_any_true(a.clipped > b.clipped for a, b in zip(clips, old_clips, strict=True)),
         zeroed=_any_true(a.zeroed > b.zeroed for a, b in zip(clips, old_clips, strict=True)),
-        skipped=_any_true(a.skipped > b.skipped for a, b in zip(guards, old_guards, strict=True)),
+        skipped=guarded | overflowed,
         gave_up=_any_true(guard.gave_up for guard in guards),
+        overflowed=overflowed,
     )
 
 

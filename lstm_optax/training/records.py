@@ -10,7 +10,9 @@ import optax
 from lstm_optax.training.argument_checks import check_same_tree
 from lstm_optax.training.state import TrainState
 from lstm_optax.transforms import (
+    LossScalingState,
     ScaleByLearningRateState,
+    ScaleByRateFactorState,
     eval_params,
     find_states,
     report_validation_loss,
@@ -18,8 +20,9 @@ from lstm_optax.transforms import (
 from lstm_optax.transforms._eval_params import is_averaging
 
 Record = dict[str, Any]
-"""The metrics of an interval: step, seconds, train_loss, grad_norm, clipped, skipped, val_loss and
-other metrics of the evaluation, averaging, learning_rate."""
+"""The metrics of an interval: step, seconds, train_loss, grad_norm, clipped, skipped, overflows,
+carry_resets, rewinds, val_loss and other metrics of the evaluation, averaging, learning_rate, and
+loss_scale if there is one."""
 
 
 def best_record(
@@ -42,8 +45,8 @@ def current_learning_rate(opt_state: optax.OptState) -> float | list[float] | No
     """Return the learning rate of the last step, from the optimizer's state.
 
     The state is that of `scale_by_learning_rate`, which all optimizers of this library have, or
-    else that of `optax.inject_hyperparams`. If there are several rates, all are returned; None if
-    there is none.
+    else that of `optax.inject_hyperparams`. A factor that rewinds have lowered is included. If
+    there are several rates, all are returned; None if there is none.
     """
     found = [state.rate for state in find_states(opt_state, ScaleByLearningRateState)]
     if not found:
@@ -51,10 +54,20 @@ def current_learning_rate(opt_state: optax.OptState) -> float | list[float] | No
         found = [
             s.hyperparams["learning_rate"] for s in injected if "learning_rate" in s.hyperparams
         ]
+    lowered = [s.rate_factor for s in find_states(opt_state, ScaleByRateFactorState)]
+    # a rewind lowers all of them alike
+    factor = np.ravel(jax.device_get(lowered[0]))[0] if lowered else np.float32(1)
     # through the text of the float32, so that 0.001 is recorded as 0.001
-    texts = [str(number) for rate in jax.device_get(found) for number in np.ravel(rate)]
+    texts = [str(number) for rate in jax.device_get(found) for number in np.ravel(rate * factor)]
     rates = [float(text) for text in dict.fromkeys(texts)]
     return rates[0] if len(rates) == 1 else rates or None
+
+
+def rate_and_scale(opt_state: optax.OptState) -> Record:
+    """Return the learning rate of a record, and the scale of the loss if there is one."""
+    record: Record = {"learning_rate": current_learning_rate(opt_state)}
+    scalings = find_states(opt_state, LossScalingState)
+    return record | ({"loss_scale": float(scalings[0].scale)} if scalings else {})
 
 
 def checked_state(new: Any, state: TrainState) -> TrainState:

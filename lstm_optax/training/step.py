@@ -11,11 +11,13 @@ import optax
 
 from lstm_optax.checks import check_transformations
 from lstm_optax.training.argument_checks import check_callable, check_same_tree
+from lstm_optax.training.carry_rows import zero_bad_rows
 from lstm_optax.training.metrics import StepMetrics, add_step, optimizer_events
+from lstm_optax.training.scaled_loss import loss_scale, scaled_loss
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
-from lstm_optax.transforms import global_norm
-from lstm_optax.transforms._guard import remains_finite
+from lstm_optax.transforms import GuardState, find_states, global_norm
+from lstm_optax.transforms._finite import remains_finite
 
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 """(params, carry, batch, key) → (mean loss, new carry)."""
@@ -31,22 +33,28 @@ def make_step(
     optimizer: optax.GradientTransformation,
     *,
     extra_args: Callable[[Any], dict[str, Any]] = lambda batch: {},
+    carry_axes: Any = 0,
 ) -> Step:
     """Return one step of truncated back-propagation through time.
 
     Forward, loss, backward, update. The carry crosses from window to window, its gradient does
     not: the carry is an argument of the loss, and the loss is differentiated with respect to the
     parameters only. If a `guard` in the optimizer skips the step, the carry does not change either.
+    With a guard, rows of the carry with a non-finite entry are set to zero before the step.
+
+    The loss is multiplied by the scale of `loss_scaling`, if that is the optimizer.
 
     Args:
       loss: (params, carry, batch, key) → (mean loss, new carry).
       optimizer: any Optax transformation that ends with the learning rate.
       extra_args: batch → extra keyword arguments for the optimizer's `update`, such as the
         `rate_factor` of `scale_by_rate_factor`. The loss is always passed, as `value`.
+      carry_axes: the axis of the carry's rows, as in `BatchSharding`.
 
     Raises:
       ValueError: an optimizer without `init` and `update`; when the step is traced, a carry that
-        differs from the state's in structure, shape or dtype.
+        differs from the state's in structure, shape or dtype, with a guard a carry without these
+        axes, or a `loss_scaling` inside another transformation.
 
     Reference: Williams & Peng, 1990, doi:10.1162/neco.1990.2.4.490.
     """
@@ -57,8 +65,12 @@ def make_step(
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
         # the key is a function of the step's number, so a resumed run draws the same numbers
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        scale, resets = loss_scale(state.opt_state), jnp.int32(0)
+        if find_states(state.opt_state, GuardState):
+            carry, resets = zero_bad_rows(state.carry, carry_axes)
+            state = state._replace(carry=carry)
         with jax.named_scope("loss"):
-            (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(
+            (_, (value, carry)), grads = jax.value_and_grad(scaled_loss(loss, scale), has_aux=True)(
                 state.params, state.carry, batch, key
             )
         check_same_tree("the carry that the loss returns", carry, state.carry, CARRY_REMEDY)
@@ -68,6 +80,8 @@ def make_step(
             )
             params = optax.apply_updates(state.params, updates)
         metrics = _step_metrics(value, grads, updates, (state.opt_state, opt_state))
+        metrics = metrics._replace(carry_resets=resets)
+        metrics = metrics if scale is None else metrics.divided_by(scale)
         new_state = TrainState(
             step=state.step + 1,
             position=state.position + 1,
@@ -215,7 +229,10 @@ def _step_metrics(
         lambda g: jax.tree.map(lambda x: jnp.max(jnp.abs(x)), g),
         grads,
     )
-    return StepMetrics(loss, norm, largest, events.clipped, skipped, events.gave_up)
+    overflowed = skipped & events.overflowed
+    return StepMetrics(
+        loss, norm, largest, events.clipped, skipped, events.gave_up, overflowed, jnp.int32(0)
+    )
 
 
 def _mended_norm(norm: jax.Array, grads: Any, updates: Any, opt_states: tuple[Any, Any]):

@@ -9,8 +9,11 @@ from ._find_states import find_states as find_states
 from ._guard import GuardState as GuardState
 from ._guard import guard as guard
 from ._learning_rate import ScaleByLearningRateState as ScaleByLearningRateState
+from ._learning_rate import ScaleByRateFactorState as ScaleByRateFactorState
 from ._learning_rate import scale_by_learning_rate as scale_by_learning_rate
 from ._learning_rate import scale_by_rate_factor as scale_by_rate_factor
+from ._loss_scaling import LossScalingState as LossScalingState
+from ._loss_scaling import loss_scaling as loss_scaling
 from ._mean_square import CenteredMeanSquareState as CenteredMeanSquareState
 from ._mean_square import MeanSquareState as MeanSquareState
 from ._mean_square import RunningMaxState as RunningMaxState

@@ -1,12 +1,19 @@
 """A wrapper that skips steps whose result would not be finite."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.checks import Range, check_transformations, concrete, format_value
+from lstm_optax.checks import Range, check_transformations
+from lstm_optax.transforms._finite import (
+    all_finite,
+    is_finite_loss,
+    new_if,
+    remains_finite,
+    zero_unless,
+)
 from lstm_optax.transforms.dtypes import real_only
 from lstm_optax.transforms.scalars import Scalar, increment
 
@@ -58,49 +65,24 @@ def guard(
 
     @jax.named_scope("guard")
     def update(updates, state, params=None, **extra_args):
-        finite_input = _all_finite(updates)
+        finite_input = all_finite(updates)
         # Replace the gradient of a skipped step by 0 before `inner` sees it: when several steps are
         # differentiated, a NaN in the branch that `where` discards still makes the gradient NaN.
-        finite_updates = jax.tree.map(
-            lambda u: jnp.where(finite_input, u, jnp.zeros_like(u)), updates
-        )
+        finite_updates = zero_unless(finite_input, updates)
         new_updates, new_inner = inner.update(finite_updates, state.inner, params, **extra_args)
         finite = finite_input & remains_finite(new_inner, state.inner)
         if params is None:
-            finite &= _all_finite(new_updates)
+            finite &= all_finite(new_updates)
         else:
             finite &= remains_finite(optax.apply_updates(params, new_updates), params)
-        if (value := extra_args.get("value")) is not None:
-            if concrete(value) is None:
-                raise ValueError(f"value is {format_value(value)}, but must be the loss, a number")
-            finite &= jnp.isfinite(value)
+        finite &= is_finite_loss(extra_args)
         in_a_row = jnp.where(finite, 0, increment(state.in_a_row))
         new_state = GuardState(
             skipped=jnp.where(finite, state.skipped, increment(state.skipped)),
             in_a_row=in_a_row,
             gave_up=jnp.asarray(in_a_row >= max_consecutive_errors, jnp.bool_),
-            inner=jax.tree.map(
-                lambda new, old: jnp.where(finite, new, old), new_inner, state.inner
-            ),
+            inner=new_if(finite, new_inner, state.inner),
         )
-        updates = jax.tree.map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), new_updates)
-        return updates, new_state
+        return zero_unless(finite, new_updates), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _all_finite(tree: Any) -> jax.Array:
-    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
-    return jnp.all(jnp.stack(finite)) if finite else jnp.bool_(True)
-
-
-def remains_finite(new: Any, old: Any) -> jax.Array:
-    """Return whether all entries that were finite still are; a state may start with an infinity."""
-
-    def leaf(n: Any, o: Any) -> jax.Array | None:
-        if not jnp.issubdtype(jnp.result_type(n), jnp.inexact):
-            return None
-        return jnp.all(jnp.isfinite(n) | ~jnp.isfinite(o))
-
-    finite = jax.tree.leaves(jax.tree.map(leaf, new, old))
-    return jnp.all(jnp.stack(finite)) if finite else jnp.bool_(True)

@@ -55,25 +55,36 @@ def scale_by_learning_rate(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+class ScaleByRateFactorState(NamedTuple):
+    """State of `scale_by_rate_factor`."""
+
+    rate_factor: jax.Array  # float []; r, 1 until a rewind of `fit` lowers it
+
+
 @real_only
 def scale_by_rate_factor() -> optax.GradientTransformationExtraArgs:
     """Scale by a factor passed to `update`, such as the relative length of a window.
 
-        u ← f u
+        u ← r f u
 
-    The factor is passed as `update(updates, state, params, rate_factor=f)`; the default is 1. After
-    the learning rate in a chain, it scales the learning rate of that step. At the end of a chain
-    with momentum after the learning rate, such as `momentum_sgd`, it scales the step but not the
+    f is passed as `update(updates, state, params, rate_factor=f)`; the default is 1. r is a value
+    in the state, 1 at first: `fit` lowers it at a `Rewind`, without a new program. After
+    the learning rate in a chain, both scale the learning rate of that step. At the end of a chain
+    with momentum after the learning rate, such as `momentum_sgd`, they scale the step but not the
     velocity.
 
     Reference: Merity, Keskar & Socher, 2018, arXiv:1708.02182, section 4.1: the learning rate is
     scaled by the length of a window that varies.
     """
 
+    def init(params):
+        del params
+        return ScaleByRateFactorState(scalar(1))
+
     def update(updates, state, params=None, *, rate_factor=1.0, **extra_args):
         SIZE.check(rate_factor=rate_factor)
-        factor = scalar(rate_factor)
+        factor = state.rate_factor * scalar(rate_factor)
         scaled = jax.tree.map(lambda u: u * factor.astype(jnp.result_type(u)), updates)
         return scaled, state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return optax.GradientTransformationExtraArgs(init, update)

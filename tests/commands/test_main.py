@@ -257,6 +257,16 @@ def test_progress_lines_without_terminal(monkeypatch):
     ]
 
 
+def test_record_line_shows_events():
+    stream = io.StringIO()
+    events = {"skipped": 1200, "overflows": 2, "carry_resets": 3, "rewinds": 1}
+    with TrainScreen(Console(file=stream, width=20), 400, 2048) as screen:
+        screen.record({"step": 16, "train_loss": 2.0, "val_loss": 3.0} | events)
+    assert stream.getvalue().endswith(
+        "validation 3.000  skipped 1,200  overflows 2  carry rows reset 3  rewinds 1\n"
+    )
+
+
 def test_first_dispatch_shows_no_speed(monkeypatch):
     stream = io.StringIO()
     with TrainScreen(Console(file=stream, width=20), 400, 2048) as screen:

@@ -70,6 +70,11 @@ TRANSFORMS = {
         {"decay": 0.9, "max_consecutive_errors": 9.0},
         **LINEAR,
     ),
+    "loss_scaling": Row(  # of gradients that the scale has not multiplied
+        lambda decay: lo.loss_scaling(lo.momentum(decay), initial=1.0, growth_interval=1e9),
+        {"decay": 0.9},
+        **LINEAR,
+    ),
     "polyak_average": Row(
         lambda decay, start: lo.polyak_average(lo.momentum(decay), start=start),
         {"decay": 0.9, "start": 2.0},

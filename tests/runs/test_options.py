@@ -25,7 +25,7 @@ BAD = [
     ("learning_rate", math.nan, "--learning-rate is nan, but must be a finite number above 0"),
     ("learning_rate", math.inf, "--learning-rate is inf, but must be a finite number above 0"),
     ("schedule", "cosin", "--schedule is 'cosin', but must be 'constant' or 'cosine' or 'linear'"),
-    ("dtype", "float16", "--dtype is 'float16', but must be 'float32' or 'bfloat16'"),
+    ("dtype", "float8", "--dtype is 'float8', but must be 'float32' or 'bfloat16' or 'float16'"),
     ("warmup", -1, "--warmup is -1, but must be a whole number from 0 to 2,147,483,647"),
     ("warmup", 400, "--warmup is 400, but must be less than --steps, which is 400"),
     ("clip", -1.0, "--clip is -1.0, but must be a finite number of at least 0"),

@@ -147,7 +147,8 @@ def test_one_record_per_interval(watched, config):
     assert (result.reason, result.step) == ("steps", 20) and result.records == records
     assert result.best == min(records, key=lambda record: record["val_loss"])
     assert [record["step"] for record in records] == [5, 10, 15, 20]
-    fields = ["step", "seconds", "train_loss", "grad_norm", "clipped", "skipped", "val_loss"]
+    fields = ["step", "seconds", "train_loss", "grad_norm", "clipped", "skipped"]
+    fields += ["overflows", "carry_resets", "rewinds", "val_loss"]
     fields += ["averaging", "learning_rate"]
     assert all(sorted(record) == sorted(fields) for record in records)
     assert all(math.isfinite(record[name]) for record in records for name in fields)
@@ -614,7 +615,12 @@ def test_optimizer_reduces_loss(config, tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
-    [dict(dtype="bfloat16"), dict(embedding=8, tied=True), dict(layers=2, dropout=0.3)],
+    [
+        dict(dtype="bfloat16"),
+        dict(dtype="float16"),
+        dict(embedding=8, tied=True),
+        dict(layers=2, dropout=0.3),
+    ],
     ids=str,
 )
 def test_model_variant_reduces_loss(config, tmp_path, values):

@@ -18,7 +18,8 @@ TERM = 0.1
 
 def sums_of_equal_steps(count):
     """Return the sums of `count` equal steps, added up in one compiled loop."""
-    metrics = StepMetrics(jnp.float32(TERM), jnp.float32(3 * TERM), (), *[jnp.bool_(False)] * 3)
+    flags = [jnp.bool_(False)] * 4
+    metrics = StepMetrics(jnp.float32(TERM), jnp.float32(3 * TERM), (), *flags, jnp.int32(0))
 
     @jax.jit
     def run(sums, count):

@@ -170,6 +170,7 @@ def test_centered_mean_square_equals_variance(initial, x64):
 def test_every_rule_has_an_oracle():
     named = {name.split(",")[0] for name in CASES} | {"awd_sgd", "nadamw", "centered_mean_square"}
     named |= {"clip_by_global_norm", "clip_by_norm_quantile", "guard"}  # in files of their own
+    named |= {"loss_scaling"}  # in one too
     named |= {"polyak_average", "ema_average", "triggered_average"}  # in one too
     named |= {"by_gate", "gate_muon"}  # compared with splitting by hand
     named |= {"scale_by_rate_factor"}  # a product

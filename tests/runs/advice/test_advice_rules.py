@@ -9,7 +9,7 @@ import pytest
 from lstm_optax import TrainConfig
 from lstm_optax.gates import GATES
 from lstm_optax.runs._advise import RULES
-from lstm_optax.runs.advice import gate_rules, loss_rules, step_rules
+from lstm_optax.runs.advice import gate_rules, loss_rules, nonfinite_rules, step_rules
 from lstm_optax.runs.advice.facts import RunFacts
 from lstm_optax.runs.advice.finding import CONFIDENCES
 from lstm_optax.runs.advice.late_clip import LateClip
@@ -69,6 +69,13 @@ def test_missing_records_have_no_findings(rule):
 
 
 SHOWN = {  # rule: facts that show it, a number of the finding, and its confidence
+    "nonfinite-steps": (
+        nonfinite_rules.nonfinite_steps,
+        healthy(skipped=curve((5, 0), (1, 20), (1, 0)), rewinds=curve((5, 0), (1, 1), (1, 0))),
+        ("share", 0.02),
+        "high",
+        "--learning-rate 0.0053, a smaller --clip, or --clip-gates 10",
+    ),
     "clip-every-step": (
         step_rules.clip_in_every_step,
         healthy(clipped=np.full(COUNT, 0.95)),
@@ -169,6 +176,10 @@ def test_every_rule_is_shown():
 
 
 NOT_SHOWN = {  # records that are close to those that show a rule
+    "few steps are skipped": (
+        nonfinite_rules.nonfinite_steps,
+        healthy(skipped=curve((5, 0), (1, 9), (1, 0)), overflows=np.full(COUNT, 9)),
+    ),
     "some steps are clipped": (
         step_rules.clip_in_every_step,
         healthy(clipped=curve((10, 1.0), (1, 0.75))),
