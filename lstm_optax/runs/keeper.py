@@ -18,6 +18,7 @@ from lstm_optax.training import (
     TrainState,
     best_record,
 )
+from lstm_optax.training.agreement import Agreement
 from lstm_optax.transforms import (
     GuardState,
     LossScalingState,
@@ -95,7 +96,7 @@ class Keeper:
         Raises:
           CheckpointError: every checkpoint is damaged.
         """
-        good, damaged = self._good_steps(), []
+        good, damaged = Agreement().from_first(self._good_steps), []
         if good:
             _, state, damaged = self.checkpoints.restore(error.state, prefer=good[-1])
         else:
