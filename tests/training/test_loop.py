@@ -247,19 +247,61 @@ def test_fit_accepts_numpy_integers():
 
 
 @pytest.mark.parametrize("size, every", [(8, 1), (3, 4), (1, 5), (8, 100)])
-def test_fit_reads_each_position_once(size, every):
-    """In order: from the beginning, after an interruption, and up to an early end."""
-    positions, stops = [], iter([False, True] + 99 * [False])
+def test_fit_reads_one_dispatch_ahead(size, every):
+    """Each position is read once, in order; the last dispatch, and what follows an error, is not
+    read ahead."""
+    positions, seen, stops = [], [], iter([False, True] + 99 * [False])
 
     def batches(position):
         positions.append(position)
         return toy.batches(position)
 
-    options = dict(eval_every=every, steps_per_dispatch=size, should_stop=lambda: next(stops))
+    options = dict(
+        eval_every=every,
+        steps_per_dispatch=size,
+        should_stop=lambda: next(stops),
+        on_progress=lambda step, loss: seen.append((step, len(positions))),
+    )
     first = lo.fit(toy.STEP, toy.start()[1], batches, steps=10, **options)
-    assert positions == list(range(int(first.state.step)))
+    start = int(first.state.step)
+    assert seen == [(start, min(2 * start, 10) if (size, every) != (3, 4) else 4)]
+    assert positions == list(range(seen[-1][1]))
+    positions.clear(), seen.clear()
     lo.fit(toy.STEP, first.state, batches, steps=10, **options)
-    assert positions == list(range(10))
+    assert positions == list(range(start, 10)) and seen[-1] == (10, 10 - start)
+
+
+def test_fit_equals_loop_that_reads_nothing_ahead():
+    state, losses = toy.start()[1], []
+    for start in (0, 3, 6, 9):
+        stacked = jax.tree.map(lambda *xs: np.stack(xs), *map(toy.batches, range(start, start + 3)))
+        state, metrics = lo.run_steps(toy.STEP, state, stacked, 3)
+        losses.append(float(metrics.loss))
+    found = []
+    result = fit_toy(eval_every=12, on_progress=lambda step, loss: found.append(loss))
+    assert found == losses
+    chex.assert_trees_all_equal(result.state.params, state.params)
+
+
+def test_error_of_batches_comes_after_records():
+    """A batch that is read ahead fails; what was trained before it is recorded first."""
+
+    def broken(position):
+        return toy.batches(position) if position < 4 else {}["data"]
+
+    steps, records = [], []
+    with pytest.raises(KeyError, match="data") as caught:
+        lo.fit(
+            toy.STEP,
+            toy.start()[1],
+            broken,
+            steps=12,
+            eval_every=4,
+            on_progress=lambda step, loss: steps.append(step),
+            on_record=lambda history, state: records.append(int(state.step)),
+        )
+    assert steps == records == [4]
+    assert caught.traceback[-1].name == "broken"
 
 
 WRONG_BATCHES = {
@@ -293,7 +335,7 @@ def test_fit_rejects_batches_that_differ(name, size):
 
 @pytest.mark.parametrize(
     "name",
-    "step batches evaluate on_progress on_record should_stop state sharding".split(),
+    "step evaluate on_progress on_record should_stop state sharding".split(),
 )
 def test_fit_rejects_arguments_of_other_types(name):
     valid = dict(step=toy.STEP, state=toy.start()[1], batches=toy.batches, evaluate=EVALUATE)
