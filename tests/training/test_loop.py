@@ -246,10 +246,13 @@ def test_fit_accepts_numpy_integers():
         fit_toy(steps=-1)
 
 
-@pytest.mark.parametrize("size, every", [(8, 1), (3, 4), (1, 5), (8, 100)])
-def test_fit_reads_one_dispatch_ahead(size, every):
-    """Each position is read once, in order; the last dispatch, and what follows an error, is not
-    read ahead."""
+@pytest.mark.parametrize("size, every, read", [(8, 1, 2), (3, 4, 4), (1, 5, 2), (8, 100, 10)])
+def test_fit_reads_one_dispatch_ahead(size, every, read):
+    """Each position is read once, in order, and none after the last step.
+
+    Args:
+      read: the number of batches that are read when the first dispatch has ended.
+    """
     positions, seen, stops = [], [], iter([False, True] + 99 * [False])
 
     def batches(position):
@@ -264,9 +267,8 @@ def test_fit_reads_one_dispatch_ahead(size, every):
     )
     first = lo.fit(toy.STEP, toy.start()[1], batches, steps=10, **options)
     start = int(first.state.step)
-    assert seen == [(start, min(2 * start, 10) if (size, every) != (3, 4) else 4)]
-    assert positions == list(range(seen[-1][1]))
-    positions.clear(), seen.clear()
+    assert seen == [(start, read)] and positions == list(range(read))
+    positions.clear()
     lo.fit(toy.STEP, first.state, batches, steps=10, **options)
     assert positions == list(range(start, 10)) and seen[-1] == (10, 10 - start)
 
