@@ -210,6 +210,6 @@ def copy_to_numpy(batch: Any) -> Any:
 
     def copy(leaf: Any) -> Any:
         foreign = hasattr(leaf, "__array__") and not isinstance(leaf, jax.Array)
-        return np.array(leaf) if foreign else leaf
+        return np.array(np.asarray(leaf)) if foreign else leaf  # some ignore a request to copy
 
     return jax.tree.map(copy, batch)

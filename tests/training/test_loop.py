@@ -543,7 +543,7 @@ def test_on_record_returns_numbers_and_shared_arrays():
     step, state = toy.start(optimizer)
     result = lo.fit(step, state, batches, steps=4, eval_every=2, on_record=restart)
     assert [record["learning_rate"] for record in result.history] == [0.1, 0.5]
-    assert positions == [0, 1, 12, 13]
+    assert positions == [0, 1, 2, 3, 12, 13]  # 2 and 3 were read ahead
 
 
 @pytest.mark.parametrize(
