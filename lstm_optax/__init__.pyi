@@ -157,6 +157,9 @@ from .training import (
     BatchSharding as BatchSharding,
 )
 from .training import (
+    BatchStream as BatchStream,
+)
+from .training import (
     CheckpointError as CheckpointError,
 )
 from .training import (

@@ -1,7 +1,7 @@
 """The training loop: until converged or out of steps."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 
 from lstm_optax.checks import check_integer
 from lstm_optax.training.argument_checks import check_callable, check_instance
+from lstm_optax.training.batch_stream import batch_function
 from lstm_optax.training.batches import BatchReader
 from lstm_optax.training.metrics import StepMetrics, interval_means, zero_sums
 from lstm_optax.training.records import Record, Validation, checked_state, rate_and_scale
@@ -54,14 +55,14 @@ class FitResult(NamedTuple):
 
     state: TrainState
     history: list[Record]
-    reason: str  # "steps", "patience", "interrupted" or "gave_up"
+    reason: str  # "steps", "patience", "interrupted", "gave_up" or "data"
     detail: str = ""  # for "gave_up": the step, its loss, and the largest gradient
 
 
 def fit(
     step: Step,
     state: TrainState,
-    batches: Callable[[int], Any],
+    batches: Callable[[int], Any] | Sequence[Any] | Iterable[Any],
     *,
     steps: int,
     evaluate: Callable[[Any], Any] | None = None,
@@ -95,8 +96,11 @@ def fit(
     Args:
       step: the function that `make_step` returns.
       state: the state to start from; it is donated, and must not be used again.
-      batches: position → batch, for positions 0, 1, 2, …; a pure function. It is called once for
-        each position, in order, and all batches have the same structure, shapes and dtypes.
+      batches: position → batch, for positions 0, 1, 2, …, a pure function; or a sequence of
+        batches, which begins again at its end; or an iterable of batches, see `BatchStream`. They
+        are read in order, one dispatch ahead of the training, and all have the same structure,
+        shapes and dtypes. If an iterator ends before the last step, so does the run, with reason
+        "data".
       steps: the step to end at, counted from the beginning of training, at least 0.
       evaluate: params → validation loss, or a dictionary of metrics by name; None for none.
       metric: the deciding metric, used by `patience` and `report_validation_loss`.
@@ -120,16 +124,16 @@ def fit(
         the step, and no rewind was left; no later step was computed. It has the state before the
         step.
       ValueError: a count that is not a whole number or too small, `patience` without `evaluate`, a
-        batch without arrays or one that differs from the first, a metric that the evaluation does
-        not return, two averages of one parameter in the optimizer, or a number of rows that the
-        devices do not divide.
+        batch without arrays or one that differs from the first, an iterable that is at another
+        position than the state, a metric that the evaluation does not return, two averages of one
+        parameter in the optimizer, or a number of rows that the devices do not divide.
     """
     steps = check_integer("steps", steps, 0)
     eval_every = check_integer("eval_every", eval_every, 1)
     size = check_integer("steps_per_dispatch", steps_per_dispatch, 1)
     patience = None if patience is None else check_integer("patience", patience, 1)
     check_callable("step", step, "the function that make_step returns")
-    check_callable("batches", batches, "a function position → batch")
+    source = batch_function(batches)
     check_callable("on_progress", on_progress, "a function (step, loss), or leave it out")
     check_callable("on_record", on_record, "a function (history, state), or leave it out")
     check_callable("should_stop", should_stop, "a function without arguments, or leave it out")
@@ -146,7 +150,8 @@ def fit(
         check_callable("evaluate", evaluate, "a function params → loss, or None")
         validation.check_names(jax.eval_shape(eval_params, state.opt_state, state.params))
     state = sharding.state(state) if sharding else state
-    reader, history = BatchReader(batches, size), list(history)
+    reader = BatchReader(source, size, sharding.batches if sharding else jax.device_put)
+    history = list(history)
     # all processes end at the same step
     stop = (lambda: sharding.in_any_process(should_stop())) if sharding else should_stop
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
@@ -155,26 +160,26 @@ def fit(
         reason = _end_reason(now, steps, history, patience, validation, stop)
         if reason:
             return FitResult(state, history, reason)
-        # dispatches end at multiples of both numbers, so a resumed run joins the same grid
-        end = min(_next_multiple(now, size), _next_multiple(now, eval_every), steps)
-        stacked = reader.read(position, end - now)
-        stacked = sharding.batches(stacked) if sharding else stacked
-        state, metrics = run_steps(step, state, stacked, end - now, sharding=sharding)
+        dispatch = reader.read(position, _steps_of_dispatch(now, size, eval_every, steps))
+        if dispatch.count == 0:
+            return FitResult(state, history, "data")
+        batches, count = dispatch.batches, dispatch.count
+        state, metrics = run_steps(step, state, batches, count, sharding=sharding)
+        now, position = now + count, position + count
+        # while the devices compute
+        reader.read_ahead(position, _steps_of_dispatch(now, size, eval_every, steps))
         metrics = jax.device_get(metrics)  # waits for the dispatch
         if not should_continue(metrics):
             # the loop on the device stopped; only a skipped step is counted in the state
             failed = int(state.step) + (not metrics.skipped)
             error = NonFiniteError(failed, metrics, state)
             if rewind and count_rewinds(history, state) < rewind.times:
-                position += end - now
                 state, history = rewind_run(rewind, error, history, position)
                 now = int(state.step)
                 continue
             if not metrics.skipped:
                 raise error
             return FitResult(state, history, "gave_up", str(error))
-        position += end - now
-        now = end
         on_progress(now, float(metrics.loss))
         if now % eval_every == 0 or now == steps:
             record = {"step": now, "seconds": 0.0} | interval_means(jax.device_get(state.sums))
@@ -198,5 +203,6 @@ def _end_reason(now, steps, history, patience, validation, should_stop) -> str |
     return "interrupted" if should_stop() else None
 
 
-def _next_multiple(now: int, every: int) -> int:
-    return now - now % every + every
+def _steps_of_dispatch(now: int, size: int, eval_every: int, steps: int) -> int:
+    # dispatches end at multiples of both numbers, so a resumed run joins the same grid
+    return min(size - now % size, eval_every - now % eval_every, steps - now)

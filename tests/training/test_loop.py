@@ -247,20 +247,64 @@ def test_fit_accepts_numpy_integers():
         fit_toy(steps=-1)
 
 
-@pytest.mark.parametrize("size, every", [(8, 1), (3, 4), (1, 5), (8, 100)])
-def test_fit_reads_each_position_once(size, every):
-    """In order: from the beginning, after an interruption, and up to an early end."""
-    positions, stops = [], iter([False, True] + 99 * [False])
+@pytest.mark.parametrize("size, every, read", [(8, 1, 2), (3, 4, 4), (1, 5, 2), (8, 100, 10)])
+def test_fit_reads_one_dispatch_ahead(size, every, read):
+    """Each position is read once, in order, and none after the last step.
+
+    Args:
+      read: the number of batches that are read when the first dispatch has ended.
+    """
+    positions, seen, stops = [], [], iter([False, True] + 99 * [False])
 
     def batches(position):
         positions.append(position)
         return toy.batches(position)
 
-    options = dict(eval_every=every, steps_per_dispatch=size, should_stop=lambda: next(stops))
+    options = dict(
+        eval_every=every,
+        steps_per_dispatch=size,
+        should_stop=lambda: next(stops),
+        on_progress=lambda step, loss: seen.append((step, len(positions))),
+    )
     first = lo.fit(toy.STEP, toy.start()[1], batches, steps=10, **options)
-    assert positions == list(range(int(first.state.step)))
+    start = int(first.state.step)
+    assert seen == [(start, read)] and positions == list(range(read))
+    positions.clear()
     lo.fit(toy.STEP, first.state, batches, steps=10, **options)
-    assert positions == list(range(10))
+    assert positions == list(range(start, 10)) and seen[-1] == (10, 10 - start)
+
+
+def test_fit_equals_loop_that_reads_nothing_ahead():
+    state, losses = toy.start()[1], []
+    for start in (0, 3, 6, 9):
+        stacked = jax.tree.map(lambda *xs: np.stack(xs), *map(toy.batches, range(start, start + 3)))
+        state, metrics = lo.run_steps(toy.STEP, state, stacked, 3)
+        losses.append(float(metrics.loss))
+    found = []
+    result = fit_toy(eval_every=12, on_progress=lambda step, loss: found.append(loss))
+    assert found == losses
+    chex.assert_trees_all_equal(result.state.params, state.params)
+
+
+def test_error_of_batches_comes_after_records():
+    """A batch that is read ahead fails; what was trained before it is recorded first."""
+
+    def broken(position):
+        return toy.batches(position) if position < 4 else {}["data"]
+
+    steps, records = [], []
+    with pytest.raises(KeyError, match="data") as caught:
+        lo.fit(
+            toy.STEP,
+            toy.start()[1],
+            broken,
+            steps=12,
+            eval_every=4,
+            on_progress=lambda step, loss: steps.append(step),
+            on_record=lambda history, state: records.append(int(state.step)),
+        )
+    assert steps == records == [4]
+    assert caught.traceback[-1].name == "broken"
 
 
 WRONG_BATCHES = {
@@ -294,7 +338,7 @@ def test_fit_rejects_batches_that_differ(name, size):
 
 @pytest.mark.parametrize(
     "name",
-    "step batches evaluate on_progress on_record should_stop state sharding".split(),
+    "step evaluate on_progress on_record should_stop state sharding".split(),
 )
 def test_fit_rejects_arguments_of_other_types(name):
     valid = dict(step=toy.STEP, state=toy.start()[1], batches=toy.batches, evaluate=EVALUATE)
@@ -500,7 +544,7 @@ def test_on_record_returns_numbers_and_shared_arrays():
     step, state = toy.start(optimizer)
     result = lo.fit(step, state, batches, steps=4, eval_every=2, on_record=restart)
     assert [record["learning_rate"] for record in result.history] == [0.1, 0.5]
-    assert positions == [0, 1, 12, 13]
+    assert positions == [0, 1, 2, 3, 12, 13]  # 2 and 3 were read ahead
 
 
 @pytest.mark.parametrize(
