@@ -33,9 +33,7 @@ class RunFolder:
         self.path: Path = Path(path)
         self.writes: bool = writes
         self.config: Path = self.path / "config.json"
-        self.records: StepLog = StepLog(
-            self.path / "metrics.jsonl", _is_record, writes=writes
-        )
+        self.records: StepLog = StepLog(self.path / "metrics.jsonl", _is_record, writes=writes)
         self.picture: Path = self.path / "loss.png"
         self.gradients: StepLog = StepLog(self.path / "gradients.jsonl", writes=writes)
         self.gradient_picture: Path = self.path / "gradients.png"

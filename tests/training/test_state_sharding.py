@@ -112,6 +112,4 @@ def test_restored_state_is_split_again(tmp_path):
         like = sharding.state(start(lo.nadam(1e-2))[1])
         _, state, _ = checkpoints.restore(like)
         chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(result.state))
-        assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(
-            lambda x: x.sharding, like
-        )
+        assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, like)
