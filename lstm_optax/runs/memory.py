@@ -48,14 +48,16 @@ def check_memory(
     """
     import jax
 
-    first, *others = local = [d for d in devices if d.process_index == jax.process_index()]
+    local = [device for device in devices if device.process_index == jax.process_index()]
+    first, count = local[0], len(devices)
     each = _tree_bytes(state) + _tree_bytes(state.params)
     if shard:
-        each = each // len(devices) + _tree_bytes(state.params)
-    needed = each + activations // len(devices)
+        each = each // count + _tree_bytes(state.params)
     if first.platform == "cpu":
-        needed, free = len(local) * needed, free_memory()
+        needed = len(local) * each + activations * len(local) // count
+        free = free_memory()
     else:
+        needed = each + activations // count
         free = (first.memory_stats() or {}).get("bytes_limit", needed)
     if needed > free:
         raise OptionError(

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from lstm_optax.runs.constraints import OptionError, check_fields, whole_numbers
 
 HEARTBEAT_TIMEOUT = 30  # seconds of silence after which JAX counts a process as dead
 NAMING_TIMEOUT = 45  # seconds to wait for JAX's message that names the dead process
-OWN_FAULT = "RESOURCE_EXHAUSTED", "Out of memory"  # in an error of XLA that others did not cause
+LOST = re.compile("Gloo|NCCL|Connection (reset|closed)|coordination service", re.I)
 PLACE = "--coordinator HOST:PORT --processes N --process I"
 
 
@@ -97,9 +98,9 @@ def joined_processes(options: ProcessOptions) -> Iterator[None]:
     except BaseException as error:
         # runs before JAX's own exit, which would wait for the other processes
         atexit.register(_leave, 130 if isinstance(error, KeyboardInterrupt) else 2)
-        if not isinstance(error, jax.errors.JaxRuntimeError) or _is_own_fault(error):
+        if isinstance(error, ProcessError) or not LOST.search(str(error)):
             raise
-        time.sleep(NAMING_TIMEOUT)
+        time.sleep(NAMING_TIMEOUT)  # JAX ends this process with its message
         reason = next(iter(str(error).splitlines()), "")
         raise ProcessError(f"the connection to another process was lost: {reason}") from error
 
@@ -130,10 +131,6 @@ def in_first_process(action: Callable[[], None]) -> None:
         raise error
     if first:
         raise ProcessError(first)
-
-
-def _is_own_fault(error: BaseException) -> bool:
-    return any(words in str(error) for words in OWN_FAULT)
 
 
 def _leave(status: int) -> None:

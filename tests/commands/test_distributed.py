@@ -1,6 +1,7 @@
 """`lstm-optax train --distributed`: real processes that end together, and its errors."""
 
 import json
+import re
 import signal
 import time
 
@@ -96,8 +97,14 @@ def test_signal_to_one_stops_all(flags, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dead, name", [(2, "task:2"), (0, "leader")])
-def test_killed_process_ends_the_others(flags, tmp_path, dead, name):
+@pytest.mark.parametrize(
+    "dead, message",
+    [
+        (2, r"unhealthy \(stopped sending heartbeats\):\n\S*2\n"),
+        (0, "Either the leader task was preempted/died"),
+    ],
+)
+def test_killed_process_ends_the_others(flags, tmp_path, dead, message):
     run = tmp_path / "run"
     with started_processes(PROGRAM, 4, *flags(LONG)) as processes:
         wait_for_records(run, 2)
@@ -106,13 +113,11 @@ def test_killed_process_ends_the_others(flags, tmp_path, dead, name):
         end = time.monotonic() + 60
         for process, output in others:
             assert process.wait(max(end - time.monotonic(), 0.1)) != 0
-            assert name in output.read_text()
+            assert re.search(message, output.read_text())
     whole = Checkpoints(run / "checkpoints").newest_whole()[0]
     results = run_processes(PROGRAM, 2, *flags(whole + 10), "--resume", timeout=200)
     assert [result.returncode for result in results] == [0, 0], results
-    steps = [row["step"] for row in records(run)]
-    assert steps == list(range(5, whole // 5 * 5 + 15, 5))[: len(steps)]
-    assert steps[-1] == whole + 10
+    assert [row["step"] for row in records(run)] == list(range(5, whole + 15, 5))
 
 
 @pytest.mark.slow

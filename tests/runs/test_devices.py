@@ -26,7 +26,7 @@ def machine(monkeypatch):
     """Return a function that simulates a machine: its cores and its JAX devices."""
 
     def arrange(cores: int, count: int, platform: str = "cpu") -> None:
-        there = [SimpleNamespace(platform=platform, id=i) for i in range(count)]
+        there = [SimpleNamespace(platform=platform, id=i, process_index=0) for i in range(count)]
         monkeypatch.setattr(devices_module, "core_count", lambda: cores)
         monkeypatch.setattr(jax, "devices", lambda: there)
 

@@ -17,7 +17,7 @@ from lstm_optax.runs.build import (
 from lstm_optax.runs.memory import activation_bytes, check_memory, free_memory
 
 SIZES = dict(hidden=8, embedding=4, layers=2, batch=2, window=8)
-CPU = SimpleNamespace(platform="cpu")
+CPU = SimpleNamespace(platform="cpu", process_index=0)
 
 
 def state_of(config: TrainConfig):
@@ -73,7 +73,7 @@ def test_accelerator_memory_limit():
     config = TrainConfig(**SIZES)
 
     def check(stats):
-        gpu = SimpleNamespace(platform="gpu", memory_stats=lambda: stats)
+        gpu = SimpleNamespace(platform="gpu", process_index=0, memory_stats=lambda: stats)
         check_memory(state_of(config), activation_bytes(config, 5), (gpu,))
 
     with pytest.raises(OptionError, match="needs at least 0.0 GiB"):
