@@ -741,7 +741,7 @@ def test_overwrite_replaces_only_run(run, capsys):
 
 @pytest.mark.parametrize("flags", ["--resume", "--overwrite", ""])
 def test_running_run_is_shared(run, work, capsys, flags):
-    """Another thread trains in the folder; it stands for another process."""
+    """Another thread trains in the folder; it counts as another process."""
     before = snapshot(work)
     with ThreadPoolExecutor(1) as other:
         held = hold_folder(run)

@@ -331,7 +331,7 @@ def test_resume_under_other_versions(config, copy, unbroken, monkeypatch):
 
 
 def test_held_folder_is_written(config, copy, unbroken, tmp_path):
-    """Another thread trains in the folder; it stands for another process."""
+    """Another thread trains in the folder; it counts as another process."""
     with ThreadPoolExecutor(1) as other:
         held = hold_folder(copy.path)
         other.submit(held.__enter__).result(timeout=10)
