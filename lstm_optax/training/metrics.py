@@ -122,10 +122,21 @@ def optimizer_events(before: Any, after: Any) -> OptimizerEvents:
     old_guards, guards = (find_states(s, GuardState) for s in (before, after))
     return OptimizerEvents(
         clipped=_any_true(a.clipped > b.clipped for a, b in zip(clips, old_clips, strict=True)),
-        zeroed=_any_true(a.zeroed > b.zeroed for a, b in zip(clips, old_clips, strict=True)),
+        zeroed=_any_true(
+            a.zeroed > b.zeroed
+            for a, b in zip(clips, old_clips, strict=True)
+            if a.zeroed is not None and b.zeroed is not None
+        ),
         skipped=_any_true(a.skipped > b.skipped for a, b in zip(guards, old_guards, strict=True)),
         gave_up=_any_true(guard.gave_up for guard in guards),
     )
+
+
+def can_mend(opt_state: Any) -> bool:
+    """Return whether an optimizer has a guard, or a clip that replaces non-finite entries."""
+    clips = find_states(opt_state, ClipByGlobalNormState)
+    zeroing = any(clip.zeroed is not None for clip in clips)
+    return zeroing or bool(find_states(opt_state, GuardState))
 
 
 def _any_true(flags: Iterable[jax.Array]) -> jax.Array:
