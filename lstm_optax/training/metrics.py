@@ -150,11 +150,23 @@ def optimizer_events(before: Any, after: Any) -> OptimizerEvents:
     guarded = _any_true(a.skipped > b.skipped for a, b in zip(guards, old_guards, strict=True))
     return OptimizerEvents(
         clipped=_any_true(a.clipped > b.clipped for a, b in zip(clips, old_clips, strict=True)),
-        zeroed=_any_true(a.zeroed > b.zeroed for a, b in zip(clips, old_clips, strict=True)),
+        zeroed=_any_true(
+            a.zeroed > b.zeroed
+            for a, b in zip(clips, old_clips, strict=True)
+            if a.zeroed is not None and b.zeroed is not None
+        ),
         skipped=guarded | overflowed,
         gave_up=_any_true(guard.gave_up for guard in guards),
         overflowed=overflowed,
     )
+
+
+def can_mend(opt_state: Any) -> bool:
+    """Return whether an optimizer can skip a step, or has a clip that replaces non-finite entries."""
+    clips = find_states(opt_state, ClipByGlobalNormState)
+    zeroing = any(clip.zeroed is not None for clip in clips)
+    skipping = (GuardState, LossScalingState)
+    return zeroing or any(find_states(opt_state, kind) for kind in skipping)
 
 
 def _any_true(flags: Iterable[jax.Array]) -> jax.Array:

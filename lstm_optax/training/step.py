@@ -12,7 +12,7 @@ import optax
 from lstm_optax.checks import check_transformations
 from lstm_optax.training.argument_checks import check_callable, check_same_tree
 from lstm_optax.training.carry_rows import zero_bad_rows
-from lstm_optax.training.metrics import StepMetrics, add_step, optimizer_events
+from lstm_optax.training.metrics import StepMetrics, add_step, can_mend, optimizer_events
 from lstm_optax.training.scaled_loss import loss_scale, scaled_loss
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
@@ -40,7 +40,8 @@ def make_step(
     Forward, loss, backward, update. The carry crosses from window to window, its gradient does
     not: the carry is an argument of the loss, and the loss is differentiated with respect to the
     parameters only. If a `guard` in the optimizer skips the step, the carry does not change either.
-    With a guard, rows of the carry with a non-finite entry are set to zero before the step.
+    With a guard, rows of the carry with a non-finite entry are set to zero before the step. A step
+    that fails, see `run_steps`, returns the state that it received.
 
     The loss is multiplied by the scale of `loss_scaling`, if that is the optimizer.
 
@@ -74,23 +75,23 @@ def make_step(
                 state.params, state.carry, batch, key
             )
         check_same_tree("the carry that the loss returns", carry, state.carry, CARRY_REMEDY)
+        update = _checked_update if can_mend(state.opt_state) else _update_if_finite
+        extras = {"value": value, **extra_args(batch)}
         with jax.named_scope("optimizer"):
-            updates, opt_state = optimizer.update(
-                grads, state.opt_state, state.params, value=value, **extra_args(batch)
-            )
-            params = optax.apply_updates(state.params, updates)
-        metrics = _step_metrics(value, grads, updates, (state.opt_state, opt_state))
+            params, opt_state, metrics = update(optimizer, value, grads, state, extras)
         metrics = metrics._replace(carry_resets=resets)
         metrics = metrics if scale is None else metrics.divided_by(scale)
+        taken = metrics.skipped | _is_finite(metrics)
+        keep = partial(jax.tree.map, partial(jnp.where, taken))
         new_state = TrainState(
-            step=state.step + 1,
-            position=state.position + 1,
+            step=state.step + taken,
+            position=state.position + taken,
             params=params,
             opt_state=opt_state,
             # the carry of a skipped step may hold NaN, which would spoil every later window
-            carry=jax.tree.map(partial(jnp.where, metrics.skipped), state.carry, carry),
+            carry=jax.tree.map(partial(jnp.where, taken & ~metrics.skipped), carry, state.carry),
             key=state.key,
-            sums=add_step(state.sums, metrics),
+            sums=keep(add_step(state.sums, metrics), state.sums),
         )
         return new_state, metrics
 
@@ -189,12 +190,8 @@ def take_steps(
         return (i < count) & should_continue(metrics)
 
     def body(loop):
-        i, old, _ = loop
-        new, metrics = step(old, jax.tree.map(lambda b: b[i], batches))
-        # A failed step returns the state before it. XLA fuses the choice with the update, which
-        # reads the old numbers anyway, so it needs no pass over the state and no second copy.
-        taken = metrics.skipped | _is_finite(metrics)
-        return i + 1, jax.tree.map(partial(jnp.where, taken), new, old), metrics
+        i, state, _ = loop
+        return i + 1, *step(state, jax.tree.map(lambda b: b[i], batches))
 
     # the loop carries the metrics of the last step; zeros before the first one pass as finite
     shapes = jax.eval_shape(step, state, jax.tree.map(lambda b: b[0], batches))[1]
@@ -203,36 +200,80 @@ def take_steps(
     return state, metrics
 
 
-def _step_metrics(
-    loss: jax.Array, grads: Any, updates: Any, opt_states: tuple[Any, Any]
-) -> StepMetrics:
-    """Return the metrics of a step, from the optimizer's states before and after it."""
-    events, norm = optimizer_events(*opt_states), global_norm(grads)
+Updated = tuple[Any, Any, StepMetrics]
+"""Parameters and state of the optimizer, which a failed step leaves as they were, and metrics."""
+
+
+def _update_if_finite(
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss: jax.Array,
+    grads: Any,
+    state: TrainState,
+    extras: dict[str, Any],
+) -> Updated:
+    """Update if loss and gradient are finite.
+
+    Only a condition around the whole update both keeps the old numbers and writes the new ones in
+    place. A choice between the two afterwards would copy the moments.
+    """
+
+    def take(grads, opt_state, params):
+        updates, opt_state = optimizer.update(grads, opt_state, params, **extras)
+        return optax.apply_updates(params, updates), opt_state, _no_sizes(grads)
+
+    norm = global_norm(grads)
+    params, opt_state, largest = jax.lax.cond(
+        jnp.isfinite(loss) & jnp.isfinite(norm),
+        take,
+        lambda grads, opt_state, params: (params, opt_state, _sizes(grads)),
+        grads,
+        state.opt_state,
+        state.params,
+    )
+    clipped = optimizer_events(state.opt_state, opt_state).clipped
+    never = jnp.bool_(False)
+    metrics = StepMetrics(loss, norm, largest, clipped, never, never, never, jnp.int32(0))
+    return params, opt_state, metrics
+
+
+def _checked_update(
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss: jax.Array,
+    grads: Any,
+    state: TrainState,
+    extras: dict[str, Any],
+) -> Updated:
+    """Update with an optimizer that can skip a step or mend its gradient, and check the result."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **extras)
+    events, norm = optimizer_events(state.opt_state, opt_state), global_norm(grads)
     # a guard may wrap the optimizer of some parameters only: the step counts as skipped only if
     # the updates of all parameters are finite
     skipped = jax.lax.cond(
         events.skipped, lambda u: jnp.isfinite(global_norm(u)), lambda u: jnp.bool_(False), updates
     )
+    opt_states = state.opt_state, opt_state
+    mended = events.zeroed & ~skipped
     norm = jax.lax.cond(
-        events.zeroed & ~skipped,
-        _mended_norm,
-        lambda norm, *_: norm,
-        norm,
-        grads,
-        updates,
-        opt_states,
+        mended, _mended_norm, lambda norm, *_: norm, norm, grads, updates, opt_states
     )
+    taken = skipped | (jnp.isfinite(loss) & jnp.isfinite(norm))
     # under a condition, since a usual step need not read every gradient once more
-    largest = jax.lax.cond(
-        jnp.isfinite(loss) & jnp.isfinite(norm) & ~skipped,
-        lambda g: jax.tree.map(lambda x: jnp.zeros([], x.dtype), g),
-        lambda g: jax.tree.map(lambda x: jnp.max(jnp.abs(x)), g),
-        grads,
-    )
+    largest = jax.lax.cond(taken & ~skipped, _no_sizes, _sizes, grads)
+    new = optax.apply_updates(state.params, updates), opt_state
+    kept = jax.tree.map(partial(jnp.where, taken), new, (state.params, state.opt_state))
     overflowed = skipped & events.overflowed
-    return StepMetrics(
+    metrics = StepMetrics(
         loss, norm, largest, events.clipped, skipped, events.gave_up, overflowed, jnp.int32(0)
     )
+    return *kept, metrics
+
+
+def _sizes(grads: Any) -> Any:
+    return jax.tree.map(lambda g: jnp.max(jnp.abs(g)), grads)
+
+
+def _no_sizes(grads: Any) -> Any:
+    return jax.tree.map(lambda g: jnp.zeros([], g.dtype), grads)
 
 
 def _mended_norm(norm: jax.Array, grads: Any, updates: Any, opt_states: tuple[Any, Any]):

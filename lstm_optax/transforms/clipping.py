@@ -24,7 +24,7 @@ class ClipByGlobalNormState(NamedTuple):
     factor: jax.Array  # float []; scale of the last updates, in [0, 1]; 0 if it underflows
     clipped: jax.Array  # int32 []; number of steps with a factor below 1
     nonfinite: jax.Array  # int32 []; number of steps with a non-finite entry
-    zeroed: jax.Array  # int32 []; number of those steps whose non-finite entries became 0
+    zeroed: jax.Array | None  # int32 []; the same with nonfinite="zero", otherwise None
 
 
 @real_only
@@ -55,7 +55,7 @@ def clip_by_global_norm(
 
     def init(params):
         del params
-        return _initial_clip_state()
+        return _initial_clip_state(nonfinite)
 
     @jax.named_scope("clip_by_global_norm")
     def update(updates, state, params=None):
@@ -104,7 +104,9 @@ def clip_by_norm_quantile(
     def init(params):
         del params
         recent = jnp.zeros(window, scalar(0).dtype)
-        return ClipByNormQuantileState(jnp.zeros([], jnp.int32), recent, _initial_clip_state())
+        return ClipByNormQuantileState(
+            jnp.zeros([], jnp.int32), recent, _initial_clip_state(nonfinite)
+        )
 
     @jax.named_scope("clip_by_norm_quantile")
     def update(updates, state, params=None):
@@ -220,25 +222,24 @@ def _clip(
             clipped = jnp.where(jnp.isfinite(wide), clipped, 0)
         return clipped.astype(jnp.result_type(g))
 
-    seen, zeroed = (
-        jnp.where(scaled_norm.finite, n, increment(n)) for n in (state.nonfinite, state.zeroed)
-    )
+    def count_nonfinite(count):
+        return jnp.where(scaled_norm.finite, count, increment(count))
+
     new_state = ClipByGlobalNormState(
         norm=scalar(norm),
         factor=scalar(scale * factor),
         clipped=jnp.where(clips, increment(state.clipped), state.clipped),
-        nonfinite=seen,
-        # with "pass" the same array, so that the compiler knows that it does not change
-        zeroed=zeroed if nonfinite == "zero" else state.zeroed,
+        nonfinite=count_nonfinite(state.nonfinite),
+        zeroed=count_nonfinite(state.zeroed) if nonfinite == "zero" else None,
     )
     return jax.tree.map(leaf, updates), new_state
 
 
-def _initial_clip_state() -> ClipByGlobalNormState:
+def _initial_clip_state(nonfinite: NonFinite) -> ClipByGlobalNormState:
     return ClipByGlobalNormState(  # distinct arrays, because the state may be donated
         norm=scalar(0),
         factor=scalar(1),
         clipped=jnp.zeros([], jnp.int32),
         nonfinite=jnp.zeros([], jnp.int32),
-        zeroed=jnp.zeros([], jnp.int32),
+        zeroed=jnp.zeros([], jnp.int32) if nonfinite == "zero" else None,
     )
