@@ -74,7 +74,10 @@ def grain_data_loader():
     grain = pytest.importorskip("grain")
     samples = grain.samplers.IndexSampler(7, shuffle=True, seed=3)
     source = [toy.batches(i) for i in range(7)]
-    return grain.DataLoader(data_source=source, sampler=samples, worker_count=0)
+    threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    return grain.DataLoader(
+        data_source=source, sampler=samples, worker_count=0, read_options=threads
+    )
 
 
 def fit(batches, state=None, **options):
