@@ -162,7 +162,7 @@ def optimizer_events(before: Any, after: Any) -> OptimizerEvents:
 
 
 def can_mend(opt_state: Any) -> bool:
-    """Return whether an optimizer can skip a step, or has a clip that replaces non-finite entries."""
+    """Return whether an optimizer can skip a step, or replaces non-finite entries by 0."""
     clips = find_states(opt_state, ClipByGlobalNormState)
     zeroing = any(clip.zeroed is not None for clip in clips)
     skipping = (GuardState, LossScalingState)
