@@ -91,9 +91,9 @@ def gathered_entries(text):
 @compiled.cpu_program
 def test_only_parameters_are_gathered():
     """Gradients are summed once a step, parameters gathered once, and no moment is sent."""
-    step, state = start(lo.nadam(1e-2), width=64)  # the norm joins small gradients in one array
+    step, state = start(lo.nadam(1e-2), width=128)  # the norm joins small gradients in one array
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    stacked = SPLIT.batches(np.stack([batches(p, width=64) for p in range(2)]))
+    stacked = SPLIT.batches(np.stack([batches(p, width=128) for p in range(2)]))
     program = program_of(step, SPLIT).lower(SPLIT.state(state), stacked, np.int32(2))
     text = program.compile().as_text()
     assert gathered_entries(text) == count
