@@ -24,14 +24,14 @@ def state_of(config: TrainConfig):
     return abstract_state(config, 5, make_optimizer(config, make_schedule(config)))
 
 
-def needed(config: TrainConfig, monkeypatch, devices=(CPU,)) -> int:
+def needed(config: TrainConfig, monkeypatch, devices=(CPU,), **options) -> int:
     """Return the smallest free memory that check_memory accepts, in bytes."""
     low, high, state = 0, 2**50, state_of(config)
     while low < high:
         middle = (low + high) // 2
         monkeypatch.setattr(memory, "free_memory", lambda free=middle: free)
         try:
-            check_memory(state, activation_bytes(config, 5), devices)
+            check_memory(state, activation_bytes(config, 5), devices, **options)
             high = middle
         except OptionError:
             low = middle + 1
@@ -58,6 +58,10 @@ def test_needed_memory_matches_formula(monkeypatch):
     assert 8 * parameters <= extra < 8 * parameters + 500  # two moments
     twice = needed(config, monkeypatch, devices=(CPU, CPU))
     assert twice > 2 * (least - activations) + activations
+    split = needed(config, monkeypatch, devices=(CPU, CPU), shard=True)
+    assert split < (2 + 4) * 4 * parameters + activations + 1000  # half the state, and a gather
+    other = SimpleNamespace(platform="cpu", process_index=1)
+    assert needed(config, monkeypatch, devices=(CPU, other)) < least - activations // 2 + 500
 
 
 @pytest.mark.parametrize(
