@@ -31,18 +31,18 @@ def zero_bad_rows(carry: Any, axes: Any = 0) -> tuple[Any, jax.Array]:
             f"the leaves of the carry have {' and '.join(map(str, sorted(counts)))} rows, but must "
             f"have the same number: {AXES_REMEDY}"
         )
-    in_any = jnp.any(jnp.stack(by_row), 0) if by_row else None  # bool [rows]
+    rows = jnp.any(jnp.stack(by_row), 0) if by_row else jnp.zeros(0, jnp.bool_)  # bool [rows]
 
     def zero(leaf: Any, flags: jax.Array, axis: int | None) -> Any:
         if not jnp.issubdtype(leaf.dtype, jnp.number):
             return leaf
-        if flags.ndim and in_any is not None and axis is not None:
-            flags = jnp.expand_dims(in_any, [i for i in range(leaf.ndim) if i != axis])
+        if flags.ndim:
+            flags = jnp.expand_dims(rows, [i for i in range(leaf.ndim) if i != axis])
         return jnp.where(flags, jnp.zeros_like(leaf), leaf)
 
-    alone = [flags for flags in jax.tree.leaves(bad) if not flags.ndim]
-    count = sum(jnp.sum(f, dtype=jnp.int32) for f in (*alone, *([in_any] if by_row else [])))
-    return jax.tree.map(zero, carry, bad, axes), jnp.asarray(count, jnp.int32)
+    alone = [jnp.int32(flags) for flags in jax.tree.leaves(bad) if not flags.ndim]
+    count = sum(alone, start=jnp.sum(rows, dtype=jnp.int32))
+    return jax.tree.map(zero, carry, bad, axes), count
 
 
 def _bad_rows(path: Any, leaf: Any, axis: int | None) -> jax.Array:

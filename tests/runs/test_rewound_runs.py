@@ -73,7 +73,6 @@ def test_run_rewinds_to_last_checkpoint(config, poison, tmp_path):
 
 @pytest.mark.slow
 def test_resumed_rewound_run_equals_unbroken(config, poison, tmp_path):
-    """Also after two interruptions in one interval: the checkpoint of its record is kept."""
     poison(3, 44)  # the first rewind is to the beginning, the second to step 24
     unbroken, _ = train(config, tmp_path / "unbroken")
     assert rows(unbroken) == [("rewind", 0, 4), 24, ("rewind", 24, 37), 48]
@@ -82,6 +81,19 @@ def test_resumed_rewound_run_equals_unbroken(config, poison, tmp_path):
             run, _ = train(config, tmp_path / name, stop=stop, resume=number > 0)
         assert_same(run, unbroken)
         assert rows(run) == rows(unbroken)
+
+
+@pytest.mark.slow
+def test_interruptions_keep_last_record(config, poison, tmp_path, monkeypatch):
+    """Of two in one interval, whose record is not the best; it is what the run rewinds to."""
+    monkeypatch.setattr("lstm_optax.runs.keeper.best_record", lambda history: history[0])
+    poison(67)
+    longer = replace(config, steps=72)
+    unbroken, _ = train(longer, tmp_path / "unbroken")
+    assert rows(unbroken) == [24, 48, ("rewind", 48, 68), 72]
+    for stop in (56, 64, NEVER):
+        run, _ = train(longer, tmp_path / "run", stop=stop, resume=stop > 56)
+    assert_same(run, unbroken)
 
 
 @pytest.mark.slow

@@ -71,9 +71,9 @@ def test_missing_records_have_no_findings(rule):
 SHOWN = {  # rule: facts that show it, a number of the finding, and its confidence
     "nonfinite-steps": (
         nonfinite_rules.nonfinite_steps,
-        healthy(skipped=curve((5, 0), (1, 20), (1, 0)), rewinds=curve((5, 0), (1, 1), (1, 0))),
+        healthy(skipped=curve((5, 0), (1, 20), (1, 0)), rewinds=np.zeros(COUNT)),
         ("share", 0.02),
-        "high",
+        "medium",
         "--learning-rate 0.0053, a smaller --clip, or --clip-gates 10",
     ),
     "clip-every-step": (
@@ -168,6 +168,11 @@ def test_rule_finds_what_it_is_for(name):
     assert finding.confidence == confidence and remedy in finding.remedy
     assert finding.threshold and finding.source and finding.message.endswith(".")
     assert "{" not in finding.message + finding.remedy + finding.threshold
+
+
+def test_one_rewind_is_found():
+    finding = nonfinite_rules.nonfinite_steps(healthy(rewinds=curve((5, 0), (1, 1), (1, 0))))
+    assert finding is not None and finding.confidence == "high" and finding.numbers["rewinds"] == 1
 
 
 def test_every_rule_is_shown():
