@@ -12,6 +12,15 @@ from typing import Any
 
 Record = dict[str, Any]
 
+MEASURED = (
+    "seconds",
+    "steps_per_second",
+    "characters_per_second",
+    "host_memory",
+    "device_memory",
+)
+"""The fields of a training record that depend on the machine; all others are reproducible."""
+
 PACKAGES = ("lstm_optax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 

@@ -34,7 +34,7 @@ class Train:
 
     Writes metrics.jsonl, loss.png, sample.txt, config.json and checkpoints/ to the run folder;
     with --diagnose also gradients.jsonl and gradients.png, and prints the findings of `lstm-optax
-    advise`. Ctrl-C saves a checkpoint and stops; continue from it with --resume.
+    advise`; with --tensorboard, --wandb or --mlflow also logs/. Ctrl-C saves a checkpoint and stops; continue from it with --resume.
     """
 
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
@@ -147,7 +147,7 @@ def _make_observer(console: Console, screen: "TrainScreen", stop: StopOnSignal) 
         warn=lambda message: print_warning(console, message),
         begin=screen.begin,
         progress=screen.progress,
-        record=screen.record,
+        record=lambda history, state: screen.record(history[-1]),
         should_stop=stop.requested,
     )
 

@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
 from lstm_optax.runs.diagnosis import make_diagnose
 from lstm_optax.runs.job import Job
+from lstm_optax.runs.memory import memory_in_use
 from lstm_optax.runs.run_folder import RunFolder
 from lstm_optax.runs.update_ratio import make_update_ratio
 from lstm_optax.training import Checkpoints, FitResult, TrainState, best_record
@@ -28,7 +30,7 @@ class Keeper:
       job: the training.
       run: its folder.
       checkpoints: the checkpoints in the folder.
-      on_record: called with each record after it is written.
+      on_record: called with the history and the state after a record is written.
     """
 
     def __init__(
@@ -36,12 +38,12 @@ class Keeper:
         job: Job,
         run: RunFolder,
         checkpoints: Checkpoints,
-        on_record: Callable[[Record], None],
+        on_record: Callable[[list[Record], TrainState], None],
     ):
         self.job: Job = job
         self.run: RunFolder = run
         self.checkpoints: Checkpoints = checkpoints
-        self.on_record: Callable[[Record], None] = on_record
+        self.on_record: Callable[[list[Record], TrainState], None] = on_record
         self.diagnose: Callable | None = None
         self.update_ratio: Callable | None = None
         if job.config.diagnose:
@@ -58,6 +60,7 @@ class Keeper:
         record = history[-1]
         step = record["step"]
         record["learning_rate"] = self._learning_rate(step, state)
+        record |= self._measure(record)
         if self.diagnose and self.update_ratio:
             scalars, arrays = self.diagnose(state.params)
             record |= scalars
@@ -67,7 +70,7 @@ class Keeper:
         finite = math.isfinite(record["val_loss"])
         if finite:
             self._save(step, state, history)
-        self.on_record(record)
+        self.on_record(history, state)
         # Before the last step, `fit` reports the divergence in the next step, in more detail.
         if not finite and step == self.job.config.steps:
             error = f"the validation loss after step {step} is not finite"
@@ -89,6 +92,13 @@ class Keeper:
     def divergence_at(self, step: int, error: str) -> Diverged:
         """Return the exception for a step that was not finite."""
         return self._divergence(error, self._learning_rate(step))
+
+    def _measure(self, record: Record) -> Record:
+        """Return the throughput in characters and the memory of this process."""
+        rate, config = record["steps_per_second"], self.job.config
+        local = [d for d in self.job.devices if d.process_index == jax.process_index()]
+        characters = rate and rate * config.batch * config.window
+        return {"characters_per_second": characters} | memory_in_use(local)
 
     def _save(self, step: int, state: TrainState, history: list[Record]) -> None:
         best = best_record(history)

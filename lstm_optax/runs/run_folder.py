@@ -22,7 +22,7 @@ class RunFolder:
     """The files of a run.
 
     These are config.json, metrics.jsonl, loss.png, sample.txt and checkpoints/; with --diagnose
-    also gradients.jsonl and gradients.png.
+    also gradients.jsonl and gradients.png, and with --tensorboard, --wandb or --mlflow logs/.
     """
 
     def __init__(self, path: Path):
@@ -34,6 +34,7 @@ class RunFolder:
         self.gradient_picture: Path = self.path / "gradients.png"
         self.sample: Path = self.path / "sample.txt"
         self.checkpoints: Path = self.path / "checkpoints"
+        self.logs: Path = self.path / "logs"
 
     @classmethod
     def new(cls) -> "RunFolder":
@@ -72,7 +73,9 @@ class RunFolder:
         """Return the existing files and folders of the run."""
         gradients = (self.gradients.path, self.gradient_picture)
         results = (self.records.path, self.picture, *gradients, self.sample)
-        return [path for path in (*results, self.config, self.checkpoints) if path.exists()]
+        return [
+            path for path in (*results, self.config, self.checkpoints, self.logs) if path.exists()
+        ]
 
     def check_path(self) -> None:
         """Raise OptionError if checkpoints cannot be written at this path."""
@@ -101,7 +104,8 @@ class RunFolder:
             for path in self.files():
                 if path.is_file():
                     path.unlink()
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            for folder in (self.checkpoints, self.logs):
+                shutil.rmtree(folder, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
 
     def remove_if_empty(self) -> None:

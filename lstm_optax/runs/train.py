@@ -18,6 +18,7 @@ from lstm_optax.runs.options import TrainConfig
 from lstm_optax.runs.plan import plan_of
 from lstm_optax.runs.resume import restore_run, resumed_config
 from lstm_optax.runs.run_folder import RunFolder
+from lstm_optax.runs.watching import Watchers
 from lstm_optax.training import (
     Checkpoints,
     FitResult,
@@ -43,7 +44,7 @@ class Observer:
     warn: Callable[[str], None] = lambda message: None
     begin: Callable[[int], None] = lambda step: None  # with the number of steps already taken
     progress: Callable[[int, float], None] = lambda step, loss: None
-    record: Callable[[dict[str, Any]], None] = lambda record: None
+    record: Callable[[list[dict[str, Any]], TrainState], None] = lambda history, state: None
     should_stop: Callable[[], bool] = lambda: False
 
 
@@ -78,7 +79,8 @@ def train_language_model(
       observer: callbacks.
 
     Raises:
-      OptionError, TextError: an option or the text is invalid; the folder is unchanged.
+      OptionError, TextError: an option or the text is invalid, or a logger cannot start; the run in
+        the folder is unchanged.
       CheckpointError: `resume` found no intact checkpoint.
       Diverged: the loss was not finite; the last checkpoint is kept.
       OSError: the folder cannot be written; the last checkpoint is kept.
@@ -95,13 +97,19 @@ def train_language_model(
         state, history = restore_run(run, checkpoints, job.config, state, observer.warn)
     else:
         run.create(overwrite=overwrite)
-    baselines = _begin(job, run, state, observer, resume=resume)
-    keeper = Keeper(job, run, checkpoints, observer.record)
-    try:
-        end = _fit(job, state, history, keeper, observer)
-    except NonFiniteError as error:
-        raise keeper.divergence_at(error.step, str(error)) from None
-    keeper.finish(end)
+    with Watchers(job.config, run, observer.warn) as watchers:
+        baselines = _begin(job, run, state, observer, resume=resume)
+
+        def on_record(history: list[dict[str, Any]], state: TrainState) -> None:
+            watchers(history, state)
+            observer.record(history, state)
+
+        keeper = Keeper(job, run, checkpoints, on_record)
+        try:
+            end = _fit(job, state, history, keeper, observer)
+        except NonFiniteError as error:
+            raise keeper.divergence_at(error.step, str(error)) from None
+        keeper.finish(end)
     best = best_record(end.history)
     return TrainResult(end.history, baselines, best, end.reason, int(end.state.step))
 

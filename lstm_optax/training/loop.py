@@ -15,6 +15,7 @@ from lstm_optax.training.records import Record, Validation, checked_state, curre
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
 from lstm_optax.training.step import Step, run_steps, should_continue
+from lstm_optax.training.throughput import Throughput
 from lstm_optax.transforms import eval_params
 
 
@@ -137,17 +138,19 @@ def fit(
     state = sharding.state(state) if sharding else state
     reader, history = BatchReader(batches, size), list(history)
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
-    now, position = int(state.step), int(state.position)
+    now, position, throughput = int(state.step), int(state.position), Throughput()
     while True:
         reason = _end_reason(now, steps, history, patience, validation, should_stop)
         if reason:
             return FitResult(state, history, reason)
         # dispatches end at multiples of both numbers, so a resumed run joins the same grid
         end = min(_next_multiple(now, size), _next_multiple(now, eval_every), steps)
+        throughput.begin()
         stacked = reader.read(position, end - now)
         stacked = sharding.batches(stacked) if sharding else stacked
         state, metrics = run_steps(step, state, stacked, end - now)
         metrics = jax.device_get(metrics)  # waits for the dispatch
+        throughput.end(end - now)
         if not should_continue(metrics):
             # the loop on the device stopped after this step, so state.step is its number
             error = NonFiniteError(int(state.step), metrics)
@@ -163,6 +166,7 @@ def fit(
             results, state = validation.evaluate_state(state)
             record |= results | {"learning_rate": current_learning_rate(state.opt_state)}
             record["seconds"] = time.perf_counter() - started
+            record["steps_per_second"] = throughput.take()
             state = state._replace(sums=zero_sums())
             state = sharding.state(state) if sharding else state  # the new arrays as well
             history.append(record)

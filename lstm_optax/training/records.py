@@ -19,7 +19,7 @@ from lstm_optax.transforms._eval_params import is_averaging
 
 Record = dict[str, Any]
 """The metrics of an interval: step, seconds, train_loss, grad_norm, clipped, skipped, val_loss and
-other metrics of the evaluation, averaging, learning_rate."""
+other metrics of the evaluation, averaging, learning_rate, steps_per_second."""
 
 
 def best_record(

@@ -28,6 +28,7 @@ from lstm_optax.commands import main as cli
 from lstm_optax.commands import train as train_command
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.main import main
+from lstm_optax.records import MEASURED
 from lstm_optax.runs import Diverged, TrainScreen, progress
 from lstm_optax.runs.run_folder import RunFolder
 
@@ -90,7 +91,7 @@ def same(run: Path, other: Path) -> bool:
 
     def contents(folder):
         lines = (folder / "metrics.jsonl").read_text().splitlines()
-        records = [json.loads(line) | {"seconds": 0} for line in lines]
+        records = [json.loads(line) | dict.fromkeys(MEASURED) for line in lines]
         checkpoints = Checkpoints(folder / "checkpoints")
         step = checkpoints.steps()[-1]
         assert checkpoints.is_whole(step)

@@ -9,6 +9,7 @@ import pytest
 import toy
 
 import lstm_optax as lo
+from lstm_optax.records import MEASURED
 
 EVALUATE = lo.make_evaluate(toy.measure, np.zeros(toy.ROWS, np.float32), [toy.batches(99)])
 
@@ -19,8 +20,8 @@ def fit_toy(steps=12, state=None, **options):
 
 
 def without_time(history):
-    """Return the records without their seconds, which differ from run to run."""
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
+    """Return the records without what differs from run to run."""
+    return [{k: v for k, v in record.items() if k not in MEASURED} for record in history]
 
 
 def test_fit_learns_and_records():

@@ -1,0 +1,236 @@
+"""Loggers: write the records of a run to TensorBoard, Weights & Biases or MLflow."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from itertools import takewhile
+from os import PathLike
+from pathlib import Path
+from time import time
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from lstm_optax.records import write_atomically
+from lstm_optax.training.records import Record
+from lstm_optax.training.state import TrainState
+
+Config = Mapping[str, Any]
+
+NEVER = -1  # the last step of a logger that has written no record
+
+
+class RecordLogger:
+    """Base of the loggers: a callback for `on_record` of `fit`, and a context manager.
+
+    A logger writes all records of the history that it has not written yet. A resumed run passes its
+    whole history, so its curves have no gaps, and no point is written twice.
+    """
+
+    def __init__(self):
+        self._last: int = NEVER  # step of the last record that was written
+
+    def __call__(self, history: Sequence[Record], state: TrainState | None = None) -> None:
+        """Write the new records of the history; the state is not used."""
+        new = list(takewhile(lambda record: record["step"] > self._last, reversed(history)))
+        for record in reversed(new):
+            self._write(record)
+        if history and not new:
+            self._replace(history[-1])
+        self._last = history[-1]["step"] if history else self._last
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(failed=kind is not None)
+
+    def close(self, *, failed: bool = False) -> None:
+        """Write what is pending, and end the run in the other program."""
+
+    def _write(self, record: Record) -> None:
+        """Write a record with a step above that of the one before."""
+        raise NotImplementedError
+
+    def _replace(self, record: Record) -> None:
+        """Write a record of a step that was written before; by default the first one is kept."""
+
+
+class TensorBoardLogger(RecordLogger):
+    """Write the numbers of each record to event files for TensorBoard.
+
+    A resumed run starts a new file with `purge_step`, which hides the points of earlier files, and
+    writes its history again: a killed process may have lost the last points. A run that returned
+    to an earlier step hides the points from that step on.
+
+    Args:
+      folder: for the event files; TensorBoard shows it as one run. It is created.
+      config: hyper-parameters for the HParams tab; values that are not numbers become text.
+
+    Raises:
+      ImportError: tensorboardX is not installed.
+    """
+
+    def __init__(self, folder: str | PathLike[str], config: Config | None = None):
+        super().__init__()
+        self._summary_writer: Any = import_extra("tensorboardX", "tensorboard").SummaryWriter
+        self._folder, self._config = Path(folder), config or {}
+        self._writer: Any = None
+
+    def __call__(self, history: Sequence[Record], state: TrainState | None = None) -> None:
+        """Write the new records of the history; the state is not used."""
+        if history:
+            self._now: float = time() - history[-1]["seconds"]
+        super().__call__(history, state)
+
+    def close(self, *, failed: bool = False) -> None:
+        """Write what is pending, and close the event file."""
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+
+    def _write(self, record: Record) -> None:
+        if not self._writer:
+            self._open(record["step"])
+        write_scalars(self._writer, record, self._now + record["seconds"])
+
+    def _replace(self, record: Record) -> None:
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        restart = SessionLog(status=SessionLog.START)  # TensorBoard hides this step and later ones
+        self._writer.file_writer.add_event(Event(step=record["step"], session_log=restart))
+        self._write(record)
+
+    def _open(self, purge_step: int) -> None:
+        self._writer = self._summary_writer(str(self._folder), purge_step=purge_step, flush_secs=5)
+        if self._config:
+            write_hyper_parameters(self._writer, self._config, ("val_loss",))
+
+
+class WandbLogger(RecordLogger):
+    """Write the numbers of each record to a run of Weights & Biases.
+
+    The id of the run is stored in the folder, and the next logger with this folder resumes the run.
+    Project, entity and mode come from W&B's own settings, such as the variables WANDB_PROJECT and
+    WANDB_MODE.
+
+    Args:
+      folder: for the id and for W&B's local files. It is created.
+      config: the configuration that W&B shows.
+
+    Raises:
+      ImportError: wandb is not installed.
+    """
+
+    def __init__(self, folder: str | PathLike[str], config: Config | None = None):
+        super().__init__()
+        wandb = import_extra("wandb", "wandb")
+        file = _id_file(folder, "wandb")
+        stored = _read_id(file)
+        self._run: Any = wandb.init(
+            id=stored or uuid4().hex,
+            resume="allow",
+            config=dict(config or {}),
+            dir=str(folder),
+        )
+        if not stored:
+            write_atomically(file, f"{self._run.id}\n")
+        self._last: int = self._run.step - 1  # of a resumed run: the next step after its last
+
+    def close(self, *, failed: bool = False) -> None:
+        """Upload what is pending, and mark the run as finished or failed."""
+        self._run.finish(exit_code=int(failed))
+
+    def _write(self, record: Record) -> None:
+        self._run.log(scalars_of(record), step=record["step"])
+
+
+class MlflowLogger(RecordLogger):
+    """Write the numbers of each record to a run of MLflow.
+
+    The id of the run is stored in the folder, and the next logger with this folder resumes the run.
+    Server and experiment come from MLflow's own settings, such as the variables
+    MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME.
+
+    Args:
+      folder: for the id. It is created.
+      config: the parameters of the run.
+
+    Raises:
+      ImportError: mlflow is not installed.
+    """
+
+    def __init__(self, folder: str | PathLike[str], config: Config | None = None):
+        super().__init__()
+        self._mlflow: Any = import_extra("mlflow", "mlflow")
+        file = _id_file(folder, "mlflow")
+        stored = _read_id(file)
+        self._run: Any = self._mlflow.start_run(run_id=stored, run_name=Path(folder).name)
+        run_id = self._run.info.run_id
+        if not stored:
+            write_atomically(file, f"{run_id}\n")
+            self._mlflow.log_params(dict(config or {}))
+        written = self._mlflow.MlflowClient().get_metric_history(run_id, "seconds")
+        self._last: int = max((metric.step for metric in written), default=NEVER)
+
+    def close(self, *, failed: bool = False) -> None:
+        """Write what is pending, and mark the run as finished or failed."""
+        self._mlflow.flush_async_logging()
+        self._mlflow.end_run("FAILED" if failed else "FINISHED")
+
+    def _write(self, record: Record) -> None:
+        options: dict[str, Any] = dict(step=record["step"], run_id=self._run.info.run_id)
+        self._mlflow.log_metrics(scalars_of(record), **options, synchronous=False)
+
+
+def scalars_of(record: Record) -> dict[str, float]:
+    """Return the numbers of a record by name, except its step; nested ones as "name/part"."""
+    found: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, list | tuple):
+            value = dict(enumerate(value))
+        if isinstance(value, Mapping):
+            inner = scalars_of({str(part): entry for part, entry in value.items()})
+            found |= {f"{name}/{part}": number for part, number in inner.items()}
+        elif isinstance(value, int | float) and name != "step":
+            found[name] = value
+    return found
+
+
+def write_scalars(writer: Any, record: Record, walltime: float) -> None:
+    """Write the numbers of a record, except its time, to a `SummaryWriter` of tensorboardX."""
+    for name, value in scalars_of(record).items():
+        if name != "seconds":
+            writer.add_scalar(name, value, record["step"], walltime=walltime)
+
+
+def write_hyper_parameters(writer: Any, values: Config, metrics: Sequence[str]) -> None:
+    """Write hyper-parameters to a `SummaryWriter` of tensorboardX, with the names of metrics."""
+    from tensorboardX.summary import hparams
+
+    known = {n: v if isinstance(v, bool | int | float | str) else str(v) for n, v in values.items()}
+    for summary in hparams(known, dict.fromkeys(metrics, 0.0)):
+        writer.file_writer.add_summary(summary)
+
+
+def import_extra(package: str, extra: str) -> Any:
+    """Return an optional package; raise ImportError with the command that installs it."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"{package} is not installed: pip install 'lstm_optax[{extra}]'"
+        ) from error
+
+
+def _id_file(folder: str | PathLike[str], name: str) -> Path:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder) / f"{name}_run_id.txt"
+
+
+def _read_id(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8").strip() or None if file.exists() else None
