@@ -34,7 +34,8 @@ class Train:
 
     Writes metrics.jsonl, loss.png, sample.txt, config.json and checkpoints/ to the run folder;
     with --diagnose also gradients.jsonl and gradients.png, and prints the findings of `lstm-optax
-    advise`; with --tensorboard, --wandb or --mlflow also logs/. Ctrl-C saves a checkpoint and stops; continue from it with --resume.
+    advise`; with --tensorboard, --wandb or --mlflow also logs/. Ctrl-C saves a checkpoint and
+    stops; continue from it with --resume.
     """
 
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)

@@ -33,10 +33,11 @@ class RecordLogger:
         """Write the new records of the history; the state is not used."""
         new = list(takewhile(lambda record: record["step"] > self._last, reversed(history)))
         for record in reversed(new):
-            self._write(record)
-        if history and not new:
-            self._replace(history[-1])
-        self._last = history[-1]["step"] if history else self._last
+            self.write(record)
+        if new:
+            self._last = new[0]["step"]
+        elif history:
+            self._return_to(history[-1])
 
     def __enter__(self) -> Self:
         return self
@@ -52,12 +53,12 @@ class RecordLogger:
     def close(self, *, failed: bool = False) -> None:
         """Write what is pending, and end the run in the other program."""
 
-    def _write(self, record: Record) -> None:
+    def write(self, record: Record) -> None:
         """Write a record with a step above that of the one before."""
         raise NotImplementedError
 
-    def _replace(self, record: Record) -> None:
-        """Write a record of a step that was written before; by default the first one is kept."""
+    def _return_to(self, record: Record) -> None:
+        """Handle a record of a step that was written before; by default the first one is kept."""
 
 
 class TensorBoardLogger(RecordLogger):
@@ -93,17 +94,18 @@ class TensorBoardLogger(RecordLogger):
             self._writer.close()
             self._writer = None
 
-    def _write(self, record: Record) -> None:
+    def write(self, record: Record) -> None:
         if not self._writer:
             self._open(record["step"])
         write_scalars(self._writer, record, self._now + record["seconds"])
 
-    def _replace(self, record: Record) -> None:
+    def _return_to(self, record: Record) -> None:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         restart = SessionLog(status=SessionLog.START)  # TensorBoard hides this step and later ones
         self._writer.file_writer.add_event(Event(step=record["step"], session_log=restart))
-        self._write(record)
+        self.write(record)
+        self._last = record["step"]
 
     def _open(self, purge_step: int) -> None:
         self._writer = self._summary_writer(str(self._folder), purge_step=purge_step, flush_secs=5)
@@ -145,7 +147,7 @@ class WandbLogger(RecordLogger):
         """Upload what is pending, and mark the run as finished or failed."""
         self._run.finish(exit_code=int(failed))
 
-    def _write(self, record: Record) -> None:
+    def write(self, record: Record) -> None:
         self._run.log(scalars_of(record), step=record["step"])
 
 
@@ -182,7 +184,7 @@ class MlflowLogger(RecordLogger):
         self._mlflow.flush_async_logging()
         self._mlflow.end_run("FAILED" if failed else "FINISHED")
 
-    def _write(self, record: Record) -> None:
+    def write(self, record: Record) -> None:
         options: dict[str, Any] = dict(step=record["step"], run_id=self._run.info.run_id)
         self._mlflow.log_metrics(scalars_of(record), **options, synchronous=False)
 

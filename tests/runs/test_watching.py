@@ -29,7 +29,7 @@ class Broken(RecordLogger):
         super().__init__()
         self.config = config
 
-    def _write(self, record):
+    def write(self, record):
         raise ConnectionError("the server is gone\nand more")
 
     def close(self, *, failed=False):
