@@ -37,6 +37,7 @@ class Watchers:
         values = asdict(config)
         for name in (name for name in names if values[name]):
             shown = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+            shown["run"] = str(run.path)
             try:
                 self._loggers[name] = CLASSES[name](run.logs, shown)
             except Exception as error:

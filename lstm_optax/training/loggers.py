@@ -1,5 +1,6 @@
 """Loggers: write the records of a run to TensorBoard, Weights & Biases or MLflow."""
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import takewhile
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from lstm_optax.records import write_atomically
+from lstm_optax.records import record_line, write_atomically
 from lstm_optax.training.records import Record
 from lstm_optax.training.state import TrainState
 
@@ -117,6 +118,7 @@ class WandbLogger(RecordLogger):
     """Write the numbers of each record to a run of Weights & Biases.
 
     The id of the run is stored in the folder, and the next logger with this folder resumes the run.
+    In W&B's offline mode it writes what follows to a second local run with the same id.
     Project, entity and mode come from W&B's own settings, such as the variables WANDB_PROJECT and
     WANDB_MODE.
 
@@ -131,17 +133,14 @@ class WandbLogger(RecordLogger):
     def __init__(self, folder: str | PathLike[str], config: Config | None = None):
         super().__init__()
         wandb = import_extra("wandb", "wandb")
-        file = _id_file(folder, "wandb")
-        stored = _read_id(file)
-        self._run: Any = wandb.init(
-            id=stored or uuid4().hex,
-            resume="allow",
-            config=dict(config or {}),
-            dir=str(folder),
-        )
-        if not stored:
-            write_atomically(file, f"{self._run.id}\n")
-        self._last: int = self._run.step - 1  # of a resumed run: the next step after its last
+        self._file = _run_file(folder, "wandb")
+        stored = _read_run(self._file)
+        run_id = stored.get("id") or uuid4().hex
+        options: dict[str, Any] = dict(config=dict(config or {}), dir=str(folder))
+        self._run: Any = wandb.init(id=run_id, resume="allow", **options)
+        # W&B knows the next step of a resumed run, but not in its offline mode
+        self._last: int = self._run.step - 1 if self._run.step else stored.get("step", NEVER)
+        self._store()
 
     def close(self, *, failed: bool = False) -> None:
         """Upload what is pending, and mark the run as finished or failed."""
@@ -149,6 +148,11 @@ class WandbLogger(RecordLogger):
 
     def write(self, record: Record) -> None:
         self._run.log(scalars_of(record), step=record["step"])
+        self._last = record["step"]
+        self._store()
+
+    def _store(self) -> None:
+        write_atomically(self._file, record_line({"id": self._run.id, "step": self._last}))
 
 
 class MlflowLogger(RecordLogger):
@@ -169,14 +173,13 @@ class MlflowLogger(RecordLogger):
     def __init__(self, folder: str | PathLike[str], config: Config | None = None):
         super().__init__()
         self._mlflow: Any = import_extra("mlflow", "mlflow")
-        file = _id_file(folder, "mlflow")
-        stored = _read_id(file)
-        self._run: Any = self._mlflow.start_run(run_id=stored, run_name=Path(folder).name)
-        run_id = self._run.info.run_id
+        file = _run_file(folder, "mlflow")
+        stored = _read_run(file).get("id")
+        self._run_id: str = self._mlflow.start_run(run_id=stored).info.run_id
         if not stored:
-            write_atomically(file, f"{run_id}\n")
+            write_atomically(file, record_line({"id": self._run_id}))
             self._mlflow.log_params(dict(config or {}))
-        written = self._mlflow.MlflowClient().get_metric_history(run_id, "seconds")
+        written = self._mlflow.MlflowClient().get_metric_history(self._run_id, "seconds")
         self._last: int = max((metric.step for metric in written), default=NEVER)
 
     def close(self, *, failed: bool = False) -> None:
@@ -185,7 +188,7 @@ class MlflowLogger(RecordLogger):
         self._mlflow.end_run("FAILED" if failed else "FINISHED")
 
     def write(self, record: Record) -> None:
-        options: dict[str, Any] = dict(step=record["step"], run_id=self._run.info.run_id)
+        options: dict[str, Any] = dict(step=record["step"], run_id=self._run_id)
         self._mlflow.log_metrics(scalars_of(record), **options, synchronous=False)
 
 
@@ -229,10 +232,10 @@ def import_extra(package: str, extra: str) -> Any:
         ) from error
 
 
-def _id_file(folder: str | PathLike[str], name: str) -> Path:
+def _run_file(folder: str | PathLike[str], name: str) -> Path:
     Path(folder).mkdir(parents=True, exist_ok=True)
-    return Path(folder) / f"{name}_run_id.txt"
+    return Path(folder) / f"{name}_run.json"
 
 
-def _read_id(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8").strip() or None if file.exists() else None
+def _read_run(file: Path) -> Record:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}

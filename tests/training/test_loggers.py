@@ -97,8 +97,9 @@ def test_tensorboard_keeps_relative_times(tmp_path):
 class FakeWandb:
     """W&B's `init`, and a run with `step`, `log` and `finish`, as in version 0.26."""
 
-    def __init__(self):
+    def __init__(self, offline):
         self.rows, self.inits, self.ends = {}, [], []
+        self.offline = offline
 
     def init(self, *, id, resume, config, dir):
         rows = self.rows.setdefault(id, [])
@@ -111,12 +112,13 @@ class FakeWandb:
         def finish(*, exit_code):
             self.ends.append(exit_code)
 
-        step = rows[-1][0] + 1 if rows else 0
+        step = rows[-1][0] + 1 if rows and not self.offline else 0
         return SimpleNamespace(id=id, step=step, log=log, finish=finish)
 
 
-def test_wandb_resumes_run_by_stored_id(tmp_path, monkeypatch):
-    fake = FakeWandb()
+@pytest.mark.parametrize("offline", [False, True])
+def test_wandb_resumes_run_by_stored_id(offline, tmp_path, monkeypatch):
+    fake = FakeWandb(offline)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     with pytest.raises(KeyboardInterrupt), WandbLogger(tmp_path / "logs", {"hidden": 8}) as log:
         log(history(4, 8))
@@ -141,7 +143,7 @@ class FakeMlflow:
         self.flush_async_logging = lambda: None
         self.MlflowClient = lambda: SimpleNamespace(get_metric_history=self.get_metric_history)
 
-    def start_run(self, run_id=None, *, run_name=None):
+    def start_run(self, run_id=None):
         assert self.active is None and (run_id is None or run_id in self.runs)
         self.active = run_id or f"run{len(self.runs)}"
         self.runs.setdefault(self.active, {"metrics": [], "params": {}})
