@@ -12,8 +12,8 @@ from lstm_optax.runs.diagnosis import make_diagnose
 from lstm_optax.runs.job import Job
 from lstm_optax.runs.memory import memory_in_use
 from lstm_optax.runs.run_folder import RunFolder
-from lstm_optax.runs.update_ratio import make_update_ratio
 from lstm_optax.training import Checkpoints, FitResult, TrainState, best_record
+from lstm_optax.training.update_ratio import SUFFIX
 from lstm_optax.transforms import GuardState, find_states
 
 Record = dict[str, Any]
@@ -45,9 +45,7 @@ class Keeper:
         self.checkpoints: Checkpoints = checkpoints
         self.on_record: Callable[[list[Record], TrainState], None] = on_record
         self.diagnose: Callable | None = None
-        self.update_ratio: Callable | None = None
         if job.config.diagnose:
-            self.update_ratio = make_update_ratio(job)
             carry = job.model.lstm.initial_carry(job.config.batch)
             self.diagnose = make_diagnose(nnx.graphdef(job.model), carry, job.corpus.train(0))
 
@@ -61,10 +59,11 @@ class Keeper:
         step = record["step"]
         record["learning_rate"] = self._learning_rate(step, state)
         record |= self._measure(record)
-        if self.diagnose and self.update_ratio:
+        if self.diagnose:
             scalars, arrays = self.diagnose(state.params)
             record |= scalars
-            ratios = self.update_ratio(state)
+            named = {name: value for name, value in record.items() if name.endswith(SUFFIX)}
+            ratios = {name.removesuffix(SUFFIX): value for name, value in named.items()}
             self.run.gradients.append({"step": step} | arrays | {"update_ratio": ratios})
         self.run.records.append(record)
         finite = math.isfinite(record["val_loss"])

@@ -137,7 +137,8 @@ class WandbLogger(RecordLogger):
         stored = _read_run(self._file)
         run_id = stored.get("id") or uuid4().hex
         options: dict[str, Any] = dict(config=dict(config or {}), dir=str(folder))
-        self._run: Any = wandb.init(id=run_id, resume="allow", **options)
+        # a run that the caller has open is left alone
+        self._run: Any = wandb.init(id=run_id, resume="allow", reinit="create_new", **options)
         # W&B knows the next step of a resumed run, but not in its offline mode
         self._last: int = self._run.step - 1 if self._run.step else stored.get("step", NEVER)
         self._store()

@@ -16,6 +16,7 @@ from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
 from lstm_optax.training.step import Step, run_steps, should_continue
 from lstm_optax.training.throughput import Throughput
+from lstm_optax.training.update_ratio import named_ratios
 from lstm_optax.transforms import eval_params
 
 
@@ -167,6 +168,7 @@ def fit(
             record |= results | {"learning_rate": current_learning_rate(state.opt_state)}
             record["seconds"] = time.perf_counter() - started
             record["steps_per_second"] = throughput.take()
+            record |= named_ratios(state.params, metrics.update_ratio)
             state = state._replace(sums=zero_sums())
             state = sharding.state(state) if sharding else state  # the new arrays as well
             history.append(record)

@@ -20,6 +20,7 @@ class StepMetrics(NamedTuple):
     clipped: jax.Array  # bool [], whether a clip of the optimizer scaled the gradient
     skipped: jax.Array  # bool [], whether a guard of the optimizer skipped the step
     gave_up: jax.Array  # bool [], whether a guard has skipped too many steps in a row
+    update_ratio: Any = ()  # float [matrices], size of the update against that of the weights
 
 
 class CompensatedSum(NamedTuple):

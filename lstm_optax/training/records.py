@@ -19,7 +19,8 @@ from lstm_optax.transforms._eval_params import is_averaging
 
 Record = dict[str, Any]
 """The metrics of an interval: step, seconds, train_loss, grad_norm, clipped, skipped, val_loss and
-other metrics of the evaluation, averaging, learning_rate, steps_per_second."""
+other metrics of the evaluation, averaging, learning_rate, steps_per_second, and the update ratio of
+each matrix in the last step."""
 
 
 def best_record(

@@ -13,6 +13,7 @@ from lstm_optax.checks import check_transformations
 from lstm_optax.training.argument_checks import check_callable, check_same_tree
 from lstm_optax.training.metrics import OptimizerEvents, StepMetrics, add_step, optimizer_events
 from lstm_optax.training.state import TrainState
+from lstm_optax.training.update_ratio import update_ratios
 from lstm_optax.transforms import global_norm
 
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
@@ -66,6 +67,7 @@ def make_step(
             )
             params = optax.apply_updates(state.params, updates)
         metrics = _step_metrics(value, grads, updates, optimizer_events(state.opt_state, opt_state))
+        metrics = metrics._replace(update_ratio=update_ratios(state.params, params))
         new_state = TrainState(
             step=state.step + 1,
             position=state.position + 1,

@@ -141,7 +141,9 @@ def test_one_record_per_interval(watched, config):
     fields = ["step", "seconds", "train_loss", "grad_norm", "clipped", "skipped", "val_loss"]
     fields += ["averaging", "learning_rate", "steps_per_second", "characters_per_second"]
     fields += ["host_memory"]
-    assert all(sorted(record) == sorted(fields) for record in records)
+    ratios = [name for name in records[0] if name.endswith(".update_ratio")]
+    assert len(ratios) == 4 and all(0 < record[n] < 10 for record in records for n in ratios)
+    assert all(sorted(record) == sorted(fields + ratios) for record in records)
     assert records[0].pop("steps_per_second") is None  # one dispatch, which compiled
     assert records[0].pop("characters_per_second") is None
     assert all(math.isfinite(value) for record in records for value in record.values())

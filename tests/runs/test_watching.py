@@ -36,6 +36,7 @@ class Broken(RecordLogger):
         raise AssertionError("a logger that failed is dropped")
 
 
+@pytest.mark.slow
 def test_run_writes_all_records_for_tensorboard(config, tmp_path):
     pytest.importorskip("tensorboardX")
     run = RunFolder(tmp_path / "run")

@@ -23,10 +23,8 @@ from lstm_optax.runs.build import make_losses
 from lstm_optax.runs.corpus import corpus_of
 from lstm_optax.runs.job import prepare
 from lstm_optax.runs.memory import memory_in_use
-from lstm_optax.runs.update_ratio import make_update_ratio
 from lstm_optax.training import TensorBoardLogger
 from lstm_optax.training.metrics import OptimizerEvents, StepMetrics
-from lstm_optax.transforms import global_norm
 
 STEPS = 8  # of a dispatch
 INTERVAL = 50  # the default of --eval-every
@@ -48,21 +46,6 @@ def bare_step(loss, optimizer):
         return new._replace(opt_state=opt_state, carry=carry), metrics
 
     return step
-
-
-def step_with_ratios(loss, optimizer):
-    """Return the usual step, which also computes the update ratio of each matrix."""
-    step = make_step(loss, optimizer)
-
-    def ratio(old, new):
-        return global_norm(new - old) / global_norm(old)
-
-    def measured(state, batch):
-        new, metrics = step(state, batch)
-        ratios = jax.tree.map(ratio, state.params, new.params)
-        return new, metrics._replace(largest=(metrics.largest, ratios))
-
-    return measured
 
 
 class Runner:
@@ -120,14 +103,13 @@ def main(rounds):
     loss, _ = make_losses(nnx.graphdef(job.model))
     usual = make_step(loss, job.optimizer)
     runners = {
-        "bare": Runner(job, bare_step(loss, job.optimizer)),
-        "usual metrics": Runner(job, usual),
-        "with update ratios": Runner(job, step_with_ratios(loss, job.optimizer)),
+        "loss only": Runner(job, bare_step(loss, job.optimizer)),
+        "all metrics": Runner(job, usual),
     }
     print(f"{config.batch} × {config.window} characters, {len(job.devices)} devices")
     steps = {name: runner.at_once for name, runner in runners.items()}
     compare(f"a dispatch of {STEPS} steps", steps, rounds)
-    runner = runners["usual metrics"]
+    runner = runners["all metrics"]
     reading = {
         "metrics read at once": partial(runner.at_once, 4),
         "read one dispatch late": partial(runner.one_late, 4),
@@ -150,8 +132,6 @@ def main(rounds):
             "memory and TensorBoard": lambda: run(watch),
         }
         compare(f"a fit of {INTERVAL} steps and one record", records, rounds)
-    ratio, state = make_update_ratio(job), job.initial_state()
-    compare("the update ratio of --diagnose", {"one measurement": lambda: ratio(state)}, rounds)
 
 
 if __name__ == "__main__":

@@ -95,13 +95,14 @@ def test_tensorboard_keeps_relative_times(tmp_path):
 
 
 class FakeWandb:
-    """W&B's `init`, and a run with `step`, `log` and `finish`, as in version 0.26."""
+    """W&B's `init`, and a run with `step`, `log` and `finish`, as in version 0.31."""
 
     def __init__(self, offline):
         self.rows, self.inits, self.ends = {}, [], []
         self.offline = offline
 
-    def init(self, *, id, resume, config, dir):
+    def init(self, *, id, resume, reinit, config, dir):
+        assert reinit == "create_new"
         rows = self.rows.setdefault(id, [])
         self.inits.append((id, resume, config, dir))
 
@@ -136,7 +137,7 @@ def test_wandb_resumes_run_by_stored_id(offline, tmp_path, monkeypatch):
 
 
 class FakeMlflow:
-    """The functions of MLflow that the logger uses, with their signatures in version 3.18."""
+    """The functions of MLflow that the logger uses, with their signatures in version 3.17."""
 
     def __init__(self):
         self.runs, self.active, self.ends = {}, None, []
