@@ -44,7 +44,7 @@ def export_tensorboard(folder: str | PathLike[str], directory: str | PathLike[st
 
 def _write_trial(writer: Any, trial: TrialRecords, metrics: Sequence[str]) -> None:
     hyper = {"optimizer": trial.optimizer, "seed": trial.seed, "part": trial.part}
-    write_hyper_parameters(writer, hyper | trial.hyper, metrics)
+    write_hyper_parameters(writer, {**hyper, **trial.hyper}, metrics)
     for row in trial.evaluations:
         write_scalars(writer, row, row["seconds"])
 

@@ -101,10 +101,10 @@ class TensorBoardLogger(RecordLogger):
         write_scalars(self._writer, record, self._now + record["seconds"])
 
     def _return_to(self, record: Record) -> None:
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-        restart = SessionLog(status=SessionLog.START)  # TensorBoard hides this step and later ones
-        self._writer.file_writer.add_event(Event(step=record["step"], session_log=restart))
+        proto = import_extra("tensorboardX.proto.event_pb2", "tensorboard")
+        # TensorBoard hides the points of this step and of later ones
+        restart = proto.SessionLog(status=proto.SessionLog.START)
+        self._writer.file_writer.add_event(proto.Event(step=record["step"], session_log=restart))
         self.write(record)
         self._last = record["step"]
 
