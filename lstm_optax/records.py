@@ -13,6 +13,15 @@ from typing import Any
 
 Record = dict[str, Any]
 
+MEASURED = (
+    "seconds",
+    "steps_per_second",
+    "characters_per_second",
+    "host_memory",
+    "device_memory",
+)
+"""The fields of a training record that depend on the machine; all others are reproducible."""
+
 PACKAGES = ("lstm_optax", "jax", "jaxlib", "flax", "optax", "numpy")
 PARTIAL = r"\.[0-9a-f]{16}\.partial"  # what `write_atomically` appends to a name
 

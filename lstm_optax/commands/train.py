@@ -39,9 +39,9 @@ class Train:
 
     Writes metrics.jsonl, loss.png, sample.txt, config.json and checkpoints/ to the run folder;
     with --diagnose also gradients.jsonl and gradients.png, and prints the findings of `lstm-optax
-    advise`. Ctrl-C saves a checkpoint and stops; continue from it with --resume. So do SIGTERM,
-    SIGHUP, SIGUSR1 and SIGXCPU. The exit status is then 130. One process at a time writes to a run
-    folder.
+    advise`; with --tensorboard, --wandb or --mlflow also logs/. Ctrl-C saves a checkpoint and
+    stops; continue from it with --resume. So do SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU. The exit
+    status is then 130. One process at a time writes to a run folder.
     """
 
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
@@ -215,7 +215,7 @@ def _make_observer(console: Console, screen: "TrainScreen") -> "Observer":
         warn=lambda message: print_warning(console, message),
         begin=screen.begin,
         progress=progress,
-        record=screen.record,
+        record=lambda history, state: screen.record(history[-1]),
         should_stop=STOP.requested,
     )
 

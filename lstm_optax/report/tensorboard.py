@@ -1,15 +1,13 @@
 """Export the trials of a study to TensorBoard: scalars, and hyper-parameters with results."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lstm_optax.records import Record
 from lstm_optax.studies.study_records import StudyError, TrialRecords, read_study
-
-NOT_SCALARS = ("record", "trial", "step", "seconds")
+from lstm_optax.training.loggers import import_extra, write_hyper_parameters, write_scalars
 
 
 def export_tensorboard(folder: str | PathLike[str], directory: str | PathLike[str]) -> int:
@@ -30,40 +28,25 @@ def export_tensorboard(folder: str | PathLike[str], directory: str | PathLike[st
         installed.
     """
     try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise StudyError(
-            "tensorboardX is not installed: pip install 'lstm_optax[tensorboard]'"
-        ) from None
+        writer_class = import_extra("tensorboardX", "tensorboard").SummaryWriter
+    except ImportError as error:
+        raise StudyError(str(error)) from None
     study, directory = read_study(Path(folder)), Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise StudyError(f"{directory} is a file or not empty: name another folder")
     task = study.study["task"]
     names = _folder_names(study.trials)
     for trial in study.trials.values():
-        with SummaryWriter(str(directory / names[trial.name])) as writer:
+        with writer_class(str(directory / names[trial.name])) as writer:
             _write_trial(writer, trial, (task["metric"], task["test_metric"]))
     return len(names)
 
 
-def _write_trial(writer: Any, trial: TrialRecords, metrics: Iterable[str]) -> None:
-    from tensorboardX.summary import hparams
-
+def _write_trial(writer: Any, trial: TrialRecords, metrics: Sequence[str]) -> None:
     hyper = {"optimizer": trial.optimizer, "seed": trial.seed, "part": trial.part}
-    hyper |= {name: _as_hyper(value) for name, value in trial.hyper.items()}
-    for summary in hparams(hyper, dict.fromkeys(metrics, 0.0)):
-        writer.file_writer.add_summary(summary)
+    write_hyper_parameters(writer, {**hyper, **trial.hyper}, metrics)
     for row in trial.evaluations:
-        for name, value in _scalars(row).items():
-            writer.add_scalar(name, value, row["step"], walltime=row["seconds"])
-
-
-def _scalars(row: Record) -> dict[str, float]:
-    return {n: v for n, v in row.items() if n not in NOT_SCALARS and isinstance(v, int | float)}
-
-
-def _as_hyper(value: Any) -> bool | int | float | str:
-    return value if isinstance(value, bool | int | float | str) else str(value)
+        write_scalars(writer, row, row["seconds"])
 
 
 def _folder_names(trials: Iterable[str]) -> dict[str, str]:

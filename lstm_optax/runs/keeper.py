@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
 from lstm_optax.runs.diagnosis import make_diagnose
 from lstm_optax.runs.job import Job
+from lstm_optax.runs.memory import memory_in_use
 from lstm_optax.runs.run_folder import RunFolder
-from lstm_optax.runs.update_ratio import make_update_ratio
 from lstm_optax.training import (
     Checkpoints,
     FitResult,
@@ -19,6 +20,7 @@ from lstm_optax.training import (
     best_record,
 )
 from lstm_optax.training.agreement import Agreement
+from lstm_optax.training.update_ratio import SUFFIX
 from lstm_optax.transforms import (
     GuardState,
     LossScalingState,
@@ -40,7 +42,7 @@ class Keeper:
       job: the training.
       run: its folder.
       checkpoints: the checkpoints in the folder.
-      on_record: called with each record after it is written.
+      on_record: called with the history and the state after a record is written.
       warn: called with a message after a rewind.
     """
 
@@ -49,18 +51,16 @@ class Keeper:
         job: Job,
         run: RunFolder,
         checkpoints: Checkpoints,
-        on_record: Callable[[Record], None],
+        on_record: Callable[[list[Record], TrainState], None],
         warn: Callable[[str], None],
     ):
         self.job: Job = job
         self.run: RunFolder = run
         self.checkpoints: Checkpoints = checkpoints
-        self.on_record: Callable[[Record], None] = on_record
+        self.on_record: Callable[[list[Record], TrainState], None] = on_record
         self.warn: Callable[[str], None] = warn
         self.diagnose: Callable | None = None
-        self.update_ratio: Callable | None = None
         if job.config.diagnose:
-            self.update_ratio = make_update_ratio(job)
             carry = job.model.lstm.initial_carry(job.config.batch)
             self.diagnose = make_diagnose(nnx.graphdef(job.model), carry, job.corpus.train(0))
 
@@ -73,16 +73,18 @@ class Keeper:
         record = history[-1]
         step = record["step"]
         record["learning_rate"] = self._learning_rate(step, state)
-        if self.diagnose and self.update_ratio:
+        record |= self._measure(record)
+        if self.diagnose:
             scalars, arrays = self.diagnose(state.params)
             record |= scalars
-            ratios = self.update_ratio(state)
+            named = {name: value for name, value in record.items() if name.endswith(SUFFIX)}
+            ratios = {name.removesuffix(SUFFIX): value for name, value in named.items()}
             self.run.gradients.append({"step": step} | arrays | {"update_ratio": ratios})
         self.run.records.append(record)
         finite = math.isfinite(record["val_loss"])
         if finite:
             self._save(step, state, history)
-        self.on_record(record)
+        self.on_record(history, state)
         # Before the last step, `fit` reports the divergence in the next step, in more detail.
         if not finite and step == self.job.config.steps:
             error = f"the validation loss after step {step} is not finite"
@@ -128,6 +130,13 @@ class Keeper:
         return self._divergence(
             error.step, str(error), self._learning_rate(error.step, error.state)
         )
+
+    def _measure(self, record: Record) -> Record:
+        """Return the throughput in characters and the memory of this process."""
+        rate, config = record["steps_per_second"], self.job.config
+        local = [d for d in self.job.devices if d.process_index == jax.process_index()]
+        characters = rate and rate * config.batch * config.window
+        return {"characters_per_second": characters} | memory_in_use(local)
 
     def _save(self, step: int, state: TrainState, history: list[Record]) -> None:
         best = best_record(history)

@@ -32,6 +32,18 @@ def free_memory() -> int:
     return max(min(free), 0)
 
 
+def memory_in_use(devices: Any) -> dict[str, int]:
+    """Return the memory of this process in bytes, for a record.
+
+    "host_memory" is the resident set size. "device_memory" is the largest number of bytes that one
+    device has had in use; it is missing where JAX does not know it, as on a CPU.
+    """
+    found = {"host_memory": psutil.Process().memory_info().rss}
+    stats = [device.memory_stats() or {} for device in devices]
+    peaks = [stat["peak_bytes_in_use"] for stat in stats if "peak_bytes_in_use" in stat]
+    return found | ({"device_memory": max(peaks)} if peaks else {})
+
+
 def check_memory(
     state: "TrainState", activations: int, devices: Any, *, shard: bool = False
 ) -> None:

@@ -1,6 +1,7 @@
 """Command-line configuration; imports no JAX, so that `--help` stays fast."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,9 @@ from lstm_optax.runs.constraints import (
 from lstm_optax.runs.hyper_parameters import split_settings
 
 __all__ = ["SampleConfig", "TrainConfig"]
+
+LOGGERS = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
+"""The package of each option that sends the records to another program."""
 
 MAX_UNITS = 2**20
 MAX_VALIDATION = 100_000  # the default number of validation characters is at most this
@@ -156,6 +160,15 @@ class TrainConfig:
     diagnose: bool = False
     """Measure the gradient inside the LSTM at each evaluation, per gate and per time step."""
 
+    tensorboard: bool = False
+    """Write the records to event files for TensorBoard, in the run folder."""
+
+    wandb: bool = False
+    """Send the records to Weights & Biases; its settings are read from WANDB_PROJECT and so on."""
+
+    mlflow: bool = False
+    """Send the records to MLflow; its server is read from MLFLOW_TRACKING_URI."""
+
     dtype: Dtype = "float32"
     """Dtype of the matrix products; parameters and state are float32. float16 scales the loss."""
 
@@ -179,6 +192,7 @@ class TrainConfig:
                 f"--encoding {self.encoding} needs --text FILE: the default text is not decoded"
             )
         self._check_settings()
+        self._check_loggers()
         undecayed = set(OPTIMIZER_NAMES) - set(DECAYING_OPTIMIZERS)
         if self.weight_decay is not None and self.optimizer in undecayed:
             raise OptionError(
@@ -200,6 +214,14 @@ class TrainConfig:
                 f"--weight-decay {self.weight_decay} and --set weight_decay={given['weight_decay']}"
                 ": pass only one"
             )
+
+    def _check_loggers(self) -> None:
+        """Check that the packages of the loggers are installed, without importing them."""
+        for name, package in LOGGERS.items():
+            if getattr(self, name) and find_spec(package) is None:
+                raise OptionError(
+                    f"--{name}: {package} is not installed: pip install 'lstm_optax[{name}]'"
+                )
 
     def _check_run_length(self) -> None:
         if self.epochs is None:

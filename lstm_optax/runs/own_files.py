@@ -2,7 +2,8 @@
 
 A new run starts only where none of the names that it writes to exist, and lists these names in
 `.run.json` before it writes to any of them: so all files of these names are its own, and no others.
-In `checkpoints/` they are STEP, STEP.sha256, and the temporary names of both.
+In `checkpoints/` they are STEP, STEP.sha256, and the temporary names of both; `logs/` is the run's
+as a whole.
 """
 
 import json
@@ -19,6 +20,8 @@ MANIFEST = ".run.json"
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 LOG = "train.log"
+LOGS = "logs"
+FOLDERS = (CHECKPOINTS, LOGS)
 FILES = (
     "metrics.jsonl",
     "loss.png",
@@ -36,7 +39,7 @@ SHOWN = 5  # names in a message
 
 def write_manifest(folder: Path) -> None:
     """Record that the files of a run in the folder, which do not exist yet, are this library's."""
-    names = json.dumps({"files": [*FILES, CHECKPOINTS]}, indent=2)
+    names = json.dumps({"files": [*FILES, *FOLDERS]}, indent=2)
     write_atomically(folder / MANIFEST, names + "\n")
 
 
@@ -45,7 +48,7 @@ def owned_names(folder: Path) -> set[str]:
 
     A run of a version without a manifest is recognised by its config.json.
     """
-    names = {*FILES, CHECKPOINTS}
+    names = {*FILES, *FOLDERS}
     listed = _read_object(folder / MANIFEST).get("files")
     if isinstance(listed, list):
         return names.intersection(name for name in listed if isinstance(name, str))
@@ -56,7 +59,7 @@ def owned_names(folder: Path) -> set[str]:
 def existing_files(folder: Path) -> list[Path]:
     """Return the files and folders of the run in the folder."""
     owned = owned_names(folder)
-    paths = [folder / name for name in (*FILES, CHECKPOINTS) if name in owned]
+    paths = [folder / name for name in (*FILES, *FOLDERS) if name in owned]
     return [path for path in paths if path.exists()]
 
 
@@ -70,6 +73,8 @@ def foreign_files(folder: Path) -> list[str]:
     found = [name for name in FILES if _is_other(folder / name, name not in owned, folder=False)]
     if _is_other(folder / MANIFEST, False, folder=False):
         found.append(MANIFEST)
+    if _is_other(folder / LOGS, LOGS not in owned, folder=True):
+        found.append(LOGS)
     checkpoints = folder / CHECKPOINTS
     if _is_other(checkpoints, CHECKPOINTS not in owned, folder=True):
         return [*found, CHECKPOINTS]
@@ -87,6 +92,8 @@ def remove_run(folder: Path) -> list[str]:
     write_manifest(folder)  # in case that this process is killed after it removed config.json
     for name in owned & {*FILES}:
         (folder / name).unlink(missing_ok=True)
+    if LOGS in owned and (folder / LOGS).exists():
+        shutil.rmtree(folder / LOGS)
     if CHECKPOINTS in owned:
         for path in _entries(folder / CHECKPOINTS):
             if STEP_FOLDER.fullmatch(path.name):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lstm_optax.runs.constraints import OptionError, flag_of
-from lstm_optax.runs.options import TrainConfig
+from lstm_optax.runs.options import LOGGERS, TrainConfig
 from lstm_optax.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # The text's content is compared instead of its name and encoding; devices, and the split of the
 # state over them, change rounding only.
-MAY_DIFFER = ("text", "encoding", "devices", "shard_state", "keep", "keep_every")
+MAY_DIFFER = ("text", "encoding", "devices", "shard_state", "keep", "keep_every", *LOGGERS)
 
 
 def check_resume(run: RunFolder, config: TrainConfig) -> None:

@@ -19,6 +19,7 @@ from lstm_optax.runs.own_files import (
     CHECKPOINTS,
     CONFIG,
     LOG,
+    LOGS,
     MANIFEST,
     existing_files,
     foreign_files,
@@ -36,8 +37,9 @@ class RunFolder:
     """The files of a run.
 
     These are config.json, metrics.jsonl, loss.png, sample.txt and checkpoints/; with --diagnose
-    also gradients.jsonl and gradients.png, and train.log if the run was disturbed from outside.
-    `.run.json` lists these names, see `own_files`, and `.lock` is the lock, see `folder_lock`.
+    also gradients.jsonl and gradients.png, with --tensorboard, --wandb or --mlflow logs/, and
+    train.log if the run was disturbed from outside. `.run.json` lists these names, see `own_files`,
+    and `.lock` is the lock, see `folder_lock`.
 
     Args:
       path: the folder.
@@ -56,6 +58,7 @@ class RunFolder:
         self.sample: Path = self.path / "sample.txt"
         self.log: Path = self.path / LOG
         self.checkpoints: Path = self.path / CHECKPOINTS
+        self.logs: Path = self.path / LOGS
 
     @classmethod
     def new(cls) -> "RunFolder":

@@ -23,6 +23,7 @@ from lstm_optax.runs.plan import plan_of
 from lstm_optax.runs.processes import in_first_process, is_first_process
 from lstm_optax.runs.resume import restore_run, resumed_config
 from lstm_optax.runs.run_folder import RunFolder
+from lstm_optax.runs.watching import Watchers
 from lstm_optax.training import (
     Checkpoints,
     FitResult,
@@ -49,7 +50,7 @@ class Observer:
     warn: Callable[[str], None] = lambda message: None
     begin: Callable[[int], None] = lambda step: None  # with the number of steps already taken
     progress: Callable[[int, float], None] = lambda step, loss: None
-    record: Callable[[dict[str, Any]], None] = lambda record: None
+    record: Callable[[list[dict[str, Any]], TrainState], None] = lambda history, state: None
     should_stop: Callable[[], bool] = lambda: False
 
 
@@ -88,8 +89,9 @@ def train_language_model(
       observer: callbacks.
 
     Raises:
-      OptionError, TextError: an option or the text is invalid, another process uses the folder, or
-        it has other files under the names of a run's; the folder is unchanged.
+      OptionError, TextError: an option or the text is invalid, another process uses the folder, it
+        has other files under the names of a run's, or a logger cannot start; the run in the folder
+        is unchanged.
       CheckpointError: `resume` found no intact checkpoint, or a checkpoint cannot be written; the
         last one is kept.
       Diverged: the loss was not finite, and no rewind was left; the last checkpoint is kept.
@@ -130,9 +132,15 @@ def _train(
         state, history = restore_run(run, checkpoints, job.config, state, observer.warn)
     else:
         in_first_process(lambda: _create(run, overwrite, observer.warn))
-    baselines = _begin(job, run, state, observer, resume=resume)
-    keeper = Keeper(job, run, checkpoints, observer.record, observer.warn)
-    with checkpoints:  # waits for the save in progress, whatever ends the training
+    # `checkpoints` waits for the save in progress, whatever ends the training
+    with Watchers(job.config, run, observer.warn) as watchers, checkpoints:
+        baselines = _begin(job, run, state, observer, resume=resume)
+
+        def on_record(history: list[dict[str, Any]], state: TrainState) -> None:
+            watchers(history, state)
+            observer.record(history, state)
+
+        keeper = Keeper(job, run, checkpoints, on_record, observer.warn)
         try:
             end = _fit(job, state, history, keeper, observer)
         except NonFiniteError as error:

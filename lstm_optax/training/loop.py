@@ -17,6 +17,8 @@ from lstm_optax.training.rewind import Rewind, count_rewinds, rewind_run
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
 from lstm_optax.training.step import Step, run_steps, should_continue
+from lstm_optax.training.throughput import Throughput
+from lstm_optax.training.update_ratio import named_ratios
 from lstm_optax.transforms import eval_params
 
 
@@ -155,11 +157,12 @@ def fit(
     # all processes end at the same step
     stop = (lambda: sharding.in_any_process(should_stop())) if sharding else should_stop
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
-    now, position = int(state.step), int(state.position)
+    now, position, throughput = int(state.step), int(state.position), Throughput()
     while True:
         reason = _end_reason(now, steps, history, patience, validation, stop)
         if reason:
             return FitResult(state, history, reason)
+        throughput.begin()
         dispatch = reader.read(position, _steps_of_dispatch(now, size, eval_every, steps))
         if dispatch.count == 0:
             return FitResult(state, history, "data")
@@ -169,6 +172,7 @@ def fit(
         # while the devices compute
         reader.read_ahead(position, _steps_of_dispatch(now, size, eval_every, steps))
         metrics = jax.device_get(metrics)  # waits for the dispatch
+        throughput.end(count)
         if not should_continue(metrics):
             # the loop on the device stopped; only a skipped step is counted in the state
             failed = int(state.step) + (not metrics.skipped)
@@ -187,6 +191,8 @@ def fit(
             results, state = validation.evaluate_state(state)
             record |= results | rate_and_scale(state.opt_state)
             record["seconds"] = time.perf_counter() - started
+            record["steps_per_second"] = throughput.take()
+            record |= named_ratios(state.params, metrics.update_ratio)
             state = state._replace(sums=zero_sums())
             state = sharding.state(state) if sharding else state  # the new arrays as well
             history.append(record)

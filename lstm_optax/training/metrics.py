@@ -29,6 +29,7 @@ class StepMetrics(NamedTuple):
     gave_up: jax.Array  # bool [], whether a guard has skipped too many steps in a row
     overflowed: jax.Array  # bool [], whether it was the loss scaling
     carry_resets: jax.Array  # int32 [], rows of the carry that were set to zero before the step
+    update_ratio: Any = ()  # float [matrices], size of the update against that of the weights
 
     def divided_by(self, scale: jax.Array) -> "StepMetrics":
         """Return the metrics of the loss from the gradients of `scale` times the loss."""

@@ -21,8 +21,9 @@ from lstm_optax.transforms._eval_params import is_averaging
 
 Record = dict[str, Any]
 """The metrics of an interval: step, seconds, train_loss, grad_norm, clipped, skipped, overflows,
-carry_resets, rewinds, val_loss and other metrics of the evaluation, averaging, learning_rate, and
-loss_scale if there is one."""
+carry_resets, rewinds, val_loss and other metrics of the evaluation, averaging, learning_rate,
+steps_per_second, the update ratio of each matrix in the last step, and loss_scale if there is
+one."""
 
 
 def best_record(

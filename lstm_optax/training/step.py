@@ -12,12 +12,12 @@ import optax
 from lstm_optax.checks import check_transformations
 from lstm_optax.training.argument_checks import check_callable, check_same_tree
 from lstm_optax.training.carry_rows import zero_bad_rows
-from lstm_optax.training.metrics import StepMetrics, add_step, can_mend, optimizer_events
+from lstm_optax.training.metrics import StepMetrics, add_step, can_mend
 from lstm_optax.training.scaled_loss import loss_scale, scaled_loss
 from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
-from lstm_optax.transforms import GuardState, find_states, global_norm
-from lstm_optax.transforms._finite import remains_finite
+from lstm_optax.training.update import update_and_check, update_if_finite
+from lstm_optax.transforms import GuardState, find_states
 
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 """(params, carry, batch, key) → (mean loss, new carry)."""
@@ -75,7 +75,7 @@ def make_step(
                 state.params, state.carry, batch, key
             )
         check_same_tree("the carry that the loss returns", carry, state.carry, CARRY_REMEDY)
-        update = _checked_update if can_mend(state.opt_state) else _update_if_finite
+        update = update_and_check if can_mend(state.opt_state) else update_if_finite
         extras = {"value": value, **extra_args(batch)}
         with jax.named_scope("optimizer"):
             params, opt_state, metrics = update(optimizer, value, grads, state, extras)
@@ -198,90 +198,3 @@ def take_steps(
     zeros = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes)
     _, state, metrics = jax.lax.while_loop(keep_running, body, (jnp.int32(0), state, zeros))
     return state, metrics
-
-
-Updated = tuple[Any, Any, StepMetrics]
-"""Parameters and state of the optimizer, which a failed step leaves as they were, and metrics."""
-
-
-def _update_if_finite(
-    optimizer: optax.GradientTransformationExtraArgs,
-    loss: jax.Array,
-    grads: Any,
-    state: TrainState,
-    extras: dict[str, Any],
-) -> Updated:
-    """Update if loss and gradient are finite.
-
-    Only a condition around the whole update both keeps the old numbers and writes the new ones in
-    place. A choice between the two afterwards would copy the moments.
-    """
-
-    def take(grads, opt_state, params):
-        updates, opt_state = optimizer.update(grads, opt_state, params, **extras)
-        return optax.apply_updates(params, updates), opt_state, _no_sizes(grads)
-
-    norm = global_norm(grads)
-    params, opt_state, largest = jax.lax.cond(
-        jnp.isfinite(loss) & jnp.isfinite(norm),
-        take,
-        lambda grads, opt_state, params: (params, opt_state, _sizes(grads)),
-        grads,
-        state.opt_state,
-        state.params,
-    )
-    clipped = optimizer_events(state.opt_state, opt_state).clipped
-    never = jnp.bool_(False)
-    metrics = StepMetrics(loss, norm, largest, clipped, never, never, never, jnp.int32(0))
-    return params, opt_state, metrics
-
-
-def _checked_update(
-    optimizer: optax.GradientTransformationExtraArgs,
-    loss: jax.Array,
-    grads: Any,
-    state: TrainState,
-    extras: dict[str, Any],
-) -> Updated:
-    """Update with an optimizer that can skip a step or mend its gradient, and check the result."""
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **extras)
-    events, norm = optimizer_events(state.opt_state, opt_state), global_norm(grads)
-    # a guard may wrap the optimizer of some parameters only: the step counts as skipped only if
-    # the updates of all parameters are finite
-    skipped = jax.lax.cond(
-        events.skipped, lambda u: jnp.isfinite(global_norm(u)), lambda u: jnp.bool_(False), updates
-    )
-    opt_states = state.opt_state, opt_state
-    mended = events.zeroed & ~skipped
-    norm = jax.lax.cond(
-        mended, _mended_norm, lambda norm, *_: norm, norm, grads, updates, opt_states
-    )
-    taken = skipped | (jnp.isfinite(loss) & jnp.isfinite(norm))
-    # under a condition, since a usual step need not read every gradient once more
-    largest = jax.lax.cond(taken & ~skipped, _no_sizes, _sizes, grads)
-    new = optax.apply_updates(state.params, updates), opt_state
-    kept = jax.tree.map(partial(jnp.where, taken), new, (state.params, state.opt_state))
-    overflowed = skipped & events.overflowed
-    metrics = StepMetrics(
-        loss, norm, largest, events.clipped, skipped, events.gave_up, overflowed, jnp.int32(0)
-    )
-    return *kept, metrics
-
-
-def _sizes(grads: Any) -> Any:
-    return jax.tree.map(lambda g: jnp.max(jnp.abs(g)), grads)
-
-
-def _no_sizes(grads: Any) -> Any:
-    return jax.tree.map(lambda g: jnp.zeros([], g.dtype), grads)
-
-
-def _mended_norm(norm: jax.Array, grads: Any, updates: Any, opt_states: tuple[Any, Any]):
-    """Return the norm of the finite entries if a clip replaced all others by 0, else the norm.
-
-    Without a second look, a clip behind the moments would hide that they are NaN, and one of some
-    parameters only those of the others.
-    """
-    mended = jnp.isfinite(global_norm(updates)) & remains_finite(*opt_states[::-1])
-    kept = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g)), grads)
-    return jnp.where(mended, global_norm(kept), norm)

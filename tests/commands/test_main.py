@@ -29,6 +29,7 @@ from lstm_optax import CheckpointError, Checkpoints, TrainConfig, response, runs
 from lstm_optax.commands import program as cli
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.main import main
+from lstm_optax.records import MEASURED
 from lstm_optax.runs import Diverged, TrainScreen, progress
 from lstm_optax.runs.folder_lock import LOCK_FILE, hold_folder
 from lstm_optax.runs.own_files import MANIFEST
@@ -94,7 +95,7 @@ def same(run: Path, other: Path) -> bool:
 
     def contents(folder):
         lines = (folder / "metrics.jsonl").read_text().splitlines()
-        records = [json.loads(line) | {"seconds": 0} for line in lines]
+        records = [json.loads(line) | dict.fromkeys(MEASURED) for line in lines]
         checkpoints = Checkpoints(folder / "checkpoints")
         step = checkpoints.steps()[-1]
         assert checkpoints.is_whole(step)

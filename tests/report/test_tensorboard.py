@@ -1,26 +1,15 @@
 """The event files for TensorBoard, read back record by record."""
 
 import math
-import struct
 
 import pytest
+from event_files import read_events
 from made_records import made_study, study_record, trial_records, write_study
 
 from lstm_optax.report import export_tensorboard, tensorboard
 from lstm_optax.studies import StudyError
 
 RATE = {"learning_rate": 1e-2}
-
-
-def read_events(path):
-    """The events of a file: length, its checksum, an event, its checksum, and so on."""
-    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
-    data, place, events = path.read_bytes(), 0, []
-    while place < len(data):
-        (length,) = struct.unpack_from("<Q", data, place)
-        events.append(event_pb2.Event.FromString(data[place + 12 : place + 12 + length]))
-        place += 16 + length
-    return events
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from lstm_optax import TrainConfig
@@ -14,7 +15,12 @@ from lstm_optax.runs.build import (
     make_schedule,
     make_state,
 )
-from lstm_optax.runs.memory import activation_bytes, check_memory, free_memory
+from lstm_optax.runs.memory import (
+    activation_bytes,
+    check_memory,
+    free_memory,
+    memory_in_use,
+)
 
 SIZES = dict(hidden=8, embedding=4, layers=2, batch=2, window=8)
 CPU = SimpleNamespace(platform="cpu", process_index=0)
@@ -97,3 +103,13 @@ def test_cgroup_limits_free_memory(tmp_path, monkeypatch):
         assert free_memory() == expected
     limit.write_text("max")
     assert free_memory() > 2**20
+
+
+def test_memory_in_use_counts_host_and_devices():
+    block = np.ones(2**24)  # 128 MiB
+    before = memory_in_use(jax.devices())["host_memory"]
+    assert before > block.nbytes
+    stats = [None, {"peak_bytes_in_use": 3}, {"peak_bytes_in_use": 5}, {"bytes_limit": 9}]
+    devices = [SimpleNamespace(memory_stats=lambda stat=stat: stat) for stat in stats]
+    assert memory_in_use(devices)["device_memory"] == 5
+    assert memory_in_use(devices[:1]).keys() == {"host_memory"}

@@ -25,6 +25,7 @@ from lstm_optax import (
 )
 from lstm_optax.data import TextError, Windows
 from lstm_optax.gates import GATES
+from lstm_optax.records import MEASURED
 from lstm_optax.runs import Diverged, Observer, OptionError, SampleConfig
 from lstm_optax.runs.folder_lock import LOCK_FILE, hold_folder
 from lstm_optax.runs.run_folder import RunFolder
@@ -86,7 +87,7 @@ class Watch:
             warn=lambda message: self.calls.append(("warn", message)),
             begin=begin,
             progress=progress,
-            record=lambda record: self.calls.append(("record", record["step"])),
+            record=lambda history, state: self.calls.append(("record", history[-1]["step"])),
             should_stop=lambda: self.step >= self.stop,
         )
 
@@ -117,7 +118,7 @@ def arrays(run: RunFolder) -> dict[str, bytes]:
 
 
 def timeless(run: RunFolder) -> list[dict]:
-    return [{k: v for k, v in r.items() if k != "seconds"} for r in run.records.read()]
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in run.records.read()]
 
 
 def assert_same(run: RunFolder, other: RunFolder) -> None:
@@ -149,9 +150,14 @@ def test_one_record_per_interval(watched, config):
     assert [record["step"] for record in records] == [5, 10, 15, 20]
     fields = ["step", "seconds", "train_loss", "grad_norm", "clipped", "skipped"]
     fields += ["overflows", "carry_resets", "rewinds", "val_loss"]
-    fields += ["averaging", "learning_rate"]
-    assert all(sorted(record) == sorted(fields) for record in records)
-    assert all(math.isfinite(record[name]) for record in records for name in fields)
+    fields += ["averaging", "learning_rate", "steps_per_second", "characters_per_second"]
+    fields += ["host_memory"]
+    ratios = [name for name in records[0] if name.endswith(".update_ratio")]
+    assert len(ratios) == 4 and all(0 < record[n] < 10 for record in records for n in ratios)
+    assert all(sorted(record) == sorted(fields + ratios) for record in records)
+    assert records[0].pop("steps_per_second") is None  # one dispatch, which compiled
+    assert records[0].pop("characters_per_second") is None
+    assert all(math.isfinite(value) for record in records for value in record.values())
     seconds = [record["seconds"] for record in records]
     assert seconds == sorted(seconds) and seconds[0] > 0
     rates = [record["learning_rate"] / config.learning_rate for record in records]

@@ -1,5 +1,7 @@
 """`fit`: records, patience, interruption, and resumption equal to the bit."""
 
+import time
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 import toy
 
 import lstm_optax as lo
+from lstm_optax.records import MEASURED
 
 EVALUATE = lo.make_evaluate(toy.measure, np.zeros(toy.ROWS, np.float32), [toy.batches(99)])
 
@@ -19,8 +22,8 @@ def fit_toy(steps=12, state=None, **options):
 
 
 def without_time(history):
-    """Return the records without their seconds, which differ from run to run."""
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
+    """Return the records without what differs from run to run."""
+    return [{k: v for k, v in record.items() if k not in MEASURED} for record in history]
 
 
 def test_fit_learns_and_records():
@@ -30,6 +33,32 @@ def test_fit_learns_and_records():
     assert result.history[-1]["val_loss"] < 0.2 * result.history[0]["train_loss"]
     seconds = [r["seconds"] for r in result.history]
     assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_speed_leaves_out_compilation_and_records(monkeypatch):
+    """A clock that only the reading of batches, the evaluation and `on_record` advance."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def spend(seconds, value):
+        now[0] += seconds
+        return value
+
+    result = lo.fit(
+        toy.STEP,
+        toy.start()[1],
+        lambda position: spend(0.5, toy.batches(position)),
+        steps=10,
+        eval_every=4,
+        steps_per_dispatch=3,
+        evaluate=lambda params: spend(100.0, 1.0),
+        on_record=lambda history, state: spend(100.0, None),
+    )
+    # dispatches of 3, 1; 2, 2; 1 and 1 steps, and the first one compiles
+    assert [record["steps_per_second"] for record in result.history] == [2.0, 2.0, 2.0]
+    assert [record["seconds"] for record in result.history] == [102.0, 304.0, 505.0]
+    once = fit_toy(steps=3, eval_every=3)
+    assert once.history[0]["steps_per_second"] is None
 
 
 def test_train_loss_is_interval_mean():

@@ -1,4 +1,4 @@
-"""Compensated sums keep the rounding error that a float32 sum loses."""
+"""Compensated sums, which keep the rounding error of float32, and update ratios."""
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from lstm_optax.training.metrics import (
     interval_means,
     zero_sums,
 )
+from lstm_optax.training.update_ratio import named_ratios, update_ratios
 
 TERM = 0.1
 
@@ -50,3 +51,15 @@ def test_compensated_sum_keeps_small_terms():
     assert total.mean(1.0) == 1e8 + 100
     assert plus(plus(total, jnp.float32(3e38)), jnp.float32(3e38)).mean(1.0) == np.inf
     assert np.isnan(plus(total, jnp.float32(np.nan)).mean(1.0))
+
+
+def test_update_ratios_are_those_of_matrices():
+    """Norms of the update and of the weights before it, in float64; no vectors."""
+    rng = np.random.default_rng(0)
+    params = {"a": rng.normal(size=(3, 4)), "b": rng.normal(size=4), "c": rng.normal(size=(2, 2))}
+    updates = jax.tree.map(lambda x: rng.normal(scale=1e-3, size=x.shape), params)
+    as_float32 = (jax.tree.map(jnp.float32, tree) for tree in (params, updates))
+    found = named_ratios(params, np.asarray(update_ratios(*as_float32)))
+    norms = {n: np.linalg.norm(updates[n]) / np.linalg.norm(params[n]) for n in "ac"}
+    assert found == {f"{n}.update_ratio": pytest.approx(norms[n], rel=1e-3) for n in "ac"}
+    assert update_ratios({"b": jnp.ones(3)}, {"b": jnp.ones(3)}).shape == (0,)

@@ -15,6 +15,7 @@ import toy
 from flax import nnx
 
 import lstm_optax as lo
+from lstm_optax.records import MEASURED
 from lstm_optax.training.step import program_of
 
 CARRY = np.zeros(toy.ROWS, np.float32)
@@ -35,8 +36,8 @@ def uninterrupted():
 
 
 def without_time(history):
-    """Return the records without their seconds, which differ from run to run."""
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
+    """Return the records without what differs from run to run."""
+    return [{k: v for k, v in record.items() if k not in MEASURED} for record in history]
 
 
 def placements(tree):

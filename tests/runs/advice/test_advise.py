@@ -61,10 +61,10 @@ def test_clip_far_too_small_is_found(clipped):
     assert f"--clip {2 * usual:.2g}, twice the usual norm" in finding.remedy
 
 
-def test_update_ratio_is_that_of_next_step(clipped):
-    """The row of step 1 has the ratio of the change from checkpoint 1 to checkpoint 2."""
+def test_update_ratio_is_that_of_last_step(clipped):
+    """The row of step 2 has the ratio of the change from checkpoint 1 to checkpoint 2."""
     before, after = (matrices(clipped, step) for step in (1, 2))
-    row = json.loads((clipped / "gradients.jsonl").read_text().splitlines()[0])
+    row = json.loads((clipped / "gradients.jsonl").read_text().splitlines()[1])
     assert set(row["update_ratio"]) == set(before) and len(before) == 4
     for name, ratio in row["update_ratio"].items():
         change = np.linalg.norm(after[name] - before[name]) / np.linalg.norm(before[name])
