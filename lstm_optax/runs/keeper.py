@@ -10,6 +10,7 @@ from flax import nnx
 from lstm_optax.runs.diagnosis import make_diagnose
 from lstm_optax.runs.job import Job
 from lstm_optax.runs.run_folder import RunFolder
+from lstm_optax.runs.tables import PERPLEXITY_UNITS, perplexity
 from lstm_optax.runs.update_ratio import make_update_ratio
 from lstm_optax.training import Checkpoints, FitResult, TrainState, best_record
 from lstm_optax.transforms import GuardState, find_states
@@ -58,6 +59,8 @@ class Keeper:
         record = history[-1]
         step = record["step"]
         record["learning_rate"] = self._learning_rate(step, state)
+        if f"nats per {self.job.corpus.unit}" in PERPLEXITY_UNITS:
+            record["perplexity"] = perplexity(record["val_loss"])
         if self.diagnose and self.update_ratio:
             scalars, arrays = self.diagnose(state.params)
             record |= scalars

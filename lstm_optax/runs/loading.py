@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from flax import nnx
 
-from lstm_optax.data import Vocabulary
+from lstm_optax.data.tokens import AnyVocabulary, vocabulary_of
 from lstm_optax.models import LanguageModel
 from lstm_optax.runs.build import make_model
 from lstm_optax.runs.constraints import OptionError
@@ -24,7 +24,7 @@ class LoadedRun(NamedTuple):
 
     model: LanguageModel  # with the trained parameters; dropout is off until `model.train()`
     params: nnx.State[Any, Any]  # the parameters, or their average if the optimizer keeps one
-    vocabulary: Vocabulary
+    vocabulary: AnyVocabulary
     config: TrainConfig
     step: int  # of the loaded checkpoint
     damaged: list[int]  # steps of damaged checkpoints, which were skipped
@@ -63,9 +63,10 @@ def load_run(folder: str | PathLike[str], *, checkpoint: Which = "best") -> Load
     return LoadedRun(model, saved.params, vocabulary, config, saved.step, saved.damaged)
 
 
-def _read_vocabulary(run: RunFolder, facts: dict[str, Any]) -> Vocabulary:
+def _read_vocabulary(run: RunFolder, facts: dict[str, Any]) -> AnyVocabulary:
     try:
-        return Vocabulary.of(facts["text"]["vocabulary"])
+        text = facts["text"]
+        return vocabulary_of(text.get("kind", "characters"), text["vocabulary"])
     except (KeyError, TypeError, ValueError) as error:
         raise OptionError(
             f"{run.config} was written by another version: it has no vocabulary"

@@ -83,6 +83,8 @@ class TrainScreen:
         """Print a record, above the bar on a terminal."""
         losses = [_format_loss(record[name]) for name in ("train_loss", "val_loss")]
         line = f"step {record['step']:>6,}  training {losses[0]}  validation {losses[1]}{self.unit}"
+        if record.get("perplexity"):
+            line += f"  perplexity {_format_loss(record['perplexity'])}"
         if record.get("skipped"):
             line += f"  skipped {record['skipped']:,}"
         if not self.console.is_terminal and self.done:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lstm_optax.training import Checkpoints, TrainState
 
 # The text's content is compared instead of its name and encoding; devices change rounding only.
-MAY_DIFFER = ("text", "encoding", "devices")
+MAY_DIFFER = ("text", "encoding", "devices", "baselines")
 
 
 def check_resume(run: RunFolder, config: TrainConfig) -> None:

@@ -151,7 +151,7 @@ def test_one_record_per_interval(watched, config):
 def test_config_file_describes_run(unbroken, config):
     stored, facts = unbroken.read_config()
     assert stored == replace(config, devices=1)  # too few rows for two devices
-    assert facts["text"]["characters"] == len(TEXT)
+    assert facts["text"]["tokens"] == len(TEXT)
     assert facts["text"]["vocabulary"] == "".join(sorted(set(TEXT)))
     assert facts["versions"].keys() >= {"lstm_optax", "jax", "jaxlib", "optax", "flax"}
     assert facts["baselines"].keys() >= {"uniform", "5-gram"}
