@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,22 @@ def corpus_of(config: TrainConfig) -> Corpus:
 
     Raises:
       TextError: the text cannot be read or is too short.
-      OptionError: an option that does not fit a prepared text.
+      OptionError: an option that does not fit the text.
     """
     path = config.text
-    if path is not None and path.is_dir():
-        return _load_prepared(path, config)
+    corpus = _prepared(path, config) if path and path.is_dir() else _read(path, config)
+    if config.softmax == "adaptive":
+        if corpus.kind != "words":
+            raise OptionError(
+                f"--softmax adaptive is for the words of a prepared text, but {corpus.name} has "
+                f"{corpus.kind}: leave the option out"
+            )
+        cutoffs_of(len(corpus.vocabulary))
+    return corpus
+
+
+def _read(path: Path | None, config: TrainConfig) -> Corpus:
+    """Return the corpus of a text file or a pipe, or of the help topics."""
     options: dict[str, Any] = dict(
         encoding=config.encoding,
         limit=min(2**30, max(free_memory() // BYTES_PER_CHARACTER, 1)),
@@ -99,7 +111,7 @@ def corpus_of(config: TrainConfig) -> Corpus:
     )
 
 
-def _load_prepared(path: Path, config: TrainConfig) -> Corpus:
+def _prepared(path: Path, config: TrainConfig) -> Corpus:
     """Return the corpus of a folder that `prepare_tokens` wrote; its tokens are not loaded."""
     for name in ("encoding", "keep_line_ends"):
         if getattr(config, name) != getattr(TrainConfig, name):
@@ -138,6 +150,21 @@ def _windows(codes: tuple[Codes, NDArray[np.int32]], config: TrainConfig) -> dic
         train = Windows.of(codes[0], batch, window)
     validation = Windows.of(codes[1], batch, window, pad=True)
     return {"train": train, "validation": validation, "codes": codes}
+
+
+def cutoffs_of(vocabulary: int) -> tuple[int, ...]:
+    """Return the first words of the clusters of an adaptive softmax: 2,000, 10,000, 50,000, …
+
+    Raises:
+      OptionError: the vocabulary is too small for a cluster.
+    """
+    cutoffs = tuple(takewhile(lambda first: first < vocabulary, (2000 * 5**k for k in count())))
+    if not cutoffs:
+        raise OptionError(
+            f"--softmax adaptive is for more than 2,000 words, but the text has {vocabulary:,}: "
+            "leave the option out"
+        )
+    return cutoffs
 
 
 def resolve_epochs(config: TrainConfig, corpus: Corpus) -> TrainConfig:

@@ -38,6 +38,7 @@ def _describe_model(config: TrainConfig, count: int) -> str:
     parts = [
         f"LSTM, {config.layers} × {config.hidden:,} units, embedding {config.embedding:,}",
         *(["tied"] if config.tied else []),
+        *(["adaptive softmax"] if config.softmax == "adaptive" else []),
         *(f"{name} {rate:g}" for name, rate in rates.items() if rate),
         f"{count:,} parameters, {config.dtype}",
     ]
