@@ -51,16 +51,16 @@ class Prepare:
     """Shares of training, validation and test of one text; their sum is 1."""
 
     kind: Kind = "characters"
-    """What a token is; words are separated by white space."""
+    """What a token is; words are separated by white space, subwords need `tokenizers`."""
 
     vocabulary: Annotated[int | None, tyro.conf.arg(metavar="INT"), whole_numbers(2)] = None
-    """Largest number of words, the most frequent; the others are <unk>. By default 50,000."""
+    """Largest number of words, by default 50,000, or of subwords, by default 8,192."""
 
     encoding: Annotated[str, tyro.conf.arg(metavar="NAME")] = "utf-8"
     """Encoding of the files, as Python names it."""
 
     keep_line_ends: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Keep the line ends of characters; by default each becomes a newline character."""
+    """Keep the line ends of characters or subwords; by default each becomes a newline character."""
 
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the prepared text in the folder."""

@@ -5,6 +5,7 @@ from .naive import naive_score as naive_score
 from .ngram import ngram_losses as ngram_losses
 from .series import ForecastBatch as ForecastBatch
 from .series import SeriesWindows as SeriesWindows
+from .subwords import SubwordVocabulary as SubwordVocabulary
 from .synthetic import Sequences as Sequences
 from .synthetic import SequenceTask as SequenceTask
 from .synthetic import adding as adding

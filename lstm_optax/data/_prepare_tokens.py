@@ -14,6 +14,7 @@ import numpy as np
 
 from lstm_optax.checks import check_choice, check_integer
 from lstm_optax.data.count_tokens import make_vocabulary
+from lstm_optax.data.subwords import LEAST
 from lstm_optax.data.text import TextError
 from lstm_optax.data.text_sources import Progress, Source, SourceReader
 from lstm_optax.data.token_folder import (
@@ -58,11 +59,12 @@ def prepare_tokens(
       folder: is created; with `overwrite`, a prepared text in it is replaced.
       valid, test: text files for validation and test.
       shares: of the tokens for training, validation and test, where no files are given for them.
-      kind: "characters"; "bytes", as they are; or "words", see `WordVocabulary`.
-      vocabulary: the largest number of words, by default 50,000. The most frequent words of the
-        training part are used.
+      kind: "characters"; "bytes", as they are; "words", see `WordVocabulary`; or "subwords", which
+        need the package `tokenizers`, see `SubwordVocabulary`.
+      vocabulary: the largest number of words, by default 50,000, or of subwords, by default 8,192.
+        They come from the training part.
       encoding: of the files.
-      keep_line_ends: keep the line ends of characters, instead of a "\\n" for each.
+      keep_line_ends: keep the line ends of characters or subwords, instead of a "\\n" for each.
       overwrite: replace a prepared text in the folder.
       on_progress: called with what is done, the bytes that are read and the bytes in total.
 
@@ -172,16 +174,16 @@ def _check_shares(shares: Sequence[float], *, apart: bool, test: bool) -> None:
 
 
 def _check_options(kind: Kind, vocabulary: int | None, encoding: str, keep_line_ends: bool) -> None:
-    if vocabulary is not None and kind != "words":
-        raise ValueError(
-            f"`vocabulary` is the number of words, but the kind is {kind}: leave it out"
-        )
     if vocabulary is not None:
-        check_integer("`vocabulary`", vocabulary, 2)
+        if kind not in ("words", "subwords"):
+            raise ValueError(
+                f"`vocabulary` is the number of words, but the kind is {kind}: leave it out"
+            )
+        check_integer("`vocabulary`", vocabulary, 2 if kind == "words" else LEAST)
     if encoding != "utf-8" and kind == "bytes":
         raise ValueError(
             "`encoding` is not used for bytes, which are read as they are: leave it out"
         )
-    if keep_line_ends and kind != "characters":
-        reason = "bytes always keep them" if kind == "bytes" else f"a line end is one of the {kind}"
-        raise ValueError(f"`keep_line_ends` is for characters only, as {reason}: leave it out")
+    if keep_line_ends and kind in ("bytes", "words"):
+        reason = "always keep them" if kind == "bytes" else "have one word for every line end"
+        raise ValueError(f"`keep_line_ends` is not for {kind}, which {reason}: leave it out")

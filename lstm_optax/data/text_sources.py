@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lstm_optax.data.subwords import line_pieces
 from lstm_optax.data.text import TextError
 from lstm_optax.data.text_file import read_chunks, read_pieces
-from lstm_optax.data.tokens import Kind, word_pieces
+from lstm_optax.data.tokens import LONGEST, Kind, word_pieces
 
 Progress = Callable[[str, int, int], None]
 """(what is done, bytes that are read, bytes in total)."""
@@ -97,7 +98,9 @@ class SourceReader:
             return _watched(read_chunks(path), on_chunk)
         options: dict[str, Any] = dict(encoding=self.encoding, keep_line_ends=self.keep_line_ends)
         pieces = read_pieces(path, **options, on_chunk=on_chunk)
-        return word_pieces(pieces) if self.kind == "words" else pieces
+        if self.kind == "words":
+            return word_pieces(pieces)
+        return line_pieces(pieces, LONGEST) if self.kind == "subwords" else pieces
 
 
 def _watched(chunks: Iterable[bytes], on_chunk: Callable[[bytes], None]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Vocabularies of bytes, words and subwords, with the methods of `Vocabulary`."""
+"""Kinds of tokens; vocabularies of bytes and words, with the methods of `Vocabulary`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_optax.checks import format_value
+from lstm_optax.data.subwords import SubwordVocabulary
 from lstm_optax.data.text import TextError, Vocabulary
 
-Kind = Literal["characters", "bytes", "words"]
+Kind = Literal["characters", "bytes", "words", "subwords"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 UNKNOWN, LINE_END = "<unk>", "<eos>"
 LONGEST = 2**20  # characters of a word, or of a line that is encoded at once
@@ -88,7 +89,7 @@ class WordVocabulary:
         return "\n".join(map(" ".join, lines))
 
 
-AnyVocabulary: TypeAlias = Vocabulary | ByteVocabulary | WordVocabulary
+AnyVocabulary: TypeAlias = Vocabulary | ByteVocabulary | WordVocabulary | SubwordVocabulary
 
 
 def vocabulary_of(kind: str, content: Any) -> AnyVocabulary:
@@ -103,6 +104,8 @@ def vocabulary_of(kind: str, content: Any) -> AnyVocabulary:
         return ByteVocabulary()
     if kind == "words" and isinstance(content, list):
         return WordVocabulary(content)
+    if kind == "subwords" and isinstance(content, dict):
+        return SubwordVocabulary(content)
     raise ValueError(f"{format_value(content)} is no vocabulary of {kind}")
 
 

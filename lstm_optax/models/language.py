@@ -163,7 +163,7 @@ class LanguageModel(nnx.Module):
 
     def logits(self, hidden: Float[Array, "*axes hidden"]) -> Float[Array, "*axes vocabulary"]:
         """Return the output layer's logits, float32 or wider."""
-        logits = _logits(self.output_layer, hidden)
+        logits = _logits(self._output_layer, hidden)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
     def losses(
@@ -176,16 +176,16 @@ class LanguageModel(nnx.Module):
         reverse mode only.
         """
         vocabulary = self.embedding.num_embeddings
-        if isinstance(self.output_layer, AdaptiveSoftmax):
-            return self.output_layer.losses(hidden, targets), jnp.sum(targets >= 0)
+        if isinstance(self._output_layer, AdaptiveSoftmax):
+            return self._output_layer.losses(hidden, targets), jnp.sum(targets >= 0)
         if targets.size * vocabulary <= MOST_LOGITS:
             return token_losses(self.logits(hidden), targets)
         size = max(CHUNK_LOGITS // vocabulary, 1)
-        total = chunked_losses(_logits, self.output_layer, hidden, targets, size)
+        total = chunked_losses(_logits, self._output_layer, hidden, targets, size)
         return total, jnp.sum(targets >= 0)
 
     @property
-    def output_layer(self) -> Any:
+    def _output_layer(self) -> Any:
         """The embedding of a tied model, else the layer of its own."""
         return self.embedding if self.tied else self.output
 
