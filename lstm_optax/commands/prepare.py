@@ -104,6 +104,12 @@ class Prepare:
                 raise
             except ValueError as error:
                 raise OptionError(str(error)) from None
+            except OSError as error:
+                place, why = error.filename or out, error.strerror or error
+                raise OptionError(
+                    f"{place} cannot be written: {why}; free some space, or choose another folder "
+                    "with --out"
+                ) from error
         _show_result(console, prepared)
         return 0
 

@@ -139,6 +139,6 @@ def check_length(codes: Codes, batch: int, window: int, *, pad: bool = False) ->
     needed = 2 if pad else batch * window + 1
     if len(codes) < needed:
         raise TextError(
-            f"the text has {len(codes)} characters, batch {batch} × window {window} needs "
+            f"the text has {len(codes)} tokens, batch {batch} × window {window} needs "
             f"{needed}: use a smaller `batch` or `window`, or a longer text"
         )

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from flax import nnx
 
+from lstm_optax.data import TextError
 from lstm_optax.data.tokens import AnyVocabulary, vocabulary_of
 from lstm_optax.models import LanguageModel
 from lstm_optax.runs.build import make_model
@@ -44,6 +45,7 @@ def load_run(folder: str | PathLike[str], *, checkpoint: Which = "best") -> Load
       OptionError: the folder contains no run, its configuration is damaged, or the run was made by
         a version with other options or parameters.
       CheckpointError: the run has no intact checkpoint.
+      TextError: the run has subwords, and the package `tokenizers` is not installed.
     """
     if checkpoint not in get_args(Which):
         raise ValueError(f"checkpoint is {checkpoint!r}, but must be one of {get_args(Which)}")
@@ -68,6 +70,8 @@ def _read_vocabulary(run: RunFolder, facts: dict[str, Any]) -> AnyVocabulary:
         text = facts["text"]
         return vocabulary_of(text.get("kind", "characters"), text["vocabulary"])
     except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, TextError):
+            raise
         raise OptionError(
             f"{run.config} was written by another version: it has no vocabulary"
         ) from error

@@ -72,6 +72,7 @@ def test_prepare_takes_files_apart(work):
             ". has other files, such as other.txt: name another folder with --out",
         ),
         ("text.txt --out text.txt", "text.txt is a file: name a folder with --out"),
+        ("text.txt --out text.txt/data", "text.txt/data cannot be written: Not a directory; free"),
         ("missing.txt --out data", "missing.txt does not exist: check the name"),
         ("text.txt --out data --encoding utf-16", "text.txt is not UTF-16"),
     ],

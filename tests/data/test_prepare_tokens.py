@@ -177,6 +177,16 @@ def test_failure_leaves_folder_as_it_was(text, tmp_path):
     assert snapshot(tmp_path / "out") == before
 
 
+def test_interruption_leaves_folder_as_it_was(text, tmp_path):
+    def interrupt(label, done, total):
+        if label == "writing tokens":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_tokens([text], tmp_path / "out", on_progress=interrupt)
+    assert not (tmp_path / "out").exists()
+
+
 def test_leftovers_of_killed_run_are_replaced(text, tmp_path):
     (tmp_path / "out").mkdir()
     for name in ("tokens.bin", "tokens.bin.partial", "tokens.json.partial"):
