@@ -124,8 +124,9 @@ def test_windows_of_file_equal_windows_of_array(text, tmp_path):
 
 def test_progress_ends_with_all_bytes(text, tmp_path):
     calls = []
-    prepare_tokens([text], tmp_path / "out", kind="words", on_progress=lambda *c: calls.append(c))
-    size = text.stat().st_size
+    options = dict(kind="words", on_progress=lambda *call: calls.append(call))
+    prepare_tokens([text, text], tmp_path / "out", **options)
+    size = 2 * text.stat().st_size
     labels = list(dict.fromkeys(label for label, *_ in calls))
     assert labels == ["counting all words", "counting each word", "writing tokens"]
     for label in labels:

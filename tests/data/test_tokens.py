@@ -106,6 +106,7 @@ def test_word_counts_are_exact_up_to_the_limit():
 
 
 def test_counting_words_is_bounded():
+    assert count_words([["a", "a", "b", "c"]], most=2) == {"a": 2}  # no more than is needed
     rare = [[f"word{n}" for n in range(start, start + 20)] for start in range(0, 2000, 20)]
     counts = count_words(([*words, "the", "the", "the"] for words in rare), most=30)
     assert len(counts) <= 30 and counts["the"] == 300
