@@ -30,8 +30,8 @@ def chunked_losses(
     def loss_of(params: Any, hidden: Any, targets: Any) -> jax.Array:
         return token_losses(logits_of(nnx.merge(graphdef, params), hidden), targets)[0]
 
-    hidden = jnp.reshape(hidden, (-1, hidden.shape[-1]))
-    return _sum(loss_of, size, params, hidden, jnp.reshape(targets, -1))
+    hidden, targets = jnp.asarray(hidden), jnp.asarray(targets)
+    return _sum(loss_of, size, params, hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -11,7 +11,7 @@ import lstm_optax as lo
 from lstm_optax.models import AdaptiveSoftmax, adaptive_softmax, language
 from lstm_optax.models.chunked_losses import chunked_losses
 
-H, V, CUTOFFS = 16, 40, (5, 12, 25)
+H, V, CUTOFFS = 64, 40, (5, 12, 25)
 STEPS, ROWS = 6, 4
 HIDDEN = np.random.default_rng(0).normal(size=(STEPS, ROWS, H)).astype(np.float32)
 
@@ -73,7 +73,7 @@ def test_adaptive_softmax_equals_torch(need):
     torch = need("torch")
     ours = layer()
     theirs = torch.nn.AdaptiveLogSoftmaxWithLoss(H, V, list(CUTOFFS))
-    weights = {name: np.array(w) for name, w in lo.module_to_torch(ours).items()}
+    weights = {name: np.array(w) for name, w in lo.interop.module_to_torch(ours).items()}
     theirs.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
     hidden = torch.tensor(HIDDEN.reshape(-1, H), requires_grad=True)
     targets = np.random.default_rng(2).integers(0, V, STEPS * ROWS).astype(np.int32)
