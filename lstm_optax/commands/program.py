@@ -18,6 +18,7 @@ from lstm_optax.commands.compare import Compare
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.flags import flags_of, parse_flags, replace_arguments_by_flags
 from lstm_optax.commands.output import keep_running
+from lstm_optax.commands.prepare import Prepare
 from lstm_optax.commands.report import Report
 from lstm_optax.commands.sample import Sample, run_sample
 from lstm_optax.commands.sweep import Sweep
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from lstm_optax.training import CheckpointError
 
 COMMANDS: dict[str, type] = {
+    "prepare": Prepare,
     "train": Train,
     "sample": Sample,
     "explain": Explain,
@@ -85,6 +87,7 @@ def _parse(argv: list[str]) -> Any:
         stored = Train(config=stored_config(run, given.config), run=run.path)
     commands = Annotated[
         Annotated[Train, tyro.conf.subcommand("train", default=stored)]
+        | Annotated[Prepare, tyro.conf.subcommand("prepare")]
         | Annotated[Sample, tyro.conf.subcommand("sample")]
         | Annotated[Explain, tyro.conf.subcommand("explain")]
         | Annotated[Advise, tyro.conf.subcommand("advise")]

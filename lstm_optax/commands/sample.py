@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lstm_optax.runs.options import SampleConfig
-from lstm_optax.runs.run_folder import RunFolder
+from lstm_optax.runs.run_folder import RunFolder, known_characters
 
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 
@@ -29,7 +29,7 @@ def run_sample(command: Sample, errors: Console) -> int:
     """Write a sample to stdout and warnings to `errors`; return the exit status."""
     command.config.check()
     run = RunFolder(command.run) if command.run else RunFolder.newest()
-    command.config.check(run.read_config()[1]["text"]["vocabulary"])
+    command.config.check(known_characters(run.read_config()[1]))
     sys.stdout.write(generate_text(run, command.config, errors) + "\n")
     return 0
 

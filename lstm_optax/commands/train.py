@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from lstm_optax.runs.progress import TrainScreen
     from lstm_optax.runs.train import Observer, TrainResult
 
-UNIT = "nats per character"  # of the losses
-
 
 @dataclass(frozen=True)
 class Train:
-    """Train a character-level LSTM on a text; by default on Python's help topics, in a minute.
+    """Train an LSTM on the characters of a text; by default Python's help topics, in a minute.
+
+    A folder that `lstm-optax prepare` wrote can be a text of any size, and of words or bytes.
 
     Writes metrics.jsonl, loss.png, sample.txt, config.json and checkpoints/ to the run folder;
     with --diagnose also gradients.jsonl and gradients.png, and prints the findings of `lstm-optax
@@ -156,7 +156,7 @@ def _train_on_devices(run: RunFolder, command: Train, corpus: "Corpus", console:
     config = command.config
     for name in ("absl", "asyncio"):  # Orbax logs the errors that it raises, with a traceback
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    units: dict[str, Any] = dict(unit="nats", item_unit="characters")
+    units: dict[str, Any] = dict(unit="nats", item_unit=f"{corpus.unit}s")
     screen = TrainScreen(console, config.steps, config.batch * config.window, **units)
     rate = f"learning rate {config.learning_rate:g} {config.schedule}"
     title = ", ".join([config.optimizer, rate, *config.set])
@@ -168,7 +168,7 @@ def _train_on_devices(run: RunFolder, command: Train, corpus: "Corpus", console:
                 resume=command.resume,
                 overwrite=command.overwrite,
                 corpus=corpus,
-                observer=_make_observer(console, screen),
+                observer=_make_observer(console, screen, corpus),
             )
     except Diverged:
         if is_first_process():
@@ -178,7 +178,7 @@ def _train_on_devices(run: RunFolder, command: Train, corpus: "Corpus", console:
         STOP.saving = False
     if not is_first_process():
         return INTERRUPTED if result.reason == "interrupted" else 0
-    figure = loss_figure(result.records, result.baselines, title=title, unit=UNIT)
+    figure = loss_figure(result.records, result.baselines, title=title, unit=_unit(corpus))
     save_picture(figure, run.picture)
     _draw_gradients(command, run, title)
     if STOP.requested() or result.reason == "interrupted":
@@ -202,7 +202,7 @@ def _how_to_continue(run: RunFolder, corpus: "Corpus") -> str:
     return f"Continue with:\n  lstm-optax train --resume --run {shlex.quote(str(run.path))}{more}"
 
 
-def _make_observer(console: Console, screen: "TrainScreen") -> "Observer":
+def _make_observer(console: Console, screen: "TrainScreen", corpus: "Corpus") -> "Observer":
     from lstm_optax.runs import Observer, plan_table
 
     def progress(step: int, loss: float) -> None:
@@ -211,13 +211,18 @@ def _make_observer(console: Console, screen: "TrainScreen") -> "Observer":
 
     return Observer(
         plan=lambda pairs: console.print(plan_table(pairs), ""),
-        count=lambda n: console.print(f"counting n-gram models of {n:,} characters"),
+        count=lambda n: console.print(f"counting n-gram models of {n:,} {corpus.unit}s"),
         warn=lambda message: print_warning(console, message),
         begin=screen.begin,
         progress=progress,
         record=lambda history, state: screen.record(history[-1]),
         should_stop=STOP.requested,
     )
+
+
+def _unit(corpus: "Corpus") -> str:
+    """Return the unit of the losses."""
+    return f"nats per {corpus.unit}"
 
 
 def _draw_gradients(command: Train, run: RunFolder, title: str) -> None:
@@ -259,9 +264,9 @@ def _show_best(
     best: dict[str, Any] = result.best or {}
     name, caption = f"LSTM, step {best['step']:,}", ""
     total = len(corpus.codes[0])
-    if corpus.counted < total:
-        caption = f"n-gram models of the last {corpus.counted:,} of {total:,} characters"
-    options: dict[str, str] = dict(name=name, unit=UNIT, caption=caption)
+    if result.baselines and corpus.counted < total:
+        caption = f"n-gram models of the last {corpus.counted:,} of {total:,} {corpus.unit}s"
+    options: dict[str, str] = dict(name=name, unit=_unit(corpus), caption=caption)
     console.print("", loss_table(best["val_loss"], result.baselines, **options))
     text = generate_text(run, SampleConfig(seed=command.config.seed), console)
     write_atomically(run.sample, text + "\n")

@@ -1,9 +1,11 @@
+from ._prepare_tokens import prepare_tokens as prepare_tokens
 from .columns import read_columns as read_columns
 from .naive import naive_forecasts as naive_forecasts
 from .naive import naive_score as naive_score
 from .ngram import ngram_losses as ngram_losses
 from .series import ForecastBatch as ForecastBatch
 from .series import SeriesWindows as SeriesWindows
+from .subwords import SubwordVocabulary as SubwordVocabulary
 from .synthetic import Sequences as Sequences
 from .synthetic import SequenceTask as SequenceTask
 from .synthetic import adding as adding
@@ -15,6 +17,11 @@ from .text import Vocabulary as Vocabulary
 from .text import split as split
 from .text import topics_text as topics_text
 from .text_file import read_text as read_text
+from .token_folder import PreparedText as PreparedText
+from .token_folder import TokenFile as TokenFile
+from .token_folder import read_tokens as read_tokens
+from .tokens import ByteVocabulary as ByteVocabulary
+from .tokens import WordVocabulary as WordVocabulary
 from .varying_windows import VaryingWindows as VaryingWindows
 from .windows import Batch as Batch
 from .windows import Windows as Windows

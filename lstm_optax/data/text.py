@@ -7,6 +7,7 @@ A text passes through `read_text` (or `topics_text`), `Vocabulary.of`, `encode`,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,7 @@ class Vocabulary:
     """
 
     characters: tuple[str, ...]
+    unit: ClassVar[str] = "character"
 
     def __post_init__(self) -> None:
         if any(len(character) != 1 for character in self.characters):
@@ -66,6 +68,11 @@ class Vocabulary:
     def of(cls, text: str) -> Vocabulary:
         """Return the vocabulary of exactly the characters in `text`."""
         return cls(tuple(sorted(set(text))))
+
+    @property
+    def content(self) -> str:
+        """All characters as one text, from which `Vocabulary.of` makes an equal vocabulary."""
+        return "".join(self.characters)
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -100,7 +107,7 @@ class Vocabulary:
         return self._character_points()[codes].tobytes().decode("utf-32-le", "surrogatepass")
 
     def _character_points(self) -> NDArray[np.uint32]:
-        return _code_points("".join(self.characters))
+        return _code_points(self.content)
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

@@ -13,7 +13,8 @@ from lstm_optax.checks import check_integer
 from lstm_optax.data.windows import (
     ROW_AXES,
     Batch,
-    Windows,
+    Codes,
+    Rows,
     check_length,
 )
 
@@ -38,7 +39,7 @@ class VaryingWindows:
     the seed.
 
     Attributes:
-      inputs, targets: [L, B], read-only; see `Batch`.
+      rows: the text.
       window: the mean length of 19 windows in 20.
       seed: the seed of the lengths.
 
@@ -46,17 +47,14 @@ class VaryingWindows:
     the authors' code, in which the upper one is commented out.
     """
 
-    inputs: NDArray[np.int32]
-    targets: NDArray[np.int32]
+    rows: Rows
     window: int
     seed: int
     _cached: dict[str, Any] = field(default_factory=dict, repr=False)
     _block_starts: list[int] = field(default_factory=lambda: [0], repr=False)
 
     @classmethod
-    def of(
-        cls, codes: NDArray[np.int32], batch: int, window: int, *, seed: int = 0
-    ) -> VaryingWindows:
+    def of(cls, codes: Codes, batch: int, window: int, *, seed: int = 0) -> VaryingWindows:
         """Cut `codes` [N] into `batch` rows of ⌊(N−1) / batch⌋ steps.
 
         Raises:
@@ -66,8 +64,12 @@ class VaryingWindows:
         """
         check_length(codes, batch, window)
         check_integer("seed", seed, 0)
-        steps = Windows.of(codes, batch, 1)
-        return cls(steps.inputs, steps.targets, window, seed)
+        return cls(Rows(codes, batch, (len(codes) - 1) // batch), window, seed)
+
+    @property
+    def steps(self) -> int:
+        """The number of steps in one pass."""
+        return self.rows.length
 
     @property
     def longest(self) -> int:
@@ -102,11 +104,11 @@ class VaryingWindows:
         """
         start = self.start(p)
         length = int(self._lengths(p // BLOCK)[p % BLOCK])
-        steps = np.arange(start, start + length) % len(self.inputs)
-        shape = (self.longest, self.inputs.shape[1])
+        steps = np.arange(start, start + length) % self.steps
+        shape = (self.longest, self.rows.batch)
         inputs, targets = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
         resets = np.zeros(shape, np.bool_)
-        inputs[:length], targets[:length] = self.inputs[steps], self.targets[steps]
+        inputs[:length], targets[:length] = self.rows.read(steps)
         resets[:length] = (steps == 0)[:, None]
         return Batch(inputs, targets, resets, np.full(shape[1], length, np.int32))
 

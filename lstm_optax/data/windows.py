@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,24 +25,63 @@ class Batch(NamedTuple):
 ROW_AXES: Any = Batch(inputs=1, targets=1, resets=1, lengths=0)  # pyright: ignore
 
 
+class Codes(Protocol):
+    """Codes that are read on demand: an array [N], or a part of a file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.integer]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The N − 1 pairs (code, next code) as `batch` contiguous rows of `length` pairs.
+
+    Attributes:
+      codes: [N]; only the codes that `read` needs are loaded.
+      batch: number of rows.
+      length: number of pairs in a row.
+    """
+
+    codes: Codes
+    batch: int
+    length: int
+
+    def read(self, steps: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return inputs and targets of all rows at `steps` [T], as [T, batch], read-only.
+
+        After the end of a row or of the codes, inputs are 0 and targets −1.
+        """
+        steps = np.asarray(steps, np.int64)[:, None]
+        places = np.arange(self.batch) * self.length + steps
+        valid = (steps < self.length) & (places < len(self.codes) - 1)
+        places = np.where(valid, places, 0)
+        inputs = np.where(valid, self.codes[places], 0).astype(np.int32)
+        targets = np.where(valid, self.codes[places + 1], -1).astype(np.int32)
+        inputs.flags.writeable = targets.flags.writeable = False
+        return inputs, targets
+
+
 @dataclass(frozen=True, eq=False)
 class Windows:
     """A text as B contiguous rows, read window by window, for truncated BPTT with a carried state.
 
     Row r of window p + 1 continues row r of window p, so the carry after one window is the carry
-    before the next. `windows(p)` depends only on p, so a run is resumed from p alone.
+    before the next. `windows(p)` depends only on p, so a run is resumed from p alone. A window is
+    read when it is asked for, so the text may be a file that is larger than the memory.
 
     Attributes:
-      inputs, targets: [windows · window, B], read-only; see `Batch`.
+      rows: the text.
       window: T, the number of steps of a window.
+      steps: number of steps in one pass, a multiple of `window`.
     """
 
-    inputs: NDArray[np.int32]
-    targets: NDArray[np.int32]
+    rows: Rows
     window: int
+    steps: int
 
     @classmethod
-    def of(cls, codes: NDArray[np.int32], batch: int, window: int, *, pad: bool = False) -> Windows:
+    def of(cls, codes: Codes, batch: int, window: int, *, pad: bool = False) -> Windows:
         """Cut `codes` [N] into `batch` rows of windows of `window` steps.
 
         The N − 1 pairs (character, next character) fill the rows one after another, L to a row.
@@ -58,9 +97,7 @@ class Windows:
         pairs = len(codes) - 1
         length = -(-pairs // batch) if pad else pairs // batch
         steps = window * (-(-length // window) if pad else length // window)
-        inputs = _time_major_rows(codes[:-1], (batch, length), steps, fill=0)
-        targets = _time_major_rows(codes[1:], (batch, length), steps, fill=-1)
-        return cls(inputs, targets, window)
+        return cls(Rows(codes, batch, length), window, steps)
 
     @property
     def mean_length(self) -> float:
@@ -74,7 +111,7 @@ class Windows:
 
     def __len__(self) -> int:
         """Return the number of windows in one pass over the text."""
-        return len(self.inputs) // self.window
+        return self.steps // self.window
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the windows of one pass."""
@@ -89,32 +126,19 @@ class Windows:
           ValueError: p is not an integer, or is below 0.
         """
         index = check_integer("position", p, 0) % len(self)
-        part = slice(index * self.window, (index + 1) * self.window)
-        resets = np.zeros_like(self.inputs[part], np.bool_)
+        inputs, targets = self.rows.read(np.arange(self.window) + index * self.window)
+        resets = np.zeros_like(inputs, np.bool_)
         resets[0] = index == 0
-        return Batch(self.inputs[part], self.targets[part], resets)
+        return Batch(inputs, targets, resets)
 
 
-def check_length(codes: NDArray[np.int32], batch: int, window: int, *, pad: bool = False) -> None:
+def check_length(codes: Codes, batch: int, window: int, *, pad: bool = False) -> None:
     """Raise TextError if `codes` do not fill one window of each row; with `pad`, one pair."""
     check_integer("batch", batch, 1)
     check_integer("window", window, 1)
     needed = 2 if pad else batch * window + 1
     if len(codes) < needed:
         raise TextError(
-            f"the text has {len(codes)} characters, batch {batch} × window {window} needs "
+            f"the text has {len(codes)} tokens, batch {batch} × window {window} needs "
             f"{needed}: use a smaller `batch` or `window`, or a longer text"
         )
-
-
-def _time_major_rows(
-    values: NDArray[np.int32], shape: tuple[int, int], steps: int, fill: int
-) -> NDArray[np.int32]:
-    """Return `values`, which fill rows of `shape` (batch, length), as [steps, batch], padded."""
-    rows = np.full(shape, fill, np.int32)
-    kept = values[: rows.size]
-    rows.flat[: len(kept)] = kept
-    result = np.full((steps, len(rows)), fill, np.int32)
-    result[: rows.shape[1]] = rows.T[:steps]
-    result.flags.writeable = False
-    return result

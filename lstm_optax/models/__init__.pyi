@@ -1,3 +1,4 @@
+from .adaptive_softmax import AdaptiveSoftmax as AdaptiveSoftmax
 from .language import LanguageModel as LanguageModel
 from .losses import activation_regularizer as activation_regularizer
 from .losses import sequence_losses as sequence_losses

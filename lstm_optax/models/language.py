@@ -6,15 +6,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from lstm_optax.checks import BOUND, LENGTH, Range, check_flags
 from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.checks import check_rows
 from lstm_optax.lstm.layer import LSTM, Carry
 from lstm_optax.lstm.weights import make_dropout
+from lstm_optax.models.adaptive_softmax import AdaptiveSoftmax
+from lstm_optax.models.chunked_losses import chunked_losses
 from lstm_optax.models.ids import read_ids
 from lstm_optax.models.layer import check_language_layer, param_dtype
+from lstm_optax.models.losses import token_losses
+
+MOST_LOGITS = 2**24  # that are computed at once, 64 MiB in float32
+CHUNK_LOGITS = 2**22  # of a chunk, where there are more
 
 
 class LanguageModel(nnx.Module):
@@ -38,6 +44,8 @@ class LanguageModel(nnx.Module):
         vectors.
       tied: use the embedding as the kernel of the output layer, which then has no bias; needs a
         layer with in_features equal to hidden_features.
+      cutoffs: use an `AdaptiveSoftmax` with these cutoffs as output layer, whose logits are
+        log-probabilities; needs a layer that is not tied, and tokens in the order of frequency.
       rngs: randomness of the embedding, the output layer and the dropout, see `LSTM`. Pass the
         `nnx.Rngs` that initialised the layer: a second one of the same seed would draw the same
         numbers again.
@@ -59,11 +67,14 @@ class LanguageModel(nnx.Module):
         locked_dropout: bool = False,
         embedding_dropout: float = 0.0,
         tied: bool = False,
+        cutoffs: tuple[int, ...] = (),
         rngs: nnx.Rngs,
     ):
         LENGTH.check(vocabulary=vocabulary)
         check_flags(locked_dropout=locked_dropout, tied=tied)
         check_language_layer(lstm, tied=tied)
+        if tied and cutoffs:
+            raise ValueError("tied=True uses the embedding as output layer: leave cutoffs out")
         features = lstm.in_features
         dtypes: dict[str, Any] = dict(dtype=lstm.dtype, param_dtype=param_dtype(lstm))
         self.dtype: Any = lstm.dtype
@@ -76,10 +87,11 @@ class LanguageModel(nnx.Module):
         )
         self.lstm: LSTM = lstm
         self.tied = tied
-        if not tied:
-            self.output: nnx.Linear = nnx.Linear(
-                lstm.hidden_features, vocabulary, **dtypes, rngs=rngs
-            )
+        sizes = (lstm.hidden_features, vocabulary)
+        if cutoffs:
+            self.output: Any = AdaptiveSoftmax(*sizes, cutoffs, **dtypes, rngs=rngs)
+        elif not tied:
+            self.output = nnx.Linear(*sizes, **dtypes, rngs=rngs)
         self.embedding_dropout: nnx.Dropout = make_dropout(
             "embedding_dropout", embedding_dropout, rngs=rngs
         )
@@ -151,8 +163,31 @@ class LanguageModel(nnx.Module):
 
     def logits(self, hidden: Float[Array, "*axes hidden"]) -> Float[Array, "*axes vocabulary"]:
         """Return the output layer's logits, float32 or wider."""
-        logits = self.embedding.attend(hidden) if self.tied else self.output(hidden)
+        logits = _logits(self._output_layer, hidden)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+    def losses(
+        self, hidden: Float[Array, "*axes hidden"], targets: Int[Array, "*axes"]
+    ) -> tuple[Float[Array, ""], Num[Array, ""]]:
+        """Return `token_losses(logits(hidden), targets)`, in bounded memory.
+
+        An adaptive softmax computes the clusters of the targets only; the logits of a large
+        vocabulary are computed in chunks of tokens, of 16 MiB each. Then the gradient is for
+        reverse mode only.
+        """
+        vocabulary = self.embedding.num_embeddings
+        if isinstance(self._output_layer, AdaptiveSoftmax):
+            return self._output_layer.losses(hidden, targets), jnp.sum(targets >= 0)
+        if targets.size * vocabulary <= MOST_LOGITS:
+            return token_losses(self.logits(hidden), targets)
+        size = max(CHUNK_LOGITS // vocabulary, 1)
+        total = chunked_losses(_logits, self._output_layer, hidden, targets, size)
+        return total, jnp.sum(targets >= 0)
+
+    @property
+    def _output_layer(self) -> Any:
+        """The embedding of a tied model, else the layer of its own."""
+        return self.embedding if self.tied else self.output
 
     def generate(
         self,
@@ -187,6 +222,10 @@ class LanguageModel(nnx.Module):
             return (logits[-1, 0], carry), token
 
         return jax.lax.scan(body, (logits[-1, 0], carry), jax.random.split(key, length))[1]
+
+
+def _logits(layer: Any, hidden: Float[Array, "*axes hidden"]) -> jax.Array:
+    return layer.attend(hidden) if isinstance(layer, nnx.Embed) else layer(hidden)
 
 
 def _sample_token(key: jax.Array, logits: Float[Array, " vocabulary"], temperature) -> jax.Array:

@@ -14,10 +14,10 @@ from lstm_optax.models import (
     LanguageModel,
     activation_regularizer,
     temporal_activation_regularizer,
-    token_losses,
 )
 from lstm_optax.names import RESCALING_OPTIMIZERS
 from lstm_optax.runs.constraints import OptionError, flag_of
+from lstm_optax.runs.corpus import cutoffs_of
 from lstm_optax.runs.hyper_parameters import parse_settings
 from lstm_optax.runs.optimizer_lookup import find_factory
 from lstm_optax.runs.options import Schedule, TrainConfig
@@ -55,6 +55,7 @@ def make_model(config: TrainConfig, vocabulary: int) -> LanguageModel:
         **dropout,
         embedding_dropout=config.embedding_dropout,
         tied=config.tied,
+        cutoffs=cutoffs_of(vocabulary) if config.softmax == "adaptive" else (),
         rngs=rngs,
     )
 
@@ -84,7 +85,7 @@ def make_losses(
         raw, dropped, carry = model.hidden(
             batch.inputs, carry, **options, rngs=nnx.Rngs(dropout=key)
         )
-        total, count = token_losses(model.logits(dropped), batch.targets)
+        total, count = model.losses(dropped, batch.targets)
         value = total / count
         if ar:
             value += ar * activation_regularizer(dropped, batch.targets >= 0)
@@ -93,9 +94,10 @@ def make_losses(
         return value, carry
 
     def measure(params: Any, carry: Any, batch: Any):
-        model = nnx.merge(graphdef, params)
-        logits, carry = model(batch.inputs, carry, resets=batch.resets, deterministic=True)
-        return token_losses(logits, batch.targets), carry
+        model: LanguageModel = nnx.merge(graphdef, params)
+        options: dict[str, Any] = dict(resets=batch.resets, deterministic=True)
+        _, hidden, carry = model.hidden(batch.inputs, carry, **options)
+        return model.losses(hidden, batch.targets), carry
 
     return loss, measure
 

@@ -12,6 +12,7 @@ from lstm_optax.runs.diagnosis import make_diagnose
 from lstm_optax.runs.job import Job
 from lstm_optax.runs.memory import memory_in_use
 from lstm_optax.runs.run_folder import RunFolder
+from lstm_optax.runs.tables import PERPLEXITY_UNITS, perplexity
 from lstm_optax.training import (
     Checkpoints,
     FitResult,
@@ -74,6 +75,8 @@ class Keeper:
         step = record["step"]
         record["learning_rate"] = self._learning_rate(step, state)
         record |= self._measure(record)
+        if f"nats per {self.job.corpus.unit}" in PERPLEXITY_UNITS:
+            record["perplexity"] = perplexity(record["val_loss"])
         if self.diagnose:
             scalars, arrays = self.diagnose(state.params)
             record |= scalars
@@ -132,11 +135,11 @@ class Keeper:
         )
 
     def _measure(self, record: Record) -> Record:
-        """Return the throughput in characters and the memory of this process."""
+        """Return the throughput, in characters or other tokens, and the memory of this process."""
         rate, config = record["steps_per_second"], self.job.config
         local = [d for d in self.job.devices if d.process_index == jax.process_index()]
-        characters = rate and rate * config.batch * config.window
-        return {"characters_per_second": characters} | memory_in_use(local)
+        tokens = rate and rate * config.batch * config.window
+        return {f"{self.job.corpus.unit}s_per_second": tokens} | memory_in_use(local)
 
     def _save(self, step: int, state: TrainState, history: list[Record]) -> None:
         best = best_record(history)

@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from flax import nnx
 
-from lstm_optax.data import Vocabulary
+from lstm_optax.data import TextError
+from lstm_optax.data.tokens import AnyVocabulary, vocabulary_of
 from lstm_optax.models import LanguageModel
 from lstm_optax.runs.build import make_model
 from lstm_optax.runs.constraints import OptionError
@@ -24,7 +25,7 @@ class LoadedRun(NamedTuple):
 
     model: LanguageModel  # with the trained parameters; dropout is off until `model.train()`
     params: nnx.State[Any, Any]  # the parameters, or their average if the optimizer keeps one
-    vocabulary: Vocabulary
+    vocabulary: AnyVocabulary
     config: TrainConfig
     step: int  # of the loaded checkpoint
     damaged: list[int]  # steps of damaged checkpoints, which were skipped
@@ -44,6 +45,7 @@ def load_run(folder: str | PathLike[str], *, checkpoint: Which = "best") -> Load
       OptionError: the folder contains no run, its configuration is damaged, or the run was made by
         a version with other options or parameters.
       CheckpointError: the run has no intact checkpoint.
+      TextError: the run has subwords, and the package `tokenizers` is not installed.
     """
     if checkpoint not in get_args(Which):
         raise ValueError(f"checkpoint is {checkpoint!r}, but must be one of {get_args(Which)}")
@@ -63,10 +65,13 @@ def load_run(folder: str | PathLike[str], *, checkpoint: Which = "best") -> Load
     return LoadedRun(model, saved.params, vocabulary, config, saved.step, saved.damaged)
 
 
-def _read_vocabulary(run: RunFolder, facts: dict[str, Any]) -> Vocabulary:
+def _read_vocabulary(run: RunFolder, facts: dict[str, Any]) -> AnyVocabulary:
     try:
-        return Vocabulary.of(facts["text"]["vocabulary"])
+        text = facts["text"]
+        return vocabulary_of(text.get("kind", "characters"), text["vocabulary"])
     except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, TextError):
+            raise
         raise OptionError(
             f"{run.config} was written by another version: it has no vocabulary"
         ) from error

@@ -86,11 +86,15 @@ def activation_bytes(config: TrainConfig, vocabulary: int) -> int:
     """Return the number of bytes that one step stores for its backward pass.
 
     Per row and time step: the character's embedding; four gates, c and h of each layer; the logits
-    and their cotangent, in float32.
+    and their cotangent, in float32, unless they are computed in chunks.
     """
+    from lstm_optax.models.language import MOST_LOGITS  # imports JAX
+
     size = 4 if config.dtype == "float32" else 2
-    stored = size * (config.embedding + 6 * config.hidden * config.layers) + 2 * 4 * vocabulary
-    return config.batch * config.window * stored
+    steps = config.batch * config.window
+    stored = size * (config.embedding + 6 * config.hidden * config.layers)
+    logits = 0 if config.softmax == "adaptive" else steps * vocabulary
+    return steps * stored + (2 * 4 * logits if logits <= MOST_LOGITS else 0)
 
 
 def _tree_bytes(tree: Any) -> int:

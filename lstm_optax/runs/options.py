@@ -46,6 +46,7 @@ Units = Annotated[int, whole_numbers(1, MAX_UNITS)]
 RunLength: Any = tyro.conf.create_mutex_group(required=False, title="length of the run")
 Schedule = Literal["constant", "cosine", "linear"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Softmax = Literal["full", "adaptive"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,20 @@ class TrainConfig:
     """Options of a training run: text, model, optimizer, schedule and evaluation."""
 
     text: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Text file or pipe to train on; by default the help topics that ship with Python."""
+    """Text file, pipe, or folder of `lstm-optax prepare`; by default the help topics of Python."""
 
     encoding: Annotated[str, tyro.conf.arg(metavar="NAME")] = "utf-8"
     """Encoding of the text file, as Python names it."""
 
+    keep_line_ends: bool = False
+    """Keep the line ends of the text file; by default each becomes a newline character."""
+
     validation: Annotated[int | None, tyro.conf.arg(metavar="INT"), whole_numbers(2)] = None
-    """Characters at the end of the text for validation; by default a tenth, at most 100,000."""
+    """Characters at the end of the text for validation, by default a tenth; of a prepared text,
+    tokens at the start of its validation part, by default all. The default is at most 100,000."""
+
+    baselines: bool = True
+    """Count n-gram models of the text, and show their losses next to that of the model."""
 
     optimizer: OptimizerName = "nadam"
     """Name of an optimizer."""
@@ -93,7 +101,7 @@ class TrainConfig:
     """A hyper-parameter of the optimizer, such as b2=0.99; an error lists the known names."""
 
     embedding: Units = 64
-    """Size of the character embedding, from 1 to 1,048,576."""
+    """Size of the embedding of a character or word, from 1 to 1,048,576."""
 
     hidden: Units = 256
     """Hidden units of each LSTM layer, from 1 to 1,048,576."""
@@ -122,11 +130,14 @@ class TrainConfig:
     tied: bool = False
     """Use the embedding as output layer; needs --embedding equal to --hidden."""
 
+    softmax: Softmax = "full"
+    """Output layer; adaptive is faster for more than 2,000 words of a prepared text."""
+
     batch: Count = 32
     """Rows of text in a batch, at least 1."""
 
     window: Count = 64
-    """Characters of each row in a step, through which gradients flow; at least 1."""
+    """Characters, or other tokens, of each row in a step, through which gradients flow."""
 
     vary_window: bool = False
     """Vary the length of windows randomly around --window; the learning rate scales with it."""
@@ -238,6 +249,8 @@ class TrainConfig:
     def _check_model(self) -> None:
         if self.locked_dropout and not self.dropout:
             raise OptionError("--locked-dropout needs --dropout above 0, which it modifies")
+        if self.tied and self.softmax == "adaptive":
+            raise OptionError("--tied and --softmax adaptive are two output layers: pass only one")
         if self.tied and self.embedding != self.hidden:
             raise OptionError(
                 f"--tied needs --embedding equal to --hidden, but they are {self.embedding} "
@@ -250,10 +263,10 @@ class SampleConfig:
     """Options of sampling from a trained model."""
 
     prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """Beginning of the text; by default "The ", or one character if the run's text lacks these."""
+    """Beginning of the text; by default "The ", or a character or line end of the run's text."""
 
     length: Annotated[int, whole_numbers(1, 10_000_000)] = 300
-    """Characters to write, from 1 to 10,000,000."""
+    """Characters, bytes or words to write, from 1 to 10,000,000."""
 
     temperature: NonNegative = 0.7
     """0 takes the most likely character each time, 1 samples as the model predicts; 0 or more."""

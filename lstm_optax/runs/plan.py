@@ -14,7 +14,7 @@ def plan_of(
 ) -> list[tuple[str, str]]:
     """Return a summary of a run as pairs of a name and a value."""
     count, step = sum(leaf.size for leaf in jax.tree.leaves(state.params)), int(state.step)
-    text = f"{corpus.name}, {corpus.characters:,} characters, {len(corpus.vocabulary)} distinct"
+    text = f"{corpus.name}, {corpus.tokens:,} {corpus.unit}s, {len(corpus.vocabulary):,} distinct"
     pairs = [
         ("text", text),
         ("model", _describe_model(config, count)),
@@ -38,6 +38,7 @@ def _describe_model(config: TrainConfig, count: int) -> str:
     parts = [
         f"LSTM, {config.layers} × {config.hidden:,} units, embedding {config.embedding:,}",
         *(["tied"] if config.tied else []),
+        *(["adaptive softmax"] if config.softmax == "adaptive" else []),
         *(f"{name} {rate:g}" for name, rate in rates.items() if rate),
         f"{count:,} parameters, {config.dtype}",
     ]
@@ -65,7 +66,7 @@ def _describe_training(config: TrainConfig, corpus: Corpus) -> str:
     shown = f"{passes:.1f}" if passes >= 1 else f"{passes:.3g}"
     about = "about " if config.vary_window else ""
     return (
-        f"{config.steps:,} steps of {config.batch} × {about}{config.window} characters, "
+        f"{config.steps:,} steps of {config.batch} × {about}{config.window} {corpus.unit}s, "
         f"{shown} passes over the text"
     )
 
@@ -73,6 +74,6 @@ def _describe_training(config: TrainConfig, corpus: Corpus) -> str:
 def _describe_validation(config: TrainConfig, corpus: Corpus) -> str:
     times = -(-config.steps // config.eval_every)
     return (
-        f"the last {len(corpus.codes[1]):,} characters, {len(corpus.validation):,} windows, "
+        f"{corpus.held_out}, {len(corpus.validation):,} windows, "
         f"{times:,} {'times' if times > 1 else 'time'}"
     )

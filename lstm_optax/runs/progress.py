@@ -91,6 +91,8 @@ class TrainScreen:
         """Print a record, above the bar on a terminal."""
         losses = [_format_loss(record[name]) for name in ("train_loss", "val_loss")]
         line = f"step {record['step']:>6,}  training {losses[0]}  validation {losses[1]}{self.unit}"
+        if record.get("perplexity"):
+            line += f"  perplexity {_format_loss(record['perplexity'])}"
         for name, words in EVENTS.items():
             if count := record.get(name):
                 line += f"  {words} {count:,}"

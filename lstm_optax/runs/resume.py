@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 # The text's content is compared instead of its name and encoding; devices, and the split of the
 # state over them, change rounding only.
-MAY_DIFFER = ("text", "encoding", "devices", "shard_state", "keep", "keep_every", *LOGGERS)
+MAY_DIFFER = (
+    "text",
+    "encoding",
+    "devices",
+    "shard_state",
+    "keep",
+    "keep_every",
+    "baselines",
+    *LOGGERS,
+)
 
 
 def check_resume(run: RunFolder, config: TrainConfig) -> None:

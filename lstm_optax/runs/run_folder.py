@@ -217,6 +217,12 @@ class RunFolder:
             ) from None
 
 
+def known_characters(facts: dict[str, Any]) -> str | None:
+    """Return the characters that a prompt may have; None if it may have any."""
+    text = facts["text"]
+    return text["vocabulary"] if text.get("kind", "characters") == "characters" else None
+
+
 def _is_record(row: dict[str, Any]) -> bool:
     """Return whether a row of metrics.jsonl has the numbers that every record has."""
     numbers = row.get("seconds"), row.get("val_loss", "missing") or 0.0  # val_loss may be null

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from lstm_optax.data import Vocabulary
+from lstm_optax.data import Vocabulary, WordVocabulary
+from lstm_optax.data.tokens import AnyVocabulary
 from lstm_optax.models import LanguageModel
+from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.loading import load_run
 from lstm_optax.runs.options import SampleConfig
-from lstm_optax.runs.run_folder import RunFolder
+from lstm_optax.runs.run_folder import RunFolder, known_characters
 
 __all__ = ["sample_text"]
 
@@ -35,24 +38,32 @@ def sample_text(
     """
     run = RunFolder(folder)
     _, facts = run.read_config()
-    config.check(facts["text"]["vocabulary"])
+    config.check(known_characters(facts))
     loaded = load_run(folder)
     for bad in loaded.damaged:
         warn(f"the checkpoint of step {bad} is damaged; using the checkpoint of step {loaded.step}")
     vocabulary = loaded.vocabulary
     prompt = _default_prompt(vocabulary) if config.prompt is None else config.prompt
-    codes = jnp.asarray(vocabulary.encode(prompt))
+    codes = vocabulary.encode(prompt)
+    if not len(codes):
+        raise OptionError(f"--prompt {prompt!r} has no {vocabulary.unit}s: pass at least one")
     graphdef, weights = nnx.split(loaded.model)
 
     @jax.jit
     def generate(weights, key):
         model: LanguageModel = nnx.merge(graphdef, weights)
-        return model.generate(key, codes, config.length, temperature=config.temperature)
+        return model.generate(
+            key, jnp.asarray(codes), config.length, temperature=config.temperature
+        )
 
     drawn = jax.device_get(generate(weights, jax.random.key(config.seed)))
-    return prompt + vocabulary.decode(drawn)
+    return vocabulary.decode(np.concatenate([codes, drawn]))
 
 
-def _default_prompt(vocabulary: Vocabulary) -> str:
+def _default_prompt(vocabulary: AnyVocabulary) -> str:
+    if isinstance(vocabulary, WordVocabulary):
+        return "\n"  # the model continues as after the end of a line
     prompt = "The "
-    return prompt if set(prompt) <= set(vocabulary.characters) else vocabulary.characters[0]
+    if isinstance(vocabulary, Vocabulary) and not set(prompt) <= set(vocabulary.characters):
+        return vocabulary.characters[0]
+    return prompt

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 from rich.table import Table
 from rich.text import Text
 
+PERPLEXITY_UNITS = ("nats per word", "nats per subword")
+MOST_NATS = 700  # e to this power is a float
+
 
 def loss_table(
     model_loss: float,
@@ -24,7 +27,7 @@ def loss_table(
       baselines: losses of other models by name, such as those of `ngram_losses`.
       name: name of the model.
       unit: unit of the losses. A unit that begins with "nats", such as "nats per character", adds
-        a column in bits.
+        a column in bits; "nats per word" adds a column with the perplexity instead.
       caption: text below the table.
     """
     rows = [(other, loss, "") for other, loss in baselines.items()]
@@ -32,13 +35,19 @@ def loss_table(
     table = Table(caption=Text(caption) if caption else None, caption_justify="left")
     table.add_column("model")
     table.add_column(unit or "loss", justify="right")
-    bits = in_bits(unit)
-    if bits:
-        table.add_column(bits, justify="right")
+    words, bits = unit in PERPLEXITY_UNITS, in_bits(unit)
+    if words or bits:
+        table.add_column("perplexity" if words else bits, justify="right")
     for model, loss, style in sorted(rows, key=lambda row: _nan_as_inf(row[1]), reverse=True):
-        more = [f"{loss / math.log(2):.3f}"] if bits else []
+        more = [f"{perplexity(loss):,.1f}" if words else f"{loss / math.log(2):.3f}"]
+        more = more if words or bits else []
         table.add_row(Text(model), f"{loss:.3f}", *more, style=style)
     return table
+
+
+def perplexity(loss: float) -> float:
+    """Return e to the power of a loss in nats; inf where that is too large for a float."""
+    return math.exp(loss) if loss < MOST_NATS else loss * math.inf
 
 
 def in_bits(unit: str) -> str:

@@ -46,7 +46,7 @@ class Observer:
     """Callbacks of a training run."""
 
     plan: Callable[[list[tuple[str, str]]], None] = lambda pairs: None
-    count: Callable[[int], None] = lambda characters: None  # before n-grams are counted
+    count: Callable[[int], None] = lambda tokens: None  # before n-grams are counted
     warn: Callable[[str], None] = lambda message: None
     begin: Callable[[int], None] = lambda step: None  # with the number of steps already taken
     progress: Callable[[int, float], None] = lambda step, loss: None
@@ -58,7 +58,7 @@ class TrainResult(NamedTuple):
     """Result of a training run."""
 
     records: list[dict[str, Any]]
-    baselines: dict[str, float]  # losses of the n-gram models, nats per character
+    baselines: dict[str, float]  # losses of the n-gram models, in nats per token
     best: dict[str, Any] | None  # the record with the lowest validation loss
     reason: str  # "steps", "patience" or "interrupted"
     step: int
@@ -174,7 +174,7 @@ def _begin(
         )
     run.write_config(config, _run_facts(corpus, baselines, device, parts), new=not resume)
     observer.plan(plan_of(config, corpus, state, folder=run.path, device=device))
-    if not baselines and run.writes:
+    if not baselines and run.writes and config.baselines:
         observer.count(corpus.counted)
         baselines = corpus.count_ngrams()
         run.write_config(config, _run_facts(corpus, baselines, device, parts))
@@ -218,9 +218,10 @@ def _run_facts(
         "text": {
             "name": corpus.name,
             "sha256": corpus.sha256,
-            "characters": corpus.characters,
+            "kind": corpus.kind,
+            "tokens": corpus.tokens,
             "stream": corpus.stream,
-            "vocabulary": "".join(corpus.vocabulary.characters),
+            "vocabulary": corpus.vocabulary.content,
         },
         "baselines": baselines,
         "device": device,

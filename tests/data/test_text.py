@@ -270,12 +270,10 @@ def test_batch_arrays_are_read_only():
 
 def test_windows_reject_text_below_one_window():
     assert len(Windows.of(ramp(13), 3, 4)) == 1
-    with pytest.raises(
-        TextError, match=r"has 12 characters, batch 3 × window 4 needs 13: .*`batch`"
-    ):
+    with pytest.raises(TextError, match=r"has 12 tokens, batch 3 × window 4 needs 13: .*`batch`"):
         Windows.of(ramp(12), 3, 4)
     assert len(Windows.of(ramp(2), 3, 4, pad=True)) == 1
-    with pytest.raises(TextError, match="has 1 characters, .* needs 2: .*`window`, or a longer"):
+    with pytest.raises(TextError, match="has 1 tokens, .* needs 2: .*`window`, or a longer"):
         Windows.of(ramp(1), 3, 4, pad=True)
 
 

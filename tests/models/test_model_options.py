@@ -59,6 +59,7 @@ ROWS = [
     (lo.LanguageModel, "vocabulary", 7, {}),
     (lo.LanguageModel, "embedding_dropout", 0.5, {}),
     (lo.LanguageModel, "tied", True, {}),
+    (lo.LanguageModel, "cutoffs", (2, 4), {}),
     (lo.SequenceModel, "out_features", 3, {}),
     (lo.SequenceModel, "every_step", True, {}),
     (lo.SequenceModel, "locked_dropout", True, dict(every_step=True, **DROPPED)),

@@ -34,7 +34,11 @@ TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
 def corpus(tmp_path) -> corpus_module.Corpus:
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
-    return corpus_module.load_corpus(path, batch=2, window=8)
+    return corpus_of(path)
+
+
+def corpus_of(path, **values) -> corpus_module.Corpus:
+    return corpus_module.corpus_of(config(text=path, **values))
 
 
 def config(**values) -> TrainConfig:
@@ -42,7 +46,7 @@ def config(**values) -> TrainConfig:
 
 
 def test_corpus_covers_whole_text(corpus, tmp_path):
-    assert corpus.name == str(tmp_path / "text.txt") and corpus.characters == len(TEXT)
+    assert corpus.name == str(tmp_path / "text.txt") and corpus.tokens == len(TEXT)
     assert "".join(corpus.vocabulary.characters) == "".join(sorted(set(TEXT)))
     baselines = corpus.count_ngrams()
     assert baselines.keys() == {"uniform", *(f"{n}-gram" for n in range(1, 6))}
@@ -58,20 +62,20 @@ def test_corpus_covers_whole_text(corpus, tmp_path):
 def test_sha256_depends_on_content_only(corpus, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text(TEXT)
-    assert corpus_module.load_corpus(other, 2, 8).sha256 == corpus.sha256
+    assert corpus_of(other).sha256 == corpus.sha256
     other.write_text(TEXT.replace("pig", "gip", 1))
-    assert corpus_module.load_corpus(other, 2, 8).sha256 != corpus.sha256
+    assert corpus_of(other).sha256 != corpus.sha256
 
 
 def test_default_text_is_help_topics(monkeypatch):
     monkeypatch.setattr(corpus_module, "topics_text", lambda: TEXT)
-    corpus = corpus_module.load_corpus(None, 2, 8)
-    assert (corpus.name, corpus.characters) == ("pydoc_data.topics", len(TEXT))
+    corpus = corpus_of(None)
+    assert (corpus.name, corpus.tokens) == ("pydoc_data.topics", len(TEXT))
 
 
-def test_load_corpus_rejects_short_text(corpus, tmp_path):
+def test_corpus_rejects_short_text(corpus, tmp_path):
     with pytest.raises(TextError, match="use a smaller `batch` or `window`"):
-        corpus_module.load_corpus(tmp_path / "text.txt", 2, 800)
+        corpus_of(tmp_path / "text.txt", window=800)
 
 
 @pytest.mark.parametrize("warmup", [0, 10])
@@ -269,7 +273,7 @@ def test_varying_windows_equal_one_long_window(tmp_path, key):
     """The carry is unchanged after the end of a window, and the padding is masked."""
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
-    corpus = corpus_module.load_corpus(path, 2, 8, vary_seed=3)
+    corpus = corpus_of(path, vary_window=True, seed=3)
     model = build.make_model(config(), len(corpus.vocabulary))
     graphdef, params = nnx.split(model)
     terms = dict(ar=0.5, tar=0.25)
@@ -287,7 +291,7 @@ def test_varying_windows_equal_one_long_window(tmp_path, key):
         total += value * 2 * steps
     end = corpus.train.start(5)
     assert len({corpus.train(p).lengths[0] for p in range(5)}) > 1 and end < 200
-    whole = Batch(corpus.train.inputs[:end], corpus.train.targets[:end], np.zeros((end, 2), bool))
+    whole = Batch(*corpus.train.rows.read(np.arange(end)), np.zeros((end, 2), bool))
     (expected, count), last = measure(params, model.lstm.initial_carry(2), whole)
     assert count == 2 * end
     np.testing.assert_allclose(total, expected, rtol=1e-5)

@@ -59,7 +59,7 @@ def test_epochs_of_varying_windows(config):
     varying = replace(config, steps=400, epochs=3.0, vary_window=True)
     corpus = corpus_of(varying)
     steps = resolve_epochs(varying, corpus).steps
-    read = corpus.train.start(steps) / len(corpus.train.inputs)
+    read = corpus.train.start(steps) / corpus.train.steps
     assert read == pytest.approx(3, rel=0.15) == corpus.passes(steps)
 
 
@@ -107,7 +107,7 @@ def test_train_from_pipe(config, tmp_path):
         return replace(config, text=tmp_path / "pipe", steps=2)
 
     corpus = corpus_of(pipe())
-    assert corpus.stream and corpus.characters == len(TEXT)
+    assert corpus.stream and corpus.tokens == len(TEXT)
     (tmp_path / "pipe").unlink()
     result = train(pipe(), tmp_path / "run")
     assert result.step == 2

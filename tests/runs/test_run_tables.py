@@ -45,6 +45,14 @@ def test_bits_are_nats_over_log2():
     assert cells(table, 2) == ["6.000", "2.000", "1.904"]
 
 
+@pytest.mark.parametrize("loss", [2.0, 8.5, 701.0, math.inf, math.nan])
+def test_words_have_perplexities(loss):
+    table = loss_table(loss, {}, unit="nats per word")
+    assert [column.header for column in table.columns] == ["model", "nats per word", "perplexity"]
+    expected = {2.0: "7.4", 8.5: "4,914.8", 701.0: "inf", math.inf: "inf"}
+    assert cells(table, 2) == [expected.get(loss, "nan")]
+
+
 def test_loss_table_without_baselines():
     assert cells(loss_table(1.25, {}, name="GRU"), 0) == ["GRU"]
 

@@ -168,7 +168,7 @@ def test_one_record_per_interval(watched, config):
 def test_config_file_describes_run(unbroken, config):
     stored, facts = unbroken.read_config()
     assert stored == replace(config, devices=1)  # too few rows for two devices
-    assert facts["text"]["characters"] == len(TEXT)
+    assert facts["text"]["tokens"] == len(TEXT)
     assert facts["text"]["vocabulary"] == "".join(sorted(set(TEXT)))
     (part,) = facts["parts"]
     assert part["step"] == 0

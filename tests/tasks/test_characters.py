@@ -154,7 +154,7 @@ BAD = {
     "dropout": (dict(dropout=1.5), r"dropout is 1.5, but must be a number in \[0, 1"),
     "long window": (
         dict(window=200),
-        "the text has 320 characters, batch 3 × window 200 needs 601",
+        "the text has 320 tokens, batch 3 × window 200 needs 601",
     ),
 }
 
