@@ -56,7 +56,7 @@ def hold_folder(
         on_acquired=_write_holder,
     )
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         locked = _acquire(lock, folder, wait, warn)
         try:
             yield
