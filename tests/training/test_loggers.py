@@ -64,6 +64,8 @@ def test_tensorboard_continues_resumed_run(tmp_path):
     with TensorBoardLogger(tmp_path) as log:
         log(history(4, 8))
         log(history(4, 8, 12, value=0.5))
+    (path,) = tmp_path.iterdir()
+    path.rename(tmp_path / "events.out.tfevents.1")  # the names are the times in seconds
     with TensorBoardLogger(tmp_path, {"b1": 0.9, "text": None}) as log:
         log(history(4, 8, 12))
         log(history(4, 8, 12, 16))
