@@ -116,7 +116,7 @@ def test_signal_to_forked_child_is_not_heeded():
         "time.sleep(0.5)\n"
         "print(os.WTERMSIG(status), STOP.requested())"
     )
-    assert end_of(heeding(body)) == (0, "15 False\n", "")
+    assert end_of(heeding(body))[:2] == (0, "15 False\n")  # Python 3.12 warns of fork
 
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal"])
