@@ -67,7 +67,6 @@ def make_step(
         with jax.named_scope("optimizer"):
             params, opt_state, metrics = update(optimizer, value, grads, state, extras)
         taken = metrics.skipped | _is_finite(metrics)
-        keep = partial(jax.tree.map, partial(jnp.where, taken))
         new_state = TrainState(
             step=state.step + taken,
             position=state.position + taken,
@@ -76,7 +75,7 @@ def make_step(
             # the carry of a skipped step may hold NaN, which would spoil every later window
             carry=jax.tree.map(partial(jnp.where, taken & ~metrics.skipped), carry, state.carry),
             key=state.key,
-            sums=keep(add_step(state.sums, metrics), state.sums),
+            sums=jax.tree.map(partial(jnp.where, taken), add_step(state.sums, metrics), state.sums),
         )
         return new_state, metrics
 
