@@ -34,6 +34,7 @@ def heeding(body: str, **attributes) -> subprocess.Popen:
     head = "import hashlib, os, signal, sys, time\nfrom lstm_optax.commands.signals import STOP\n"
     process = start("-c", head + "with STOP:\n" + "\n".join(lines))
     assert process.stdout.readline() == b"ready\n"
+    time.sleep(0.1)  # so that a call in C has begun
     return process
 
 
