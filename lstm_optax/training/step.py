@@ -82,7 +82,6 @@ def make_step(
         metrics = metrics._replace(carry_resets=resets)
         metrics = metrics if scale is None else metrics.divided_by(scale)
         taken = metrics.skipped | _is_finite(metrics)
-        keep = partial(jax.tree.map, partial(jnp.where, taken))
         new_state = TrainState(
             step=state.step + taken,
             position=state.position + taken,
@@ -91,7 +90,7 @@ def make_step(
             # the carry of a skipped step may hold NaN, which would spoil every later window
             carry=jax.tree.map(partial(jnp.where, taken & ~metrics.skipped), carry, state.carry),
             key=state.key,
-            sums=keep(add_step(state.sums, metrics), state.sums),
+            sums=jax.tree.map(partial(jnp.where, taken), add_step(state.sums, metrics), state.sums),
         )
         return new_state, metrics
 

@@ -24,7 +24,7 @@ class ClipByGlobalNormState(NamedTuple):
     factor: jax.Array  # float []; scale of the last updates, in [0, 1]; 0 if it underflows
     clipped: jax.Array  # int32 []; number of steps with a factor below 1
     nonfinite: jax.Array  # int32 []; number of steps with a non-finite entry
-    zeroed: jax.Array | None  # int32 []; the same with nonfinite="zero", otherwise None
+    zeroed: Any  # int32 []; the same count with nonfinite="zero", otherwise None
 
 
 @real_only

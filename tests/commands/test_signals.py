@@ -34,6 +34,7 @@ def heeding(body: str, **attributes) -> subprocess.Popen:
     head = "import hashlib, os, signal, sys, time\nfrom lstm_optax.commands.signals import STOP\n"
     process = start("-c", head + "with STOP:\n" + "\n".join(lines))
     assert process.stdout.readline() == b"ready\n"
+    time.sleep(0.1)  # so that a call in C has begun
     return process
 
 
@@ -116,7 +117,7 @@ def test_signal_to_forked_child_is_not_heeded():
         "time.sleep(0.5)\n"
         "print(os.WTERMSIG(status), STOP.requested())"
     )
-    assert end_of(heeding(body)) == (0, "15 False\n", "")
+    assert end_of(heeding(body))[:2] == (0, "15 False\n")  # Python 3.12 warns of fork
 
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal"])
