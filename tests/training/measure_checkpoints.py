@@ -3,7 +3,8 @@
     python tests/training/measure_checkpoints.py [STEPS] [REPEATS]
 
 Runs with and without checkpoints take turns in one process, from the same program and data. Shown
-are the medians of the seconds and of the processor seconds of all threads, and their ratios.
+are the medians of the seconds and of the processor seconds of all threads, and their ratios; and,
+for a machine with other work, the processor seconds of a checkpoint alone, relative to 100 steps.
 """
 
 import os
@@ -24,11 +25,8 @@ from lstm_optax.runs.job import prepare
 EVERY = 100
 
 
-def measure(steps: int, repeats: int) -> dict[str, np.ndarray]:
+def measure(job, repeats: int) -> dict[str, np.ndarray]:
     """Return seconds, processor seconds and seconds inside `save`, for each run of each kind."""
-    config = lo.TrainConfig(steps=steps, eval_every=EVERY)
-    prepare_devices(config.batch, config.devices)
-    job = prepare(config, corpus_of(config))
     loss, _ = make_losses(nnx.graphdef(job.model), ar=0.0, tar=0.0)
     step = lo.make_step(loss, job.optimizer)
     found = {"without": [], "with": []}
@@ -60,13 +58,32 @@ def run(job, step, folder: Path | None) -> tuple[float, float, float]:
     return time.perf_counter() - began[0], sum(os.times()[:2]) - began[1], saving
 
 
+def measure_alone(job, count: int = 10) -> float:
+    """Return the processor seconds of one checkpoint, complete, without a training."""
+    state = job.initial_state()
+    with tempfile.TemporaryDirectory() as folder, lo.Checkpoints(Path(folder)) as checkpoints:
+        for step in range(count + 1):
+            if step == 1:  # the first save imports more of Orbax
+                checkpoints.wait()
+                began = sum(os.times()[:2])
+            checkpoints.save(step, state)
+        checkpoints.wait()
+        return (sum(os.times()[:2]) - began) / count
+
+
 def main(steps: int = 400, repeats: int = 11) -> None:
-    found = measure(steps, repeats)
+    config = lo.TrainConfig(steps=steps, eval_every=EVERY)
+    prepare_devices(config.batch, config.devices)
+    job = prepare(config, corpus_of(config))
+    alone = measure_alone(job)
+    found = measure(job, repeats)
     medians = {name: np.median(rows, axis=0) for name, rows in found.items()}
     for name, (wall, processor, saving) in medians.items():
         print(f"{name:8}{wall:8.3f} s{processor:8.3f} s of processor{saving:8.4f} s inside save")
     ratios = np.median(found["with"][:, :2] / found["without"][:, :2], axis=0) - 1
     print(f"checkpoints cost {ratios[0]:.2%} of the time, {ratios[1]:.2%} of the processor time")
+    share = alone / (medians["without"][1] * EVERY / steps)
+    print(f"a checkpoint alone: {alone:.3f} s of processor, {share:.2%} of that of {EVERY} steps")
 
 
 if __name__ == "__main__":
