@@ -58,7 +58,7 @@ class ProcessOptions:
                 raise OptionError(
                     f"--coordinator {self.coordinator} is not HOST:PORT, such as node1:9911"
                 )
-        if None not in (self.processes, self.process) and self.process >= self.processes:
+        if self.processes and self.process and self.process >= self.processes:
             raise OptionError(
                 f"--process {self.process} must be less than --processes {self.processes}: the "
                 "processes are numbered from 0"
