@@ -369,7 +369,7 @@ def test_existing_run_is_kept(run, work, capsys, arguments, message):
         "train --steps many",
         "train --hidden 1.5",
         "train --schedule cosin",
-        "train --dtype float16",
+        "train --dtype float8",
         "train --run",
         "train --resume --lerning-rate 1",
         "sample --length",
