@@ -160,7 +160,7 @@ def read_tokens(folder: str | PathLike[str]) -> PreparedText:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise TextError(
-            f"{path} is damaged ({reason}): prepare it again with lstm-optax prepare --overwrite"
+            f"{path} is damaged ({reason}): prepare it again, with `overwrite`"
         ) from None
     return PreparedText(path, vocabulary, parts, description)
 

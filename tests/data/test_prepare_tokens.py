@@ -216,9 +216,7 @@ def test_leftovers_of_killed_run_are_replaced(text, tmp_path):
 def test_damaged_folder_is_rejected(text, tmp_path, damage, fault):
     prepare_tokens([text], tmp_path / "out")
     damage(tmp_path / "out")
-    with pytest.raises(
-        TextError, match=rf"out is damaged \({fault}.*again with lstm-optax prepare --o"
-    ):
+    with pytest.raises(TextError, match=rf"out is damaged \({fault}.*again, with `overwrite`"):
         read_tokens(tmp_path / "out")
 
 

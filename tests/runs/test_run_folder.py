@@ -82,7 +82,7 @@ def test_read_config_rejects_invalid_json(run, text):
 
 def test_read_config_rejects_unknown_options(run, monkeypatch):
     monkeypatch.setattr("lstm_optax.runs.run_folder.fields", lambda _: [])
-    with pytest.raises(OptionError, match=r"does not know the options \['ar', 'batch', .+\]"):
+    with pytest.raises(OptionError, match=r"does not know the options \['ar', 'baselines', .+\]"):
         run.read_config()
 
 
