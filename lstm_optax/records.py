@@ -46,7 +46,7 @@ def append_record(path: Path, record: Record) -> None:
     A symbolic link is not followed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab", opener=_open_no_link) as file:
+    with open(path, "ab", opener=open_no_link) as file:
         file.write(record_line(record).encode())
 
 
@@ -66,7 +66,7 @@ def drop_torn_line(path: Path) -> None:
     """
     if not _ends_torn(path):
         return
-    with open(path, "r+b", opener=_open_no_link) as file:
+    with open(path, "r+b", opener=open_no_link) as file:
         data = file.read()
         whole = data[: _whole_length(data)]
         if not data[len(whole) :].startswith(b"{"):
@@ -140,7 +140,7 @@ def markdown_table(
     return "\n".join(map(markdown_row, (header, rule, *rows)))
 
 
-def _open_no_link(path: str, flags: int) -> int:
+def open_no_link(path: str, flags: int) -> int:
     """Open a file, but not through a symbolic link, where the system can refuse that."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 

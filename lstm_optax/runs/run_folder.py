@@ -165,8 +165,8 @@ class RunFolder:
     def write_log(self, message: str) -> None:
         """Append a line with the time to train.log, unless the folder cannot be written."""
         time = datetime.now().isoformat(" ", timespec="seconds")
-        with suppress(OSError), self.log.open("a", encoding="utf-8") as file:
-            file.write(f"{time} {message}\n")
+        with suppress(OSError), open(self.log, "ab", opener=open_no_link) as file:
+            file.write(f"{time} {message}\n".encode())
 
     def write_config(
         self, config: TrainConfig, facts: dict[str, Any], *, new: bool = False
