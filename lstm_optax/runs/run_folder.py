@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lstm_optax.records import Record, write_atomically
+from lstm_optax.records import Record, open_no_link, write_atomically
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.folder_lock import LOCK_FILE
 from lstm_optax.runs.new_folder import make_new_folder, remove_if_empty
