@@ -194,40 +194,6 @@ def test_file_size_limit_is_named(saved, key):
     assert saved.steps() == [1, 2] and saved.restore(tree(0))[0] == 2
 
 
-FEW_DESCRIPTORS = """
-import os, resource, sys
-import numpy as np
-import lstm_optax as lo
-checkpoints = lo.Checkpoints(sys.argv[1])
-checkpoints.save(1, {"w": np.ones(4)})
-checkpoints.wait()
-lowest, before = os.dup(0), resource.getrlimit(resource.RLIMIT_NOFILE)
-os.close(lowest)
-for free in (1, 3, 5, 7, 9):
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, before[1]))
-    try:
-        checkpoints.save(2, {"w": np.ones(4)})
-        checkpoints.wait()
-    except lo.CheckpointError as error:
-        print(error)
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
-checkpoints.save(3, {"w": np.ones(4)})
-"""
-
-
-@pytest.mark.slow
-def test_descriptor_limit_is_named(tmp_path):
-    """In a process of its own: asyncio leaves loops open where it can open no file."""
-    command = [sys.executable, "-c", FEW_DESCRIPTORS, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    messages = done.stdout.splitlines()
-    assert done.returncode == 0 and len(messages) >= 2, done.stderr
-    for message in messages:
-        assert "this process has too many open files" in message
-        assert message.endswith("; the checkpoint of step 1 remains")
-    assert lo.Checkpoints(tmp_path).steps()[-1] == 3
-
-
 def test_open_files_are_not_damage(saved):
     with limited("RLIMIT_NOFILE", 0), pytest.raises(lo.CheckpointError, match="open files"):
         saved.is_whole(2)
