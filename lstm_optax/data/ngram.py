@@ -13,8 +13,8 @@ from lstm_optax.data.text import TextError
 
 
 def ngram_losses(
-    train: NDArray[np.int32],
-    validation: NDArray[np.int32],
+    train: NDArray[np.integer],
+    validation: NDArray[np.integer],
     vocabulary_size: int,
     max_order: int = 4,
 ) -> dict[str, float]:
@@ -87,7 +87,10 @@ def _mean_loss(probability: NDArray[np.float64]) -> float:
 
 
 def _check_codes(
-    train: NDArray[np.int32], validation: NDArray[np.int32], vocabulary_size: int, max_order: int
+    train: NDArray[np.integer],
+    validation: NDArray[np.integer],
+    vocabulary_size: int,
+    max_order: int,
 ) -> None:
     if len(train) < 1 or len(validation) < 2:
         raise TextError(
