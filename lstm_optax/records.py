@@ -16,7 +16,7 @@ Record = dict[str, Any]
 MEASURED = (
     "seconds",
     "steps_per_second",
-    "characters_per_second",
+    "tokens_per_second",
     "host_memory",
     "device_memory",
 )

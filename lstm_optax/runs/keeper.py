@@ -135,11 +135,11 @@ class Keeper:
         )
 
     def _measure(self, record: Record) -> Record:
-        """Return the throughput, in characters or other tokens, and the memory of this process."""
+        """Return the throughput in tokens, such as characters, and the memory of this process."""
         rate, config = record["steps_per_second"], self.job.config
         local = [d for d in self.job.devices if d.process_index == jax.process_index()]
         tokens = rate and rate * config.batch * config.window
-        return {f"{self.job.corpus.unit}s_per_second": tokens} | memory_in_use(local)
+        return {"tokens_per_second": tokens} | memory_in_use(local)
 
     def _save(self, step: int, state: TrainState, history: list[Record]) -> None:
         best = best_record(history)

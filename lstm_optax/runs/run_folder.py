@@ -158,7 +158,8 @@ class RunFolder:
         """
         if any(self.checkpoints.glob("*.sha256")):
             return False
-        remove_run(self.path)
+        if self.path.is_dir():  # a signal may have removed it before
+            remove_run(self.path)
         self.remove_if_empty()
         return True
 

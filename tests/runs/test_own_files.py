@@ -169,7 +169,7 @@ def test_manifest_widens_what_is_removed(run, listed):
     (run.path / MANIFEST).write_text(json.dumps({"files": listed}))
     if isinstance(listed, list):
         assert owned_names(run.path) == {"loss.png"}
-        with pytest.raises(OptionError, match="metrics.jsonl, gradients.jsonl, .* and 1 more; mov"):
+        with pytest.raises(OptionError, match="metrics.jsonl, gradients.jsonl, .* and 2 more; mov"):
             run.create(overwrite=True)
     else:
         assert run.create(overwrite=True) == ["notes.txt"]  # by config.json

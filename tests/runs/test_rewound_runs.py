@@ -33,7 +33,7 @@ def poison(monkeypatch):
     def at(*positions):
         def poisoned(self, position):
             batch = whole(self, position)
-            bad = position in positions and len(self.targets) > 200  # not the validation text
+            bad = position in positions and len(self.rows.codes) > 200  # not the validation text
             return batch._replace(targets=np.full_like(batch.targets, 999)) if bad else batch
 
         monkeypatch.setattr(Windows, "__call__", poisoned)

@@ -150,13 +150,13 @@ def test_one_record_per_interval(watched, config):
     assert [record["step"] for record in records] == [5, 10, 15, 20]
     fields = ["step", "seconds", "train_loss", "grad_norm", "clipped", "skipped"]
     fields += ["overflows", "carry_resets", "rewinds", "val_loss"]
-    fields += ["averaging", "learning_rate", "steps_per_second", "characters_per_second"]
+    fields += ["averaging", "learning_rate", "steps_per_second", "tokens_per_second"]
     fields += ["host_memory"]
     ratios = [name for name in records[0] if name.endswith(".update_ratio")]
     assert len(ratios) == 4 and all(0 < record[n] < 10 for record in records for n in ratios)
     assert all(sorted(record) == sorted(fields + ratios) for record in records)
     assert records[0].pop("steps_per_second") is None  # one dispatch, which compiled
-    assert records[0].pop("characters_per_second") is None
+    assert records[0].pop("tokens_per_second") is None
     assert all(math.isfinite(value) for record in records for value in record.values())
     seconds = [record["seconds"] for record in records]
     assert seconds == sorted(seconds) and seconds[0] > 0

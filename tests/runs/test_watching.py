@@ -47,7 +47,7 @@ def test_run_writes_all_records_for_tensorboard(config, tmp_path):
     expected = [(record["step"], pytest.approx(record["val_loss"])) for record in records]
     assert len(records) == 3 and points["val_loss"] == expected
     names = "train_loss grad_norm clipped skipped learning_rate host_memory averaging".split()
-    assert points.keys() >= {"steps_per_second", "characters_per_second", *names}
+    assert points.keys() >= {"steps_per_second", "tokens_per_second", *names}
     assert run.logs in run.files()
     train_language_model(replace(config, steps=2), run.path, overwrite=True)
     assert not run.logs.exists()
@@ -70,7 +70,7 @@ def test_logger_that_cannot_start_is_an_error(config, tmp_path, monkeypatch):
     monkeypatch.setitem(CLASSES, "tensorboard", refuse)
     with pytest.raises(OptionError, match="^--tensorboard: log in first$"):
         train_language_model(replace(config, tensorboard=True), tmp_path / "run")
-    assert not RunFolder(tmp_path / "run").holds_run()
+    assert not RunFolder(tmp_path / "run").files()
 
 
 @pytest.mark.parametrize("option", ["tensorboard", "wandb", "mlflow"])

@@ -54,9 +54,10 @@ def test_speed_leaves_out_compilation_and_records(monkeypatch):
         evaluate=lambda params: spend(100.0, 1.0),
         on_record=lambda history, state: spend(100.0, None),
     )
-    # dispatches of 3, 1; 2, 2; 1 and 1 steps, and the first one compiles
-    assert [record["steps_per_second"] for record in result.history] == [2.0, 2.0, 2.0]
-    assert [record["seconds"] for record in result.history] == [102.0, 304.0, 505.0]
+    # Dispatches of 3, 1; 2, 2; 1 and 1 steps; the first one compiles. During each, the batches of
+    # the next one are read: 2 for the second, then 2 and 1, and 1 and 0.
+    assert [record["steps_per_second"] for record in result.history] == [1 / 1, 4 / 1.5, 2 / 0.5]
+    assert [record["seconds"] for record in result.history] == [103.0, 304.5, 505.0]
     once = fit_toy(steps=3, eval_every=3)
     assert once.history[0]["steps_per_second"] is None
 

@@ -9,6 +9,7 @@ import pytest
 import toy
 
 import lstm_optax as lo
+from lstm_optax.records import MEASURED
 from lstm_optax.transforms import ScaleByRateFactorState
 
 OPTIMIZER = optax.chain(lo.sgd(0.1), lo.scale_by_rate_factor())
@@ -56,14 +57,15 @@ def fit_and_rewind(batches, kept, *, step=STEP, state=None, times=3, rate_factor
 
 
 def timeless(history):
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
+    return [{k: v for k, v in record.items() if k not in MEASURED} for record in history]
 
 
 def test_rewound_run_equals_one_by_hand():
     """From the record at step 4, with unread batches, a carry of zeros and half the rate."""
     (batches, read), kept = broken_at(6), Kept()
     result = fit_and_rewind(batches, kept)
-    assert read == list(range(16))  # step 7 failed in the dispatch of the steps 7 and 8
+    # step 7 failed in the dispatch of the steps 7 and 8; what was read ahead is read again
+    assert list(dict.fromkeys(read)) == list(range(16))
     assert [e.step for e in kept.errors] == [7]
     assert [r["step"] for r in result.history] == [4, 8, 12]
     assert [r["rewinds"] for r in result.history] == [0, 1, 0]
