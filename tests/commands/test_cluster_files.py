@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import lstm_optax
 from lstm_optax.commands.flags import flags_of
 from lstm_optax.commands.train import Train
 
-FOLDER = Path(lstm_optax.__file__).parents[1] / "docs" / "cluster"
+FOLDER = Path(__file__).parents[2] / "docs" / "cluster"
 SBATCH = FOLDER / "train.sbatch"
 
 

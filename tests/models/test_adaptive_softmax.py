@@ -69,6 +69,7 @@ def test_target_out_of_range_is_nan():
     assert np.isnan(jax.jit(lambda t: layer().losses(HIDDEN, t))(targets))
 
 
+@pytest.mark.slow
 def test_adaptive_softmax_equals_torch(need):
     torch = need("torch")
     ours = layer()

@@ -80,6 +80,7 @@ def test_line_ends_of_a_text_are_kept(tmp_path):
     assert contents == ["\nacdgot", "\n\racdgot"]
 
 
+@pytest.mark.slow
 def test_words_report_perplexity(place, tmp_path):
     plans, counts = [], []
     observer = Observer(plan=plans.append, count=counts.append)

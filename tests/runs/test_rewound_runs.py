@@ -56,6 +56,7 @@ def rows(run: RunFolder) -> list[tuple]:
     ]
 
 
+@pytest.mark.slow
 def test_run_rewinds_to_last_checkpoint(config, poison, tmp_path):
     poison(26)
     run, watch = train(config, tmp_path / "run")

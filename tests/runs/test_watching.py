@@ -53,7 +53,9 @@ def test_run_writes_all_records_for_tensorboard(config, tmp_path):
     assert not run.logs.exists()
 
 
+@pytest.mark.slow
 def test_failing_logger_does_not_end_training(config, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
     monkeypatch.setitem(CLASSES, "tensorboard", Broken)
     warnings, path = [], tmp_path / "run"
     observer = Observer(warn=warnings.append)
@@ -64,6 +66,8 @@ def test_failing_logger_does_not_end_training(config, tmp_path, monkeypatch):
 
 
 def test_logger_that_cannot_start_is_an_error(config, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+
     def refuse(folder, config):
         raise PermissionError("log in first")
 

@@ -100,6 +100,7 @@ def check_agreement(count):
         )
 
 
+@pytest.mark.slow
 def test_two_processes_agree():
     check_agreement(2)
 
