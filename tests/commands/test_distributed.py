@@ -67,7 +67,10 @@ def wait_for_records(folder, count, limit=100):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program, more", [(PROGRAM, []), (SLURM, ["--shard-state"])])
+@pytest.mark.parametrize(
+    "program, more",
+    [pytest.param(PROGRAM, [], marks=pytest.mark.soak), (SLURM, ["--shard-state"])],
+)
 def test_processes_train_as_one(flags, tmp_path, program, more):
     results = run_processes(program, 3, *flags(15), *more, timeout=200)
     assert [result.returncode for result in results] == [0, 0, 0], results
@@ -101,7 +104,9 @@ def test_signal_to_one_stops_all(flags, tmp_path):
 @pytest.mark.parametrize(
     "dead, message",
     [
-        (2, r"unhealthy \(stopped sending heartbeats\):\n\S*2\n"),
+        pytest.param(
+            2, r"unhealthy \(stopped sending heartbeats\):\n\S*2\n", marks=pytest.mark.soak
+        ),
         (0, "Either the leader task was preempted/died"),
     ],
 )

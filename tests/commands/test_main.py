@@ -788,15 +788,15 @@ KILL = """
 import os, signal, sys
 from lstm_optax.commands.main import main
 from lstm_optax.commands.explain import Explain
-from lstm_optax.training import checkpoint
-write = checkpoint.write_atomically
+from lstm_optax.training import checkpoint_files
+write = checkpoint_files.write_atomically
 
 def write_or_die(path, text):
     if path.stem == "10":
         os.kill(os.getpid(), signal.SIGKILL)
     write(path, text)
 
-checkpoint.write_atomically = write_or_die
+checkpoint_files.write_atomically = write_or_die
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -819,7 +819,8 @@ def test_killed_run_resumes_exactly(work, finished, capsys):
     """The run is killed at step 10 after the record, before the manifest of the checkpoint."""
     process = outside(KILL, "train", "--text", "text.txt", *SIZES, "--run", "run")
     assert process.wait() == -signal.SIGKILL
-    assert steps_of(work / "run") == [5, 10]
+    # the checkpoint is written in the background: the training may have gone further
+    assert steps_of(work / "run")[:2] == [5, 10]
     assert (work / "run/checkpoints/10").exists()
     assert main(["train", "--resume", "--run", "run"]) == 0
     assert "resumed     after step 5 of 20" in capsys.readouterr().out

@@ -9,6 +9,7 @@ import pytest
 
 import lstm_optax as lo
 from lstm_optax.data import TextError, WordVocabulary, prepare_tokens
+from lstm_optax.records import MEASURED
 from lstm_optax.runs import Observer, OptionError, SampleConfig
 from lstm_optax.runs.corpus import corpus_of
 from lstm_optax.runs.run_folder import RunFolder
@@ -32,9 +33,8 @@ def config(text, **values) -> lo.TrainConfig:
 
 
 def timeless(folder) -> list[dict]:
-    return [
-        {k: v for k, v in r.items() if k != "seconds"} for r in RunFolder(folder).records.read()
-    ]
+    records = RunFolder(folder).records.read()
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in records]
 
 
 def test_corpus_of_folder_has_its_parts(place, monkeypatch):

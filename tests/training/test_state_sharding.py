@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from plain import plain_for
 
 import lstm_optax as lo
 from lstm_optax.training.step import program_of
@@ -69,7 +70,10 @@ def test_first_divisible_axis_is_split(shape, spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", lo.OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    plain_for(lo.OPTIMIZERS, {"nadam", "gate_muon", "awd_sgd"}, pytest.mark.soak),
+)
 def test_split_state_keeps_the_losses(name):
     factory = lo.OPTIMIZERS[name]
     one, whole, split = (
