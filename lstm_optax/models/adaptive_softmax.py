@@ -57,8 +57,8 @@ class AdaptiveSoftmax(nnx.Module):
                 f"vocabulary, {vocabulary}"
             )
         options: dict[str, Any] = dict(use_bias=False, dtype=dtype, param_dtype=param_dtype)
-        self.cutoffs = tuple(cutoffs)
-        self.vocabulary = vocabulary
+        self.cutoffs: tuple[int, ...] = tuple(cutoffs)
+        self.vocabulary: int = vocabulary
         self.head: nnx.Linear = nnx.Linear(hidden, cutoffs[0] + len(cutoffs), **options, rngs=rngs)
         self.tail: nnx.List[Any] = nnx.List()  # the names of PyTorch
         for k, (low, high) in enumerate(pairwise(bounds[1:]), 1):

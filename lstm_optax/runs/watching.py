@@ -12,7 +12,11 @@ from lstm_optax.runs.options import LOGGERS, TrainConfig
 from lstm_optax.runs.run_folder import RunFolder
 from lstm_optax.training import MlflowLogger, TensorBoardLogger, TrainState, WandbLogger
 
-CLASSES = {"tensorboard": TensorBoardLogger, "wandb": WandbLogger, "mlflow": MlflowLogger}
+CLASSES: dict[str, Any] = {
+    "tensorboard": TensorBoardLogger,
+    "wandb": WandbLogger,
+    "mlflow": MlflowLogger,
+}
 
 
 class Watchers:
