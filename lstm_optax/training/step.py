@@ -1,7 +1,6 @@
 """One training step, and several steps in one dispatch."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -18,6 +17,7 @@ from lstm_optax.training.sharding import BatchSharding
 from lstm_optax.training.state import TrainState
 from lstm_optax.training.update import update_and_check, update_if_finite
 from lstm_optax.transforms import GuardState, find_states
+from lstm_optax.transforms._finite import new_if
 
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 """(params, carry, batch, key) → (mean loss, new carry)."""
@@ -88,9 +88,9 @@ def make_step(
             params=params,
             opt_state=opt_state,
             # the carry of a skipped step may hold NaN, which would spoil every later window
-            carry=jax.tree.map(partial(jnp.where, taken & ~metrics.skipped), carry, state.carry),
+            carry=new_if(taken & ~metrics.skipped, carry, state.carry),
             key=state.key,
-            sums=jax.tree.map(partial(jnp.where, taken), add_step(state.sums, metrics), state.sums),
+            sums=new_if(taken, add_step(state.sums, metrics), state.sums),
         )
         return new_state, metrics
 

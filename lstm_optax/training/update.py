@@ -1,6 +1,5 @@
 """One update of parameters and optimizer; a step that fails leaves both as they were."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ from lstm_optax.training.metrics import StepMetrics, optimizer_events
 from lstm_optax.training.state import TrainState
 from lstm_optax.training.update_ratio import update_ratios
 from lstm_optax.transforms import global_norm
-from lstm_optax.transforms._finite import remains_finite
+from lstm_optax.transforms._finite import new_if, remains_finite
 
 Updated = tuple[Any, Any, StepMetrics]
 """Parameters and state of the optimizer, which a failed step leaves as they were, and metrics."""
@@ -77,7 +76,7 @@ def update_and_check(
     # under a condition, since a usual step need not read every gradient once more
     largest = jax.lax.cond(taken & ~skipped, _no_sizes, _sizes, grads)
     new = optax.apply_updates(state.params, updates), opt_state
-    kept = jax.tree.map(partial(jnp.where, taken), new, (state.params, state.opt_state))
+    kept = new_if(taken, new, (state.params, state.opt_state))
     overflowed = skipped & events.overflowed
     metrics = StepMetrics(
         loss,
