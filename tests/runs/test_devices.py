@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from reproducible import reproducible
 
 from lstm_optax import BatchSharding, Checkpoints, TrainConfig, train_language_model
-from lstm_optax.records import MEASURED
 from lstm_optax.runs import Observer, OptionError
 from lstm_optax.runs import devices as devices_module
 from lstm_optax.runs.devices import describe_devices, find_devices, make_sharding
@@ -141,7 +141,7 @@ def stop_after(step: int, warnings: list | None = None) -> Observer:
 
 
 def records(run: RunFolder) -> list[dict]:
-    return [{k: v for k, v in r.items() if k not in MEASURED} for r in run.records.read()]
+    return reproducible(run.records.read())
 
 
 def arrays(run: RunFolder):

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from reproducible import reproducible
 
 import lstm_optax as lo
 from lstm_optax.data import TextError, WordVocabulary, prepare_tokens
-from lstm_optax.records import MEASURED
 from lstm_optax.runs import Observer, OptionError, SampleConfig
 from lstm_optax.runs.corpus import corpus_of
 from lstm_optax.runs.run_folder import RunFolder
@@ -33,8 +33,7 @@ def config(text, **values) -> lo.TrainConfig:
 
 
 def timeless(folder) -> list[dict]:
-    records = RunFolder(folder).records.read()
-    return [{k: v for k, v in r.items() if k not in MEASURED} for r in records]
+    return reproducible(RunFolder(folder).records.read())
 
 
 def test_corpus_of_folder_has_its_parts(place, monkeypatch):

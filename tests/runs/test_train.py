@@ -14,6 +14,7 @@ import optax
 import oracles
 import orbax.checkpoint as ocp
 import pytest
+from reproducible import reproducible
 
 from lstm_optax import (
     OPTIMIZERS,
@@ -25,7 +26,6 @@ from lstm_optax import (
 )
 from lstm_optax.data import TextError, Windows
 from lstm_optax.gates import GATES
-from lstm_optax.records import MEASURED
 from lstm_optax.runs import Diverged, Observer, OptionError, SampleConfig
 from lstm_optax.runs.folder_lock import LOCK_FILE, hold_folder
 from lstm_optax.runs.run_folder import RunFolder
@@ -118,7 +118,7 @@ def arrays(run: RunFolder) -> dict[str, bytes]:
 
 
 def timeless(run: RunFolder) -> list[dict]:
-    return [{k: v for k, v in r.items() if k not in MEASURED} for r in run.records.read()]
+    return reproducible(run.records.read())
 
 
 def assert_same(run: RunFolder, other: RunFolder) -> None:

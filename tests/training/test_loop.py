@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 import toy
+from reproducible import reproducible
 
 import lstm_optax as lo
-from lstm_optax.records import MEASURED
 
 EVALUATE = lo.make_evaluate(toy.measure, np.zeros(toy.ROWS, np.float32), [toy.batches(99)])
 
@@ -19,11 +19,6 @@ EVALUATE = lo.make_evaluate(toy.measure, np.zeros(toy.ROWS, np.float32), [toy.ba
 def fit_toy(steps=12, state=None, **options):
     options = dict(eval_every=4, steps_per_dispatch=3, evaluate=EVALUATE) | options
     return lo.fit(toy.STEP, state or toy.start()[1], toy.batches, steps=steps, **options)
-
-
-def without_time(history):
-    """Return the records without what differs from run to run."""
-    return [{k: v for k, v in record.items() if k not in MEASURED} for record in history]
 
 
 def test_fit_learns_and_records():
@@ -108,7 +103,7 @@ def test_resumed_run_equals_uninterrupted_run(dispatches):
     assert first.reason == "interrupted" and 0 < int(first.state.step) < 12
     second = fit_toy(state=first.state, history=first.history)
     chex.assert_trees_all_equal(second.state, uninterrupted.state)
-    assert without_time(second.history) == without_time(uninterrupted.history)
+    assert reproducible(second.history) == reproducible(uninterrupted.history)
 
 
 def test_nonfinite_step_raises_with_its_number():
@@ -228,7 +223,7 @@ def test_resumed_triggered_run_equals_uninterrupted(dispatches):
     second = lo.fit(step, first.state, toy.batches, history=first.history, **options)
     assert first.reason == "interrupted" and second.history[-1]["averaging"]
     chex.assert_trees_all_equal(second.state, uninterrupted.state)
-    assert without_time(second.history) == without_time(uninterrupted.history)
+    assert reproducible(second.history) == reproducible(uninterrupted.history)
 
 
 def test_trigger_gets_no_loss_without_evaluate():

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import toy
 from flax import nnx
+from reproducible import reproducible
 
 import lstm_optax as lo
-from lstm_optax.records import MEASURED
 from lstm_optax.training.step import program_of
 
 CARRY = np.zeros(toy.ROWS, np.float32)
@@ -35,11 +35,6 @@ def uninterrupted():
     return fit_toy()
 
 
-def without_time(history):
-    """Return the records without what differs from run to run."""
-    return [{k: v for k, v in record.items() if k not in MEASURED} for record in history]
-
-
 def placements(tree):
     """Return the distinct pairs (number of devices, fully replicated?) of the leaves."""
     return {(len(x.sharding.device_set), x.is_fully_replicated) for x in jax.tree.leaves(tree)}
@@ -50,7 +45,7 @@ def test_sharded_run_equals_one_device_run(uninterrupted):
     assert placements(one.state) == {(1, True)}
     assert placements(uninterrupted.state.carry) == {(2, False)}
     assert placements(uninterrupted.state._replace(carry=())) == {(2, True)}
-    for a, b in zip(without_time(uninterrupted.history), without_time(one.history), strict=True):
+    for a, b in zip(reproducible(uninterrupted.history), reproducible(one.history), strict=True):
         assert a == pytest.approx(b, rel=1e-5)
     state, other = jax.device_get((uninterrupted.state, one.state))
     chex.assert_trees_all_close(state, other, rtol=1e-5, atol=1e-6)
@@ -74,7 +69,7 @@ def test_resumed_sharded_run_equals_uninterrupted(uninterrupted, tmp_path, dispa
     assert step < 12 and placements(state.carry) == {(2, False)}
     second = fit_toy(state=state, history=first.history)
     chex.assert_trees_all_equal(second.state, uninterrupted.state)
-    assert without_time(second.history) == without_time(uninterrupted.history)
+    assert reproducible(second.history) == reproducible(uninterrupted.history)
 
 
 @pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
