@@ -32,7 +32,7 @@ class Checkpoints:
     arguments, and see one file system. Process 0 writes the manifest when all have written.
 
     A process that is killed during a save leaves the earlier checkpoints whole, and at most
-    STEP.orbax-checkpoint-tmp, a folder STEP without its manifest, and STEP.sha256.partial.
+    STEP.orbax-checkpoint-tmp, a folder STEP without its manifest, and STEP.sha256.*.partial.
 
     Args:
       folder: the folder of the checkpoints, created by the first save; any path that the file

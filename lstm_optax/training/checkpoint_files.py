@@ -76,6 +76,8 @@ class CheckpointFiles:
         manifest.unlink(missing_ok=True)
         for folder in (target, *self.folder.glob(f"{step}.orbax-checkpoint-tmp*")):
             shutil.rmtree(folder, ignore_errors=True)
+        for partial in self.folder.glob(f"{manifest.name}.*.partial"):
+            partial.unlink(missing_ok=True)
 
 
 def _hashes(folder: Path) -> Iterator[tuple[str, str]]:

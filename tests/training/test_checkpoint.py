@@ -154,11 +154,12 @@ def test_full_disk_is_detected_before_writing(saved, monkeypatch):
     assert saved.steps() == [2, 3] and saved.is_whole(3)
 
 
-def test_save_deletes_temporary_folder_of_step(saved):
+def test_save_deletes_leftovers_of_killed_save(saved):
     (saved.folder / "4.orbax-checkpoint-tmp").mkdir()
+    (saved.folder / "4.sha256.0123456789abcdef.partial").touch()
     saved.save(4, state_with(4))
     saved.wait()
-    assert not list(saved.folder.glob("*tmp*"))
+    assert not [*saved.folder.glob("*tmp*"), *saved.folder.glob("*partial")]
 
 
 def test_sha256sum_reads_manifest(saved):
