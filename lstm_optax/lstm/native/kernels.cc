@@ -1,0 +1,568 @@
+// The kernels of one instruction set: compiled once for each, with TABLE the name of its table.
+//
+// No header of the C++ library is included: an inline function of it, compiled for AVX-512, could
+// be the copy that the linker keeps for all callers.
+#include "kernels.h"
+
+#include "vectors.h"
+
+namespace lstm_optax {
+namespace {
+
+constexpr int GROUP = 4;  // vectors of a block: the four gates of LANES units, or 4 * LANES columns
+constexpr int64_t WIDTH = GROUP * LANES;
+constexpr int64_t CHUNK = 48;   // rows of a product that share a block, if there are as many
+constexpr int64_t DEPTH = 128;  // rows of x and dz in one partial sum of a weight's gradient
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+INLINE void fill_zero(float* p, int64_t size) {
+  for (int64_t k = 0; k < size; ++k) p[k] = 0;
+}
+
+INLINE void copy(const float* from, int64_t size, float* to) {
+  for (int64_t k = 0; k < size; ++k) to[k] = from[k];
+}
+
+// Consecutive parts of one allocation, each aligned like the allocation.
+struct Scratch {
+  float* next;
+  float* floats(int64_t count) {
+    float* part = next;
+    next += padded(count);
+    return part;
+  }
+  template <class T>
+  T* pointers(int64_t count) {
+    return reinterpret_cast<T*>(floats(2 * count));
+  }
+};
+
+template <int N>
+struct Size {
+  static constexpr int value = N;
+};
+
+template <int N, class Run>
+INLINE void with_size(int64_t size, Run run) {
+  if constexpr (N > 1) {
+    if (size < N) return with_size<N - 1>(size, run);
+  }
+  run(Size<N>{});
+}
+
+// Call run(Size<R>, first) for tiles of R <= ROWS rows, which differ by one row at most.
+template <class Run>
+INLINE void in_tiles(int64_t count, Run run) {
+  int64_t tiles = ceil_div(count, ROWS), row = 0;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    int64_t size = (count - row) / (tiles - tile);
+    with_size<ROWS>(size, [&](auto rows) { run(rows, row); });
+    row += size;
+  }
+}
+
+// sums[r][v] += sum over k of a[r][k] * b[k][v], b [depth, G, LANES].
+template <int R, int G>
+INLINE void multiply(Vec (&sums)[R][G], const float* const* a, const float* b, int64_t depth) {
+  const float* rows[R];
+  for (int r = 0; r < R; ++r) rows[r] = a[r];
+  for (int64_t k = 0; k < depth; ++k, b += G * LANES) {
+    Vec factors[G];
+    for (int v = 0; v < G; ++v) factors[v] = load(b + v * LANES);
+    for (int r = 0; r < R; ++r) {
+      Vec entry = splat(rows[r][k]);
+      for (int v = 0; v < G; ++v) sums[r][v] += entry * factors[v];
+    }
+  }
+}
+
+// ---- packing ----
+
+int64_t gate_blocks(int64_t hidden) { return padded(hidden) / LANES; }
+
+int64_t packed_gates(int64_t depth, int64_t hidden) { return gate_blocks(hidden) * depth * WIDTH; }
+
+// packed[block][k][gate][lane]
+void pack_gates(const float* kernel, int64_t depth, int64_t hidden, int64_t begin, int64_t end,
+                float* packed) {
+  for (int64_t block = begin; block < end; ++block) {
+    float* to = packed + block * depth * WIDTH;
+    int64_t unit = block * LANES;
+    for (int64_t k = 0; k < depth; ++k) {
+      for (int gate = 0; gate < 4; ++gate, to += LANES) {
+        const float* from = kernel + (k * 4 + gate) * hidden + unit;
+        store(to, unit < hidden ? load_some(from, hidden - unit) : Vec{});
+      }
+    }
+  }
+}
+
+int64_t column_blocks(int64_t columns) { return ceil_div(columns, WIDTH); }
+
+int64_t packed_columns(int64_t columns, int64_t hidden) {
+  return ceil_div(columns, LANES) * LANES * 4 * padded(hidden);
+}
+
+// packed[block][gate][unit][column], with fewer vectors of columns in the last block
+void pack_columns(const float* kernel, int64_t columns, int64_t hidden, int64_t begin, int64_t end,
+                  float* packed) {
+  int64_t units = padded(hidden);
+  for (int64_t block = begin; block < end; ++block) {
+    int64_t first = block * WIDTH, count = least(WIDTH, columns - first);
+    int64_t width = ceil_div(count, LANES) * LANES;
+    float* to = packed + first * 4 * units;
+    for (int gate = 0; gate < 4; ++gate) {
+      for (int64_t unit = 0; unit < units; unit += PAD, to += PAD * width) {
+        // PAD units of all columns at a time, so that whole cache lines are read and written
+        int64_t known = least(PAD, hidden - unit);
+        for (int64_t column = 0; column < width; ++column) {
+          const float* from = kernel + (first + column) * 4 * hidden + gate * hidden + unit;
+          for (int64_t k = 0; k < PAD; ++k) {
+            to[k * width + column] = column < count && k < known ? from[k] : 0;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Call run(Size<R>, Size<G>, first row, first column, block) for all tiles of a[rows] * packed.
+template <class Run>
+INLINE void over_columns(int64_t rows, int64_t columns, int64_t depth, const float* packed,
+                         Run run) {
+  for (int64_t column = 0; column < columns; column += WIDTH) {
+    const float* block = packed + column * depth;
+    with_size<GROUP>(ceil_div(least(WIDTH, columns - column), LANES), [&](auto vectors) {
+      in_tiles(rows, [&](auto tile, int64_t row) { run(tile, vectors, row, column, block); });
+    });
+  }
+}
+
+// ---- forward ----
+
+int64_t steps_at_once(const Dims& dims, int64_t rows) {
+  return least(dims.time, most(1, CHUNK / rows));
+}
+
+int64_t forward_scratch(const Forward& call, int64_t rows) {
+  int64_t units = padded(call.dims.hidden), steps = steps_at_once(call.dims, rows);
+  int64_t z = call.gates ? 0 : steps * rows * 4 * units;
+  return (rows + 1) * units + z + 2 * 5 * padded(rows) + 2 * 2 * padded(steps * rows) + 8 * PAD;
+}
+
+struct Cells {  // rows that run a step
+  const float** h;  // h_{t-1}
+  float** z;        // from the inputs; replaced by the activations
+  float** c;
+  float** c_before;
+  float** output;
+};
+
+// One step of some rows, for the units of a block: c and h from z + h_{t-1} * kernel_hh.
+template <int R>
+INLINE void forward_tile(const Forward& call, const Cells& cells, int64_t row, int64_t block) {
+  int64_t hidden = call.dims.hidden, units = padded(hidden), unit = block * LANES;
+  Vec sums[R][4];
+  for (int r = 0; r < R; ++r) {
+    for (int gate = 0; gate < 4; ++gate) {
+      sums[r][gate] = load(cells.z[row + r] + gate * units + unit);
+    }
+  }
+  multiply<R, 4>(sums, cells.h + row, call.packed_hh + block * hidden * WIDTH, hidden);
+  for (int r = 0; r < R; ++r) {
+    Vec i = sigmoid(sums[r][0]), f = sigmoid(sums[r][1]);
+    Vec g = tanh(sums[r][2]), o = sigmoid(sums[r][3]);
+    float* c = cells.c[row + r] + unit;
+    Vec before = load(c), after = f * before + i * g;
+    store(c, after);
+    store_some(cells.output[row + r] + unit, o * tanh(after), hidden - unit);
+    if (call.gates) {
+      float* gates = cells.z[row + r] + unit;
+      store(gates, i);
+      store(gates + units, f);
+      store(gates + 2 * units, g);
+      store(gates + 3 * units, o);
+      store(cells.c_before[row + r] + unit, before);
+    }
+  }
+}
+
+void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
+  auto [time, batch, features, hidden] = call.dims;
+  int64_t units = padded(hidden), rows = end - begin, blocks = gate_blocks(hidden);
+  int64_t chunk = steps_at_once(call.dims, rows);
+  Scratch scratch{memory};
+  float* zero = scratch.floats(units);
+  float* cell = scratch.floats(rows * units);
+  float* unsaved = scratch.floats(call.gates ? 0 : chunk * rows * 4 * units);
+  const float** x_rows = scratch.pointers<const float*>(chunk * rows);
+  float** z_rows = scratch.pointers<float*>(chunk * rows);
+  const float** h_now = scratch.pointers<const float*>(rows);
+  Cells cells{scratch.pointers<const float*>(rows), scratch.pointers<float*>(rows),
+              scratch.pointers<float*>(rows), scratch.pointers<float*>(rows),
+              scratch.pointers<float*>(rows)};
+  fill_zero(zero, units);
+  fill_zero(cell, rows * units);
+  for (int64_t r = 0; r < rows; ++r) {
+    copy(call.c_first + (begin + r) * hidden, hidden, cell + r * units);
+    h_now[r] = call.h_first + (begin + r) * hidden;
+  }
+  for (int64_t first = 0; first < time; first += chunk) {
+    int64_t steps = least(chunk, time - first);
+    for (int64_t s = 0; s < steps; ++s) {
+      int64_t t = call.reverse ? time - 1 - first - s : first + s;
+      for (int64_t r = 0; r < rows; ++r) {
+        int64_t at = t * batch + begin + r, to = s * rows + r;
+        x_rows[to] = call.x + at * features;
+        z_rows[to] = call.gates ? call.gates + at * 4 * units : unsaved + to * 4 * units;
+      }
+    }
+    for (int64_t block = 0; block < blocks; ++block) {
+      int64_t unit = block * LANES;
+      Vec bias[4];
+      for (int gate = 0; gate < 4; ++gate) {
+        bias[gate] = load_some(call.bias + gate * hidden + unit, most(0, hidden - unit));
+      }
+      in_tiles(steps * rows, [&](auto size, int64_t row) {
+        constexpr int R = decltype(size)::value;
+        Vec sums[R][4];
+        for (int r = 0; r < R; ++r) {
+          for (int gate = 0; gate < 4; ++gate) sums[r][gate] = bias[gate];
+        }
+        multiply<R, 4>(sums, x_rows + row, call.packed_ih + block * features * WIDTH, features);
+        for (int r = 0; r < R; ++r) {
+          for (int gate = 0; gate < 4; ++gate) {
+            store(z_rows[row + r] + gate * units + unit, sums[r][gate]);
+          }
+        }
+      });
+    }
+    for (int64_t s = 0; s < steps; ++s) {
+      int64_t t = call.reverse ? time - 1 - first - s : first + s, running = 0;
+      for (int64_t r = 0; r < rows; ++r) {
+        int64_t at = t * batch + begin + r;
+        float* output = call.outputs + at * hidden;
+        uint8_t flag = call.flags ? call.flags[at] : 0;
+        if (flag & INVALID) {
+          fill_zero(output, hidden);
+          continue;
+        }
+        if (flag & RESET) {
+          h_now[r] = zero;
+          fill_zero(cell + r * units, units);
+        }
+        cells.h[running] = h_now[r];
+        cells.z[running] = z_rows[s * rows + r];
+        cells.c[running] = cell + r * units;
+        cells.c_before[running] = call.c_before ? call.c_before + at * units : nullptr;
+        cells.output[running++] = output;
+        h_now[r] = output;
+      }
+      for (int64_t block = 0; block < blocks; ++block) {
+        in_tiles(running, [&](auto size, int64_t row) {
+          forward_tile<decltype(size)::value>(call, cells, row, block);
+        });
+      }
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    copy(h_now[r], hidden, call.h_last + (begin + r) * hidden);
+    copy(cell + r * units, hidden, call.c_last + (begin + r) * hidden);
+  }
+}
+
+// ---- backward ----
+
+int64_t backward_scratch(const Backward& call, int64_t rows) {
+  return 2 * rows * padded(call.dims.hidden) + 2 * 2 * padded(rows) + 4 * PAD;
+}
+
+// Scale an array to the bound if its norm is above it, as `clip_cotangent_norm` does.
+void clip_norm(float* d, int64_t size, float bound) {
+  constexpr float LARGEST = 0x1.fffffep127f, TINY = 0x1p-126f;
+  float scale = 0;
+  bool infinite = false;
+  for (int64_t k = 0; k < size; ++k) {
+    float magnitude = __builtin_fabsf(d[k]);
+    infinite |= magnitude > LARGEST;
+    scale = magnitude > scale ? magnitude : scale;
+  }
+  scale = scale > LARGEST / 4 ? LARGEST / 4 : scale < 4 * TINY ? 4 * TINY : scale;
+  // infinities become their signs, and finite numbers 0 next to them; a NaN makes the sum NaN
+  auto scaled = [&](float x) {
+    return !infinite ? x / scale : x > LARGEST ? 1.0f : x < -LARGEST ? -1.0f : x != x ? x : 0.0f;
+  };
+  float square = 0;
+  for (int64_t k = 0; k < size; ++k) square += scaled(d[k]) * scaled(d[k]);
+  float root = __builtin_sqrtf(square);
+  if (!(scale * root > bound)) return;
+  float factor = bound / (root > 0 ? root : 1);
+  for (int64_t k = 0; k < size; ++k) d[k] = scaled(d[k]) * factor;
+}
+
+struct Activations {
+  Vec i, f, g, o, before, tanh_c;
+};
+
+INLINE Activations activations(const float* gates, const float* c_before, int64_t units) {
+  Activations a{load(gates), load(gates + units), load(gates + 2 * units),
+                load(gates + 3 * units), load(c_before), Vec{}};
+  a.tanh_c = tanh(a.f * a.before + a.i * a.g);
+  return a;
+}
+
+INLINE Vec cell_cotangent(const Activations& a, Vec d_h, Vec d_c) {
+  return d_c + d_h * a.o * (1.0f - a.tanh_c * a.tanh_c);
+}
+
+struct GateCotangents {
+  Vec i, f, g, o;
+};
+
+INLINE GateCotangents gate_cotangents(const Activations& a, Vec d_h, Vec d_c) {
+  return {d_c * a.g * (a.i * (1.0f - a.i)), d_c * a.before * (a.f * (1.0f - a.f)),
+          d_c * a.i * (1.0f - a.g * a.g), d_h * a.tanh_c * (a.o * (1.0f - a.o))};
+}
+
+INLINE void store_cotangents(const GateCotangents& d, float* gates, int64_t units) {
+  store(gates, d.i);
+  store(gates + units, d.f);
+  store(gates + 2 * units, d.g);
+  store(gates + 3 * units, d.o);
+}
+
+struct Row {
+  float* gates;            // replaced by dz
+  const float* c_before;
+  const float* d_output;
+  float* d_h;              // of the state after the step; the clip replaces it
+  float* d_c;              // of the state after the step, then of the one before
+};
+
+template <bool CLIPPED>
+void backward_row(const Row& row, int64_t hidden, const float* bounds) {
+  int64_t units = padded(hidden);
+  auto clipped = [&](Vec d, int of) {
+    return CLIPPED ? clamp(d, splat(bounds[2 * of]), splat(bounds[2 * of + 1])) : d;
+  };
+  for (int64_t u = 0; u < units; u += LANES) {
+    Activations a = activations(row.gates + u, row.c_before + u, units);
+    Vec d_h = load(row.d_h + u) + load_some(row.d_output + u, most(0, hidden - u));
+    d_h = clipped(d_h, 0);
+    Vec d_c = clipped(cell_cotangent(a, d_h, load(row.d_c + u)), 1);
+    GateCotangents d = gate_cotangents(a, d_h, d_c);
+    d = {clipped(d.i, 2), clipped(d.f, 2), clipped(d.g, 2), clipped(d.o, 2)};
+    store_cotangents(d, row.gates + u, units);
+    store(row.d_c + u, d_c * a.f);
+  }
+}
+
+// A norm needs all units of a row before the next formula can begin.
+void backward_row_with_norms(const Row& row, int64_t hidden, const float* bounds) {
+  int64_t units = padded(hidden);
+  for (int64_t u = 0; u < units; u += LANES) {
+    store(row.d_h + u, load(row.d_h + u) + load_some(row.d_output + u, most(0, hidden - u)));
+  }
+  clip_norm(row.d_h, hidden, bounds[1]);
+  for (int64_t u = 0; u < units; u += LANES) {
+    Activations a = activations(row.gates + u, row.c_before + u, units);
+    store(row.d_c + u, cell_cotangent(a, load(row.d_h + u), load(row.d_c + u)));
+  }
+  clip_norm(row.d_c, hidden, bounds[3]);
+  for (int64_t u = 0; u < units; u += LANES) {
+    Activations a = activations(row.gates + u, row.c_before + u, units);
+    Vec d_c = load(row.d_c + u);
+    store_cotangents(gate_cotangents(a, load(row.d_h + u), d_c), row.gates + u, units);
+    store(row.d_c + u, d_c * a.f);
+  }
+  clip_norm(row.gates, 4 * units, bounds[5]);
+}
+
+void backward(const Backward& call, int64_t begin, int64_t end, float* memory) {
+  auto [time, batch, features, hidden] = call.dims;
+  int64_t units = padded(hidden), rows = end - begin;
+  Scratch scratch{memory};
+  float* d_h = scratch.floats(rows * units);
+  float* d_c = scratch.floats(rows * units);
+  const float** dz_rows = scratch.pointers<const float*>(rows);
+  float** d_h_rows = scratch.pointers<float*>(rows);
+  fill_zero(d_h, 2 * rows * units);
+  for (int64_t r = 0; r < rows; ++r) {
+    copy(call.d_h_last + (begin + r) * hidden, hidden, d_h + r * units);
+    copy(call.d_c_last + (begin + r) * hidden, hidden, d_c + r * units);
+  }
+  for (int64_t s = time - 1; s >= 0; --s) {
+    int64_t t = call.reverse ? time - 1 - s : s, running = 0;
+    for (int64_t r = 0; r < rows; ++r) {
+      int64_t at = t * batch + begin + r;
+      uint8_t flag = call.flags ? call.flags[at] : 0;
+      Row row{call.gates + at * 4 * units, call.c_before + at * units,
+              call.d_outputs + at * hidden, d_h + r * units, d_c + r * units};
+      if (flag & INVALID) {
+        fill_zero(row.gates, 4 * units);
+        continue;
+      }
+      switch (call.clip) {
+        case Clip::NONE: backward_row<false>(row, hidden, call.bounds); break;
+        case Clip::ENTRIES: backward_row<true>(row, hidden, call.bounds); break;
+        case Clip::NORM: backward_row_with_norms(row, hidden, call.bounds); break;
+      }
+      if (flag & RESET) fill_zero(row.d_c, units);
+      if (flag & (RESET | DETACH)) {
+        fill_zero(row.d_h, units);
+        continue;
+      }
+      dz_rows[running] = row.gates;
+      d_h_rows[running++] = row.d_h;
+    }
+    over_columns(running, hidden, 4 * units, call.packed_hh_t,
+                 [&](auto tile, auto vectors, int64_t row, int64_t column, const float* block) {
+                   constexpr int R = decltype(tile)::value, G = decltype(vectors)::value;
+                   Vec sums[R][G] = {};
+                   multiply<R, G>(sums, dz_rows + row, block, 4 * units);
+                   for (int r = 0; r < R; ++r) {
+                     for (int v = 0; v < G; ++v) {
+                       store(d_h_rows[row + r] + column + v * LANES, sums[r][v]);
+                     }
+                   }
+                 });
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    copy(d_h + r * units, hidden, call.d_h_first + (begin + r) * hidden);
+    copy(d_c + r * units, hidden, call.d_c_first + (begin + r) * hidden);
+  }
+}
+
+// ---- gradients of inputs and weights ----
+
+void input_gradient(const InputGradient& call, int64_t begin, int64_t end) {
+  int64_t features = call.dims.features, depth = 4 * padded(call.dims.hidden);
+  for (int64_t first = begin; first < end; first += CHUNK) {
+    int64_t rows = least(CHUNK, end - first);
+    const float* dz_rows[CHUNK];
+    for (int64_t r = 0; r < rows; ++r) dz_rows[r] = call.dz + (first + r) * depth;
+    over_columns(rows, features, depth, call.packed_ih_t,
+                 [&](auto tile, auto vectors, int64_t row, int64_t column, const float* block) {
+                   constexpr int R = decltype(tile)::value, G = decltype(vectors)::value;
+                   Vec sums[R][G] = {};
+                   multiply<R, G>(sums, dz_rows + row, block, depth);
+                   for (int r = 0; r < R; ++r) {
+                     for (int v = 0; v < G; ++v) {
+                       int64_t at = column + v * LANES;
+                       store_some(call.d_x + (first + row + r) * features + at, sums[r][v],
+                                  features - at);
+                     }
+                   }
+                 });
+  }
+}
+
+int64_t weight_scratch(const WeightGradient& call) {
+  auto [time, batch, features, hidden] = call.dims;
+  return (features + hidden + DEPTH + 1) * WIDTH + padded(hidden) + 2 * 2 * DEPTH + 8 * PAD;
+}
+
+// The h that a row read in a step.
+INLINE const float* h_before(const WeightGradient& call, int64_t at, const float* zero) {
+  auto [time, batch, features, hidden] = call.dims;
+  int64_t t = at / batch, row = at % batch, before = call.reverse ? t + 1 : t - 1;
+  if (call.flags && call.flags[at] & RESET) return zero;
+  bool first = before < 0 || before >= time;
+  if (first || (call.flags && call.flags[before * batch + row] & INVALID)) {
+    return call.h_first + row * hidden;
+  }
+  return call.outputs + (before * batch + row) * hidden;
+}
+
+// sums[m] += sum over k of rows[k][m] * dz[k], m < count; sums [count, WIDTH], dz [depth, WIDTH].
+INLINE void add_outer_products(const float* const* rows, int64_t count, const float* dz,
+                               int64_t depth, float* sums) {
+  in_tiles(count, [&](auto size, int64_t first) {
+    constexpr int R = decltype(size)::value;
+    Vec partial[R][GROUP] = {};
+    for (int64_t k = 0; k < depth; ++k) {
+      const float* entries = rows[k] + first;
+      Vec factors[GROUP];
+      for (int v = 0; v < GROUP; ++v) factors[v] = load(dz + k * WIDTH + v * LANES);
+      for (int r = 0; r < R; ++r) {
+        Vec entry = splat(entries[r]);
+        for (int v = 0; v < GROUP; ++v) partial[r][v] += entry * factors[v];
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < GROUP; ++v) {
+        float* sum = sums + (first + r) * WIDTH + v * LANES;
+        store(sum, load(sum) + partial[r][v]);
+      }
+    }
+  });
+}
+
+void weight_gradient(const WeightGradient& call, int64_t begin, int64_t end, float* memory) {
+  auto [time, batch, features, hidden] = call.dims;
+  int64_t units = padded(hidden), all = time * batch;
+  Scratch scratch{memory};
+  float* zero = scratch.floats(units);
+  float* sums = scratch.floats((features + hidden + 1) * WIDTH);  // of inputs, h and the bias
+  float* dz = scratch.floats(DEPTH * WIDTH);
+  const float** x_rows = scratch.pointers<const float*>(DEPTH);
+  const float** h_rows = scratch.pointers<const float*>(DEPTH);
+  fill_zero(zero, units);
+  for (int64_t block = begin; block < end; ++block) {
+    fill_zero(sums, (features + hidden + 1) * WIDTH);
+    for (int64_t first = 0; first < all; first += DEPTH) {
+      int64_t depth = least(DEPTH, all - first);
+      Vec bias[GROUP] = {};
+      for (int64_t k = 0; k < depth; ++k) {
+        x_rows[k] = call.x + (first + k) * features;
+        h_rows[k] = h_before(call, first + k, zero);
+        for (int v = 0; v < GROUP; ++v) {
+          Vec part = load(call.dz + (first + k) * 4 * units + block * WIDTH + v * LANES);
+          store(dz + k * WIDTH + v * LANES, part);
+          bias[v] += part;
+        }
+      }
+      add_outer_products(x_rows, features, dz, depth, sums);
+      add_outer_products(h_rows, hidden, dz, depth, sums + features * WIDTH);
+      for (int v = 0; v < GROUP; ++v) {
+        float* sum = sums + (features + hidden) * WIDTH + v * LANES;
+        store(sum, load(sum) + bias[v]);
+      }
+    }
+    for (int v = 0; v < GROUP; ++v) {  // a vector is within one gate, since units % LANES is 0
+      int64_t column = block * WIDTH + v * LANES, unit = column % units;
+      int64_t known = hidden - unit, at = column / units * hidden + unit;
+      if (known <= 0) continue;
+      for (int64_t m = 0; m < features + hidden + 1; ++m) {
+        float* to = m < features            ? call.d_kernel_ih + m * 4 * hidden
+                    : m < features + hidden ? call.d_kernel_hh + (m - features) * 4 * hidden
+                                            : call.d_bias;
+        store_some(to + at, load(sums + m * WIDTH + v * LANES), known);
+      }
+    }
+  }
+}
+
+// ---- activations alone ----
+
+template <Vec (*F)(Vec)>
+void apply(const float* x, int64_t size, float* y) {
+  for (int64_t k = 0; k < size; k += LANES) {
+    store_some(y + k, F(load_some(x + k, size - k)), size - k);
+  }
+}
+
+}  // namespace
+
+extern const Kernels TABLE;
+const Kernels TABLE = {
+    NAME,          gate_blocks,     packed_gates,   pack_gates,     column_blocks,
+    packed_columns, pack_columns,   forward_scratch, forward,       backward_scratch,
+    backward,      input_gradient,  weight_scratch, weight_gradient, apply<tanh>,
+    apply<sigmoid>,
+};
+
+}  // namespace lstm_optax
