@@ -95,11 +95,13 @@ const uint8_t* flags_or_null(Bytes flags) {
 
 ffi::Error out_of_memory() { return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory"); }
 
+// Operations of a part of some work: to wake a thread takes as long as about this many.
+constexpr double MULTIPLY_ADDS = 1e6, MOVED = 5e5;
+
 // One part for each thread, unless there are fewer than `grain` operations for it.
-int64_t parts_of(ffi::ThreadPool& pool, double operations) {
-  constexpr double GRAIN = 2e5;
+int64_t parts_of(ffi::ThreadPool& pool, double operations, double grain) {
   int64_t threads = std::max<int64_t>(1, pool.num_threads());
-  return std::max<int64_t>(1, std::min<int64_t>(threads, operations / GRAIN));
+  return std::max<int64_t>(1, std::min<int64_t>(threads, operations / grain));
 }
 
 ffi::Error forward_call(ffi::ThreadPool pool, Floats x, Floats kernel_ih, Floats kernel_hh,
@@ -135,7 +137,7 @@ ffi::Error forward_call(ffi::ThreadPool pool, Floats x, Floats kernel_ih, Floats
       Arena::of_this_thread<Arena::PACKED>(for_ih + kernel.packed_gates(hidden, hidden));
   double weights = 4.0 * hidden * (features + hidden);
   bool done = in_parallel(
-      pool, kernel.gate_blocks(hidden), parts_of(pool, weights), [&](int64_t begin, int64_t end) {
+      pool, kernel.gate_blocks(hidden), parts_of(pool, weights, MOVED), [&](int64_t begin, int64_t end) {
         kernel.pack_gates(kernel_ih.typed_data(), features, hidden, begin, end, packed);
         kernel.pack_gates(kernel_hh.typed_data(), hidden, hidden, begin, end, packed + for_ih);
       });
@@ -143,7 +145,7 @@ ffi::Error forward_call(ffi::ThreadPool pool, Floats x, Floats kernel_ih, Floats
                c.typed_data(), bias.typed_data(), flags_or_null(flags), packed, packed + for_ih,
                outputs->typed_data(), h_last->typed_data(), c_last->typed_data(),
                saved ? gates->typed_data() : nullptr, saved ? c_before->typed_data() : nullptr};
-  done = done && in_parallel(pool, rows, parts_of(pool, weights * time * rows),
+  done = done && in_parallel(pool, rows, parts_of(pool, weights * time * rows, MULTIPLY_ADDS),
                              [&](int64_t begin, int64_t end) {
                                int64_t size = kernel.forward_scratch(call, end - begin);
                                kernel.forward(call, begin, end,
@@ -183,7 +185,7 @@ ffi::Error backward_call(ffi::ThreadPool pool, Floats gates, Floats c_before, Fl
   const Kernels& kernel = kernels();
   float* packed = Arena::of_this_thread<Arena::PACKED>(kernel.packed_columns(hidden, hidden));
   double weights = 4.0 * hidden * hidden;
-  bool done = in_parallel(pool, kernel.column_blocks(hidden), parts_of(pool, weights),
+  bool done = in_parallel(pool, kernel.column_blocks(hidden), parts_of(pool, weights, MOVED),
                           [&](int64_t begin, int64_t end) {
                             kernel.pack_columns(kernel_hh.typed_data(), hidden, hidden, begin, end,
                                                 packed);
@@ -192,7 +194,7 @@ ffi::Error backward_call(ffi::ThreadPool pool, Floats gates, Floats c_before, Fl
                 d_h_last.typed_data(), d_c_last.typed_data(), flags_or_null(flags), packed,
                 static_cast<Clip>(clip), bounds.typed_data(), dz->typed_data(),
                 d_h_first->typed_data(), d_c_first->typed_data()};
-  done = done && in_parallel(pool, rows, parts_of(pool, weights * time * rows),
+  done = done && in_parallel(pool, rows, parts_of(pool, weights * time * rows, MULTIPLY_ADDS),
                              [&](int64_t begin, int64_t end) {
                                int64_t size = kernel.backward_scratch(call, end - begin);
                                kernel.backward(call, begin, end,
@@ -217,13 +219,13 @@ ffi::Error input_gradient_call(ffi::ThreadPool pool, Floats dz, Floats kernel_ih
   const Kernels& kernel = kernels();
   float* packed = Arena::of_this_thread<Arena::PACKED>(kernel.packed_columns(features, hidden));
   double weights = 4.0 * hidden * features;
-  bool done = in_parallel(pool, kernel.column_blocks(features), parts_of(pool, weights),
+  bool done = in_parallel(pool, kernel.column_blocks(features), parts_of(pool, weights, MOVED),
                           [&](int64_t begin, int64_t end) {
                             kernel.pack_columns(kernel_ih.typed_data(), features, hidden, begin,
                                                 end, packed);
                           });
   InputGradient call{{time, rows, features, hidden}, dz.typed_data(), packed, d_x->typed_data()};
-  done = done && in_parallel(pool, time * rows, parts_of(pool, weights * time * rows),
+  done = done && in_parallel(pool, time * rows, parts_of(pool, weights * time * rows, MULTIPLY_ADDS),
                              [&](int64_t begin, int64_t end) {
                                kernel.input_gradient(call, begin, end);
                              });
@@ -253,12 +255,11 @@ ffi::Error weight_gradient_call(ffi::ThreadPool pool, Floats x, Floats h, Floats
   WeightGradient call{{time, rows, features, hidden}, reverse, x.typed_data(), h.typed_data(),
                       outputs.typed_data(), flags_or_null(flags), dz.typed_data(),
                       d_kernel_ih->typed_data(), d_kernel_hh->typed_data(), d_bias->typed_data()};
-  // Parts of one block each, so that threads of different speed end together.
-  int64_t blocks = kernel.gate_blocks(hidden);
   double operations = 4.0 * hidden * (features + hidden) * time * rows;
-  bool done = in_parallel(pool, blocks, parts_of(pool, operations) > 1 ? blocks : 1,
+  bool done = in_parallel(pool, kernel.gate_blocks(hidden),
+                          parts_of(pool, operations, MULTIPLY_ADDS),
                           [&](int64_t begin, int64_t end) {
-                            int64_t size = kernel.weight_scratch(call);
+                            int64_t size = kernel.weight_scratch(call, end - begin);
                             kernel.weight_gradient(call, begin, end,
                                                    Arena::of_this_thread<Arena::SCRATCH>(size));
                           });

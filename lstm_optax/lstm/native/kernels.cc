@@ -26,12 +26,14 @@ INLINE void copy(const float* from, int64_t size, float* to) {
   for (int64_t k = 0; k < size; ++k) to[k] = from[k];
 }
 
-// Consecutive parts of one allocation, each aligned like the allocation.
+// Consecutive parts of one allocation, each aligned like it; without memory it only counts them.
 struct Scratch {
-  float* next;
+  float* memory;
+  int64_t used = 0;
+
   float* floats(int64_t count) {
-    float* part = next;
-    next += padded(count);
+    float* part = memory ? memory + used : nullptr;
+    used += padded(count);
     return part;
   }
   template <class T>
@@ -39,6 +41,14 @@ struct Scratch {
     return reinterpret_cast<T*>(floats(2 * count));
   }
 };
+
+// Floats that a struct of parts takes.
+template <class Parts, class Call>
+int64_t scratch_size(const Call& call, int64_t rows) {
+  Scratch scratch{nullptr};
+  Parts(scratch, call, rows);
+  return scratch.used;
+}
 
 template <int N>
 struct Size {
@@ -65,10 +75,17 @@ INLINE void in_tiles(int64_t count, Run run) {
 }
 
 // sums[r][v] += sum over k of a[r][k] * b[k][v], b [depth, G, LANES].
+//
+// Not inlined: the constants of what surrounds it would take registers that the sums need.
 template <int R, int G>
-INLINE void multiply(Vec (&sums)[R][G], const float* const* a, const float* b, int64_t depth) {
+__attribute__((noinline)) void multiply(Vec (&result)[R][G], const float* const* a, const float* b,
+                                        int64_t depth) {
   const float* rows[R];
-  for (int r = 0; r < R; ++r) rows[r] = a[r];
+  Vec sums[R][G];
+  for (int r = 0; r < R; ++r) {
+    rows[r] = a[r];
+    for (int v = 0; v < G; ++v) sums[r][v] = result[r][v];
+  }
   for (int64_t k = 0; k < depth; ++k, b += G * LANES) {
     Vec factors[G];
     for (int v = 0; v < G; ++v) factors[v] = load(b + v * LANES);
@@ -76,6 +93,9 @@ INLINE void multiply(Vec (&sums)[R][G], const float* const* a, const float* b, i
       Vec entry = splat(rows[r][k]);
       for (int v = 0; v < G; ++v) sums[r][v] += entry * factors[v];
     }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < G; ++v) result[r][v] = sums[r][v];
   }
 }
 
@@ -147,23 +167,33 @@ int64_t steps_at_once(const Dims& dims, int64_t rows) {
   return least(dims.time, most(1, CHUNK / rows));
 }
 
-int64_t forward_scratch(const Forward& call, int64_t rows) {
-  int64_t units = padded(call.dims.hidden), steps = steps_at_once(call.dims, rows);
-  int64_t z = call.gates ? 0 : steps * rows * 4 * units;
-  return (rows + 1) * units + z + 2 * 5 * padded(rows) + 2 * 2 * padded(steps * rows) + 8 * PAD;
-}
+struct ForwardScratch {
+  float *zero, *cells, *unsaved;  // a row of zeros; c of each row; z of a chunk if it is not saved
+  const float **x_rows, **h_now;
+  float** z_rows;
+  // of the rows that run a step: h_{t-1}; z, replaced by the activations; c; and where results go
+  const float** h;
+  float **z, **c, **c_before, **output;
 
-struct Cells {  // rows that run a step
-  const float** h;  // h_{t-1}
-  float** z;        // from the inputs; replaced by the activations
-  float** c;
-  float** c_before;
-  float** output;
+  ForwardScratch(Scratch& scratch, const Forward& call, int64_t rows) {
+    int64_t units = padded(call.dims.hidden), chunk = steps_at_once(call.dims, rows) * rows;
+    zero = scratch.floats(units);
+    cells = scratch.floats(rows * units);
+    unsaved = scratch.floats(call.gates ? 0 : chunk * 4 * units);
+    x_rows = scratch.pointers<const float*>(chunk);
+    z_rows = scratch.pointers<float*>(chunk);
+    h_now = scratch.pointers<const float*>(rows);
+    h = scratch.pointers<const float*>(rows);
+    z = scratch.pointers<float*>(rows);
+    c = scratch.pointers<float*>(rows);
+    c_before = scratch.pointers<float*>(rows);
+    output = scratch.pointers<float*>(rows);
+  }
 };
 
 // One step of some rows, for the units of a block: c and h from z + h_{t-1} * kernel_hh.
 template <int R>
-INLINE void forward_tile(const Forward& call, const Cells& cells, int64_t row, int64_t block) {
+INLINE void forward_tile(const Forward& call, const ForwardScratch& cells, int64_t row, int64_t block) {
   int64_t hidden = call.dims.hidden, units = padded(hidden), unit = block * LANES;
   Vec sums[R][4];
   for (int r = 0; r < R; ++r) {
@@ -195,20 +225,12 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
   int64_t units = padded(hidden), rows = end - begin, blocks = gate_blocks(hidden);
   int64_t chunk = steps_at_once(call.dims, rows);
   Scratch scratch{memory};
-  float* zero = scratch.floats(units);
-  float* cell = scratch.floats(rows * units);
-  float* unsaved = scratch.floats(call.gates ? 0 : chunk * rows * 4 * units);
-  const float** x_rows = scratch.pointers<const float*>(chunk * rows);
-  float** z_rows = scratch.pointers<float*>(chunk * rows);
-  const float** h_now = scratch.pointers<const float*>(rows);
-  Cells cells{scratch.pointers<const float*>(rows), scratch.pointers<float*>(rows),
-              scratch.pointers<float*>(rows), scratch.pointers<float*>(rows),
-              scratch.pointers<float*>(rows)};
-  fill_zero(zero, units);
-  fill_zero(cell, rows * units);
+  ForwardScratch own(scratch, call, rows);
+  fill_zero(own.zero, units);
+  fill_zero(own.cells, rows * units);
   for (int64_t r = 0; r < rows; ++r) {
-    copy(call.c_first + (begin + r) * hidden, hidden, cell + r * units);
-    h_now[r] = call.h_first + (begin + r) * hidden;
+    copy(call.c_first + (begin + r) * hidden, hidden, own.cells + r * units);
+    own.h_now[r] = call.h_first + (begin + r) * hidden;
   }
   for (int64_t first = 0; first < time; first += chunk) {
     int64_t steps = least(chunk, time - first);
@@ -216,8 +238,8 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
       int64_t t = call.reverse ? time - 1 - first - s : first + s;
       for (int64_t r = 0; r < rows; ++r) {
         int64_t at = t * batch + begin + r, to = s * rows + r;
-        x_rows[to] = call.x + at * features;
-        z_rows[to] = call.gates ? call.gates + at * 4 * units : unsaved + to * 4 * units;
+        own.x_rows[to] = call.x + at * features;
+        own.z_rows[to] = call.gates ? call.gates + at * 4 * units : own.unsaved + to * 4 * units;
       }
     }
     for (int64_t block = 0; block < blocks; ++block) {
@@ -232,10 +254,10 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
         for (int r = 0; r < R; ++r) {
           for (int gate = 0; gate < 4; ++gate) sums[r][gate] = bias[gate];
         }
-        multiply<R, 4>(sums, x_rows + row, call.packed_ih + block * features * WIDTH, features);
+        multiply<R, 4>(sums, own.x_rows + row, call.packed_ih + block * features * WIDTH, features);
         for (int r = 0; r < R; ++r) {
           for (int gate = 0; gate < 4; ++gate) {
-            store(z_rows[row + r] + gate * units + unit, sums[r][gate]);
+            store(own.z_rows[row + r] + gate * units + unit, sums[r][gate]);
           }
         }
       });
@@ -251,34 +273,44 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
           continue;
         }
         if (flag & RESET) {
-          h_now[r] = zero;
-          fill_zero(cell + r * units, units);
+          own.h_now[r] = own.zero;
+          fill_zero(own.cells + r * units, units);
         }
-        cells.h[running] = h_now[r];
-        cells.z[running] = z_rows[s * rows + r];
-        cells.c[running] = cell + r * units;
-        cells.c_before[running] = call.c_before ? call.c_before + at * units : nullptr;
-        cells.output[running++] = output;
-        h_now[r] = output;
+        own.h[running] = own.h_now[r];
+        own.z[running] = own.z_rows[s * rows + r];
+        own.c[running] = own.cells + r * units;
+        own.c_before[running] = call.c_before ? call.c_before + at * units : nullptr;
+        own.output[running++] = output;
+        own.h_now[r] = output;
       }
       for (int64_t block = 0; block < blocks; ++block) {
         in_tiles(running, [&](auto size, int64_t row) {
-          forward_tile<decltype(size)::value>(call, cells, row, block);
+          forward_tile<decltype(size)::value>(call, own, row, block);
         });
       }
     }
   }
   for (int64_t r = 0; r < rows; ++r) {
-    copy(h_now[r], hidden, call.h_last + (begin + r) * hidden);
-    copy(cell + r * units, hidden, call.c_last + (begin + r) * hidden);
+    copy(own.h_now[r], hidden, call.h_last + (begin + r) * hidden);
+    copy(own.cells + r * units, hidden, call.c_last + (begin + r) * hidden);
   }
 }
 
 // ---- backward ----
 
-int64_t backward_scratch(const Backward& call, int64_t rows) {
-  return 2 * rows * padded(call.dims.hidden) + 2 * 2 * padded(rows) + 4 * PAD;
-}
+struct BackwardScratch {
+  float *d_h, *d_c;  // of the state after a step
+  const float** dz_rows;
+  float** d_h_rows;
+
+  BackwardScratch(Scratch& scratch, const Backward& call, int64_t rows) {
+    int64_t units = padded(call.dims.hidden);
+    d_h = scratch.floats(rows * units);
+    d_c = scratch.floats(rows * units);
+    dz_rows = scratch.pointers<const float*>(rows);
+    d_h_rows = scratch.pointers<float*>(rows);
+  }
+};
 
 // Scale an array to the bound if its norm is above it, as `clip_cotangent_norm` does.
 void clip_norm(float* d, int64_t size, float bound) {
@@ -385,11 +417,9 @@ void backward(const Backward& call, int64_t begin, int64_t end, float* memory) {
   auto [time, batch, features, hidden] = call.dims;
   int64_t units = padded(hidden), rows = end - begin;
   Scratch scratch{memory};
-  float* d_h = scratch.floats(rows * units);
-  float* d_c = scratch.floats(rows * units);
-  const float** dz_rows = scratch.pointers<const float*>(rows);
-  float** d_h_rows = scratch.pointers<float*>(rows);
-  fill_zero(d_h, 2 * rows * units);
+  auto [d_h, d_c, dz_rows, d_h_rows] = BackwardScratch(scratch, call, rows);
+  fill_zero(d_h, rows * units);
+  fill_zero(d_c, rows * units);
   for (int64_t r = 0; r < rows; ++r) {
     copy(call.d_h_last + (begin + r) * hidden, hidden, d_h + r * units);
     copy(call.d_c_last + (begin + r) * hidden, hidden, d_c + r * units);
@@ -460,10 +490,25 @@ void input_gradient(const InputGradient& call, int64_t begin, int64_t end) {
   }
 }
 
-int64_t weight_scratch(const WeightGradient& call) {
-  auto [time, batch, features, hidden] = call.dims;
-  return (features + hidden + DEPTH + 1) * WIDTH + padded(hidden) + 2 * 2 * DEPTH + 8 * PAD;
+// Blocks whose sums stay in the cache while the rows of x, h and dz pass by.
+int64_t blocks_at_once(const Dims& dims) {
+  constexpr int64_t FLOATS = 1 << 16;
+  return most(1, FLOATS / ((dims.features + dims.hidden + 1) * WIDTH));
 }
+
+struct WeightScratch {
+  float *zero, *sums, *dz;  // a row of zeros; sums of the inputs, of h and of the bias
+  const float **x_rows, **h_rows;
+
+  WeightScratch(Scratch& scratch, const WeightGradient& call, int64_t blocks) {
+    auto [time, batch, features, hidden] = call.dims;
+    zero = scratch.floats(hidden);
+    sums = scratch.floats(least(blocks, blocks_at_once(call.dims)) * (features + hidden + 1) * WIDTH);
+    dz = scratch.floats(DEPTH * WIDTH);
+    x_rows = scratch.pointers<const float*>(DEPTH);
+    h_rows = scratch.pointers<const float*>(DEPTH);
+  }
+};
 
 // The h that a row read in a step.
 INLINE const float* h_before(const WeightGradient& call, int64_t at, const float* zero) {
@@ -477,72 +522,92 @@ INLINE const float* h_before(const WeightGradient& call, int64_t at, const float
   return call.outputs + (before * batch + row) * hidden;
 }
 
-// sums[m] += sum over k of rows[k][m] * dz[k], m < count; sums [count, WIDTH], dz [depth, WIDTH].
-INLINE void add_outer_products(const float* const* rows, int64_t count, const float* dz,
-                               int64_t depth, float* sums) {
-  in_tiles(count, [&](auto size, int64_t first) {
-    constexpr int R = decltype(size)::value;
-    Vec partial[R][GROUP] = {};
-    for (int64_t k = 0; k < depth; ++k) {
-      const float* entries = rows[k] + first;
-      Vec factors[GROUP];
-      for (int v = 0; v < GROUP; ++v) factors[v] = load(dz + k * WIDTH + v * LANES);
-      for (int r = 0; r < R; ++r) {
-        Vec entry = splat(entries[r]);
-        for (int v = 0; v < GROUP; ++v) partial[r][v] += entry * factors[v];
-      }
-    }
+// sums[m] += sum over k of rows[k][m] * dz[k], for R of the m; sums [R, WIDTH], dz [depth, WIDTH].
+template <int R>
+__attribute__((noinline)) void add_outer_products(const float* const* rows, int64_t first,
+                                                  const float* dz, int64_t depth, float* result) {
+  Vec sums[R][GROUP] = {};
+  for (int64_t k = 0; k < depth; ++k, dz += WIDTH) {
+    const float* entries = rows[k] + first;
+    Vec factors[GROUP];
+    for (int v = 0; v < GROUP; ++v) factors[v] = load(dz + v * LANES);
     for (int r = 0; r < R; ++r) {
-      for (int v = 0; v < GROUP; ++v) {
-        float* sum = sums + (first + r) * WIDTH + v * LANES;
-        store(sum, load(sum) + partial[r][v]);
-      }
+      Vec entry = splat(entries[r]);
+      for (int v = 0; v < GROUP; ++v) sums[r][v] += entry * factors[v];
     }
-  });
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < GROUP; ++v) {
+      float* sum = result + r * WIDTH + v * LANES;
+      store(sum, load(sum) + sums[r][v]);
+    }
+  }
+}
+
+// Add the products of some rows to the sums of a block.
+void add_rows(const WeightGradient& call, const WeightScratch& own, int64_t first, int64_t depth,
+              int64_t block, float* sums) {
+  auto [time, batch, features, hidden] = call.dims;
+  Vec bias[GROUP] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    for (int v = 0; v < GROUP; ++v) {
+      Vec part = load(call.dz + (first + k) * 4 * padded(hidden) + block * WIDTH + v * LANES);
+      store(own.dz + k * WIDTH + v * LANES, part);
+      bias[v] += part;
+    }
+  }
+  auto add = [&](const float* const* rows, int64_t count, float* to) {
+    in_tiles(count, [&](auto size, int64_t m) {
+      add_outer_products<decltype(size)::value>(rows, m, own.dz, depth, to + m * WIDTH);
+    });
+  };
+  add(own.x_rows, features, sums);
+  add(own.h_rows, hidden, sums + features * WIDTH);
+  for (int v = 0; v < GROUP; ++v) {
+    float* sum = sums + (features + hidden) * WIDTH + v * LANES;
+    store(sum, load(sum) + bias[v]);
+  }
+}
+
+// Copy the sums of a block to the gradients, without the padding.
+void store_sums(const WeightGradient& call, int64_t block, const float* sums) {
+  auto [time, batch, features, hidden] = call.dims;
+  for (int v = 0; v < GROUP; ++v) {  // a vector is within one gate: padded(hidden) % LANES is 0
+    int64_t column = block * WIDTH + v * LANES, unit = column % padded(hidden);
+    if (unit >= hidden) continue;
+    int64_t at = column / padded(hidden) * hidden + unit;
+    for (int64_t m = 0; m <= features + hidden; ++m) {
+      float* to = m < features            ? call.d_kernel_ih + m * 4 * hidden
+                  : m < features + hidden ? call.d_kernel_hh + (m - features) * 4 * hidden
+                                          : call.d_bias;
+      store_some(to + at, load(sums + m * WIDTH + v * LANES), hidden - unit);
+    }
+  }
 }
 
 void weight_gradient(const WeightGradient& call, int64_t begin, int64_t end, float* memory) {
   auto [time, batch, features, hidden] = call.dims;
-  int64_t units = padded(hidden), all = time * batch;
+  int64_t size = (features + hidden + 1) * WIDTH, all = time * batch;
   Scratch scratch{memory};
-  float* zero = scratch.floats(units);
-  float* sums = scratch.floats((features + hidden + 1) * WIDTH);  // of inputs, h and the bias
-  float* dz = scratch.floats(DEPTH * WIDTH);
-  const float** x_rows = scratch.pointers<const float*>(DEPTH);
-  const float** h_rows = scratch.pointers<const float*>(DEPTH);
-  fill_zero(zero, units);
-  for (int64_t block = begin; block < end; ++block) {
-    fill_zero(sums, (features + hidden + 1) * WIDTH);
+  WeightScratch own(scratch, call, end - begin);
+  fill_zero(own.zero, hidden);
+  while (begin < end) {
+    int64_t blocks = least(blocks_at_once(call.dims), end - begin);
+    fill_zero(own.sums, blocks * size);
     for (int64_t first = 0; first < all; first += DEPTH) {
       int64_t depth = least(DEPTH, all - first);
-      Vec bias[GROUP] = {};
       for (int64_t k = 0; k < depth; ++k) {
-        x_rows[k] = call.x + (first + k) * features;
-        h_rows[k] = h_before(call, first + k, zero);
-        for (int v = 0; v < GROUP; ++v) {
-          Vec part = load(call.dz + (first + k) * 4 * units + block * WIDTH + v * LANES);
-          store(dz + k * WIDTH + v * LANES, part);
-          bias[v] += part;
-        }
+        own.x_rows[k] = call.x + (first + k) * features;
+        own.h_rows[k] = h_before(call, first + k, own.zero);
       }
-      add_outer_products(x_rows, features, dz, depth, sums);
-      add_outer_products(h_rows, hidden, dz, depth, sums + features * WIDTH);
-      for (int v = 0; v < GROUP; ++v) {
-        float* sum = sums + (features + hidden) * WIDTH + v * LANES;
-        store(sum, load(sum) + bias[v]);
+      for (int64_t block = 0; block < blocks; ++block) {
+        add_rows(call, own, first, depth, begin + block, own.sums + block * size);
       }
     }
-    for (int v = 0; v < GROUP; ++v) {  // a vector is within one gate, since units % LANES is 0
-      int64_t column = block * WIDTH + v * LANES, unit = column % units;
-      int64_t known = hidden - unit, at = column / units * hidden + unit;
-      if (known <= 0) continue;
-      for (int64_t m = 0; m < features + hidden + 1; ++m) {
-        float* to = m < features            ? call.d_kernel_ih + m * 4 * hidden
-                    : m < features + hidden ? call.d_kernel_hh + (m - features) * 4 * hidden
-                                            : call.d_bias;
-        store_some(to + at, load(sums + m * WIDTH + v * LANES), known);
-      }
+    for (int64_t block = 0; block < blocks; ++block) {
+      store_sums(call, begin + block, own.sums + block * size);
     }
+    begin += blocks;
   }
 }
 
@@ -559,9 +624,21 @@ void apply(const float* x, int64_t size, float* y) {
 
 extern const Kernels TABLE;
 const Kernels TABLE = {
-    NAME,          gate_blocks,     packed_gates,   pack_gates,     column_blocks,
-    packed_columns, pack_columns,   forward_scratch, forward,       backward_scratch,
-    backward,      input_gradient,  weight_scratch, weight_gradient, apply<tanh>,
+    NAME,
+    gate_blocks,
+    packed_gates,
+    pack_gates,
+    column_blocks,
+    packed_columns,
+    pack_columns,
+    scratch_size<ForwardScratch, Forward>,
+    forward,
+    scratch_size<BackwardScratch, Backward>,
+    backward,
+    input_gradient,
+    scratch_size<WeightScratch, WeightGradient>,
+    weight_gradient,
+    apply<tanh>,
     apply<sigmoid>,
 };
 

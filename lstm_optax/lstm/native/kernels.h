@@ -98,7 +98,7 @@ struct Kernels {
   // Rows [begin, end) of time * rows.
   void (*input_gradient)(const InputGradient&, int64_t begin, int64_t end);
   // Blocks [begin, end) of the columns of dz, as many as gate_blocks.
-  int64_t (*weight_scratch)(const WeightGradient&);
+  int64_t (*weight_scratch)(const WeightGradient&, int64_t blocks);
   void (*weight_gradient)(const WeightGradient&, int64_t begin, int64_t end, float* scratch);
   // For the tests of their errors.
   void (*tanh)(const float* x, int64_t size, float* y);
