@@ -131,6 +131,12 @@ class CotangentNormClip(NamedTuple):
         return x if bound is None else clip_cotangent_norm(x, bound)
 
 
+def bounds_of(clip: CotangentClip | CotangentNormClip, name: str) -> tuple[Number, Number]:
+    """Return the low and the high bound of a field; infinite for none."""
+    bound = getattr(clip, name)
+    return (-math.inf, math.inf) if bound is None else _as_pair(bound)
+
+
 def check_cotangent_clip(clip: Any) -> None:
     """Raise ValueError unless `clip` is None, or a clip of this module with valid bounds."""
     if clip is None:

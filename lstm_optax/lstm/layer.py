@@ -13,7 +13,7 @@ from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.checks import check_features, check_floats, check_probe, check_rows
 from lstm_optax.lstm.cotangents import check_cotangent_clip
-from lstm_optax.lstm.sequence import check_gradient, find_backend, lstm_sequence, zero_state
+from lstm_optax.lstm.sequence import check_backend, check_gradient, lstm_sequence, zero_state
 from lstm_optax.lstm.steps import Clip, Gradient, before_step
 from lstm_optax.lstm.weights import LSTMWeights, keep_stream, make_dropout
 
@@ -86,7 +86,7 @@ class LSTM(nnx.Module):
         for name, kind in (("dtype", dtype), ("param_dtype", param_dtype)):
             if kind is not None:
                 check_floats(name, kind)
-        find_backend(backend)
+        check_backend(backend)
         check_gradient(gradient)
         check_cotangent_clip(cotangent_clip)
         self.in_features = in_features

@@ -32,6 +32,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.backends.cudnn import cudnn_sequence
 from lstm_optax.lstm.backends.fused import fused_sequence
+from lstm_optax.lstm.backends.native import native_sequence, reasons_against
 from lstm_optax.lstm.backends.reference import reference_sequence
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.checks import check_dtypes, check_flow, check_sequence, checked_lengths
@@ -39,9 +40,17 @@ from lstm_optax.lstm.cotangents import check_cotangent_clip
 from lstm_optax.lstm.steps import Clip, Gradient, Steps
 
 BACKENDS = MappingProxyType(
-    {"fused": fused_sequence, "reference": reference_sequence, "cudnn": cudnn_sequence}
+    {
+        "native": native_sequence,
+        "fused": fused_sequence,
+        "reference": reference_sequence,
+        "cudnn": cudnn_sequence,
+    }
 )
-"""Implementations of `lstm_sequence`, all with the same values; "auto" is the first."""
+"""Implementations of `lstm_sequence`, all with the same values.
+
+"auto" is "native" on a CPU, where the library is installed and supports the call, else "fused".
+"""
 
 
 def lstm_sequence(
@@ -96,7 +105,7 @@ def lstm_sequence(
 
     Reference: Arpit et al., 2019, arXiv:1810.03023, for h-detach.
     """
-    run = find_backend(backend)
+    check_backend(backend)
     check_gradient(gradient)
     params, x, carry = jax.tree.map(jnp.asarray, (params, x, carry))
     hidden = check_sequence(params, x, carry, seq_lengths, resets)
@@ -122,8 +131,11 @@ def lstm_sequence(
             # 0 · NaN is NaN: without this, a NaN in the padding would reach the gradients.
             x = jnp.where(steps.valid[:, :, None], x, 0)  # [time, batch, features]
         params, x, state, steps = _vary_over_same_axes((params, x, state, steps))
-        with jax.named_scope(f"lstm_{backend}"):
-            return run(params, x, state, steps, reverse, cotangent_clip, gradient)
+        name = backend
+        if backend == "auto":
+            name = "fused" if reasons_against(params, x, steps, gradient) else "native"
+        with jax.named_scope(f"lstm_{name}"):
+            return BACKENDS[name](params, x, state, steps, reverse, cotangent_clip, gradient)
 
     outputs, state = _with_auto_axes(compute, x)(params, x, state, steps)  # [time, batch, hidden]
     return outputs.astype(dtype), state
@@ -134,15 +146,12 @@ def zero_state(batch: int, hidden: int, dtype: Any = jnp.float32) -> LSTMState:
     return LSTMState(jnp.zeros((batch, hidden), dtype), jnp.zeros((batch, hidden), dtype))
 
 
-def find_backend(backend: str) -> Callable:
-    """Return the backend of that name, or raise ValueError with the known names."""
-    if backend == "auto":
-        return next(iter(BACKENDS.values()))
-    if backend not in BACKENDS:
+def check_backend(backend: str) -> None:
+    """Raise ValueError unless this is "auto" or a name in `BACKENDS`."""
+    if backend not in ("auto", *BACKENDS):
         raise ValueError(
             f"unknown LSTM backend {backend!r}; expected 'auto', {', '.join(map(repr, BACKENDS))}"
         )
-    return BACKENDS[backend]
 
 
 def check_gradient(gradient: str) -> None:

@@ -1,0 +1,1 @@
+"""The recurrence of an LSTM layer in C++, behind XLA's foreign function interface."""
