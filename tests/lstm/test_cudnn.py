@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax.experimental import rnn
 from plain import plain_for
 
-from lstm_optax import BACKENDS, LSTM, CotangentClip, GradientFlow, LSTMParams, lstm_sequence
+from lstm_optax import LSTM, CotangentClip, GradientFlow, LSTMParams, lstm_sequence
 from lstm_optax.lstm.backends import cudnn
 
 
@@ -183,10 +183,6 @@ def test_error_names_missing_gpu_or_plugin(gpu, plugin, monkeypatch):
     with pytest.raises(ValueError, match=f"takes no gradient='remat'; .*{expected}"):
         lstm_sequence(*draw(), backend="cudnn", gradient="remat")
     lstm_sequence(*draw())
-
-
-def test_auto_is_not_cudnn():
-    assert next(iter(BACKENDS)) == "fused"
 
 
 @pytest.fixture

@@ -60,7 +60,8 @@ RESETS = jnp.arange(T)[:, None] == jnp.array([[2, 1, 3]])
 def test_sequence_gradient_exports():
     def run(params, x, lengths, resets):
         def loss(params, x):
-            outputs, last = lo.lstm_sequence(params, x, seq_lengths=lengths, resets=resets)
+            options = dict(seq_lengths=lengths, resets=resets, backend="fused")
+            outputs, last = lo.lstm_sequence(params, x, **options)
             return jnp.sum(outputs**2) + jnp.sum(last.c), outputs
 
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
@@ -73,7 +74,7 @@ def test_sequence_gradient_exports():
 def test_symbolic_size_is_compared_when_called(monkeypatch, cached):
     """The program without a gradient, below and above the cache limit."""
     monkeypatch.setattr(fused, "_CACHE_ENTRIES", cached)
-    run = lambda params, x: lo.lstm_sequence(params, x)  # noqa: E731
+    run = lambda params, x: lo.lstm_sequence(params, x, backend="fused")  # noqa: E731
     same_bits(*exported(run, (None, "t, b, _"), params(), draw(T, B, F)))
 
 

@@ -52,7 +52,7 @@ def check_equals_reference(shape_of, gradient, lengths, resets, reverse, detache
     if detached:
         options["detach"] = np.random.default_rng(seed).random(shape_of[:2]) < 0.4
     arguments = draw(shape_of, seed)
-    fused = values_and_gradients(*arguments, gradient=gradient, **options)
+    fused = values_and_gradients(*arguments, backend="fused", gradient=gradient, **options)
     expected = values_and_gradients(*arguments, backend="reference", **options)
     chex.assert_trees_all_close(fused, expected, rtol=1e-10, atol=1e-12)
 
@@ -167,7 +167,9 @@ def test_number_of_stored_residuals():
     params, x, carry = jax.tree.map(jnp.float32, draw())
 
     def kept(gradient):
-        _, pull = jax.vjp(lambda p: lstm_sequence(p, x, carry, gradient=gradient)[0], params)
+        _, pull = jax.vjp(
+            lambda p: lstm_sequence(p, x, carry, backend="fused", gradient=gradient)[0], params
+        )
         over_time = [r.size for r in jax.tree.leaves(pull) if r.shape[:2] == (T, B)]
         return (sum(over_time) - x.size) / (T * B * H)
 
@@ -206,9 +208,10 @@ TIME, BATCH, FEATURES, HIDDEN = 24, 6, 10, 32
 def loops_of(gradient="stored", **options):
     """Return (opcode, shape) of the instructions in each loop, and shapes of all products."""
     params, x, carry = jax.tree.map(jnp.float32, draw((TIME, BATCH, FEATURES, HIDDEN)))
+    options |= dict(gradient=gradient, backend="fused")
 
     def loss(params, x, carry):
-        return jnp.sum(lstm_sequence(params, x, carry, gradient=gradient, **options)[0] ** 2)
+        return jnp.sum(lstm_sequence(params, x, carry, **options)[0] ** 2)
 
     grad = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
     text = grad.lower(params, x, carry).compile().as_text()
@@ -259,7 +262,7 @@ def test_loops_for_gpu_share_no_array():
     params, x, _ = jax.tree.map(jnp.float32, draw())
 
     def loss(x):
-        return jnp.sum(lstm_sequence(params, x)[0] ** 2)
+        return jnp.sum(lstm_sequence(params, x, backend="fused")[0] ** 2)
 
     scans = list(_scans(jax.make_jaxpr(jax.grad(loss))(x).jaxpr))
     unrolled = [e for e in scans if e.params["unroll"] == 4]

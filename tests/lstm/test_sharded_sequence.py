@@ -42,6 +42,7 @@ def arguments():
 def loss(params, x, carry, lengths, resets, *, gradient, reverse=False, zero=False):
     carry = None if zero else carry
     options = dict(seq_lengths=lengths, resets=resets, reverse=reverse, gradient=gradient)
+    options |= dict(backend="fused")
     options |= dict(cotangent_clip=CotangentClip(h=0.5))
     outputs, last = lstm_sequence(params, x, carry, **options)
     return jnp.sum(outputs**2) + jnp.sum(last.c)

@@ -1,8 +1,8 @@
 """Native backend: the recurrence and all products in C++, on the CPU.
 
 The same formulas as `fused.py` and `fused_backward.py`. The forward pass saves the activations of
-the gates and c_{t−1}, 5 numbers for each hidden unit, row and step; the backward pass writes dz over
-the activations.
+the gates and c_{t−1}, 5 numbers for each hidden unit, row and step; the backward pass writes dz
+over the activations.
 """
 
 from functools import partial
@@ -18,8 +18,11 @@ from lstm_optax.lstm.cotangents import CotangentClip, bounds_of
 from lstm_optax.lstm.native import calls, library
 from lstm_optax.lstm.steps import Clip, Gradient, Steps
 
-
 Results: TypeAlias = tuple[Float[Array, "time batch hidden"], LSTMState]
+
+
+_differentiable: Any = partial(jax.custom_vjp, nondiff_argnums=(0,))  # not for `reverse`
+
 
 class Inputs(NamedTuple):
     """The arguments of a sequence."""
@@ -117,7 +120,7 @@ def _sequence_backward(reverse: bool, remat: bool, residuals: Any, cotangents: A
 _sequence.defvjp(_sequence_forward, _sequence_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@_differentiable
 def _saving_sequence(reverse: bool, inputs: Inputs) -> tuple[Results, Saved]:
     """Return the results, and what the backward pass reads, which has no derivative."""
     return _run(reverse, True, inputs)
@@ -145,7 +148,7 @@ def _run(reverse: bool, save: bool, inputs: Inputs) -> tuple[Results, Saved]:
     return (outputs, LSTMState(h, c)), Saved(outputs, gates, c_before)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@_differentiable
 def _gradients(
     reverse: bool, inputs: Inputs, saved: Saved, cotangents: tuple[Array, LSTMState]
 ) -> tuple[LSTMParams, Array, LSTMState]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jaxtyping import Array
@@ -54,7 +55,7 @@ def backward(reverse: bool, clip: int) -> Callable[..., Any]:
     def run(*arguments):
         gates, d_h, d_c = arguments[0], arguments[4], arguments[5]
         shapes = [gates.shape, d_h.shape, d_c.shape]
-        return _call("backward", shapes, arguments, {0: 0}, reverse=reverse, clip=_int64(clip))
+        return _call("backward", shapes, arguments, {0: 0}, reverse=reverse, clip=np.int64(clip))
 
     rule = "t b g p, t b p, h n, t b h, b h, b h, u b, k -> t b g p, b h, b h"
     return _with_rules(run, rule)
@@ -81,12 +82,6 @@ def weight_gradient(reverse: bool) -> Callable[..., Any]:
         return _call("weight_gradient", shapes, (x, h, outputs, flags, dz), reverse=reverse)
 
     return _with_rules(run, "t b f, b h, t b h, u b, t b g p -> f n, h n, n")
-
-
-def _int64(number: int) -> Any:
-    import numpy as np
-
-    return np.int64(number)
 
 
 def _call(name: str, shapes: list[tuple], arguments: tuple, aliases=None, **attributes) -> Any:
@@ -160,14 +155,14 @@ def _merge(a: Array, axis: int) -> Array:
 
 def _split_rows(run: Callable, rule: str) -> Callable:
     """Run one call for the rows on each device; what has no rows is summed over the devices."""
-    axes, result_axes = map(_row_axes, rule.split("->"))
+    axes, result_axes = map(_row_axes, rule.split("->"))  # the first array has rows
     names = dict.fromkeys(rule.replace("->", " ").replace(",", " ").split())  # in their order
     partitioned = custom_partitioning(run)
 
     def partition(mesh, arguments, results):
         flat, tree = jax.tree.flatten(results)
-        rows = arguments[0].sharding.spec
-        rows = rows[axes[0]] if axes[0] < len(rows) else None
+        spec = tuple(arguments[0].sharding.spec)  # shorter than the array if the rest is whole
+        rows = spec[axis] if (axis := axes[0] or 0) < len(spec) else None
 
         def at(axis):
             spec = () if axis is None else (*(None,) * axis, rows)
