@@ -18,9 +18,11 @@ class CheckpointError(RuntimeError):
         self.kept: list[int] | None = None if kept is None else list(kept)
 
 
-def save_error(path: object, reason: str, kept: Sequence[int]) -> CheckpointError:
-    """Return the error of a failed save."""
-    if not kept:
+def save_error(path: object, reason: str, kept: Sequence[int] | None) -> CheckpointError:
+    """Return the error of a failed save; `kept` is None if the folder cannot be listed."""
+    if kept is None:
+        remain = "the other checkpoints are unchanged"
+    elif not kept:
         remain = "there is no other checkpoint"
     elif len(kept) == 1:
         remain = f"the checkpoint of step {kept[0]} remains"

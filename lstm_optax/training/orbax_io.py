@@ -55,7 +55,12 @@ def start_write(path: Path, tree: Any, agreement: Agreement) -> Callable[[], Non
 
     All processes call both. Shared arrays are copied to the host before this returns.
     """
-    options = ocp.AsyncOptions(barrier_sync_fn=agreement if jax.process_count() > 1 else None)
+    options = ocp.AsyncOptions(
+        barrier_sync_fn=agreement if jax.process_count() > 1 else None,
+        # else, when the folder cannot be created, threads that wait for it hold up the program's
+        # end for 5 minutes
+        create_directories_asynchronously=False,
+    )
     with ExitStack() as stack:
         plain = stack.enter_context(plain_path(path))
         checkpointer = stack.enter_context(

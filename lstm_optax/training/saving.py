@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import jax
@@ -13,6 +13,10 @@ from lstm_optax.training.agreement import Agreement, Refused
 from lstm_optax.training.checkpoint_error import describe_failure, save_error
 from lstm_optax.training.checkpoint_files import CheckpointFiles
 from lstm_optax.training.orbax_io import check_written, copy_to_host, start_write
+
+# at least as many as a save opens at once: Orbax needed up to 11 on two processors, and opens more
+# on more; when it cannot, some of its threads fail and others wait for them
+FREE_FILES = 32
 
 
 class Save:
@@ -32,7 +36,9 @@ class Save:
         self.step: int = step
         self.tree: Any = copy_to_host(state)
         self.agreement: Agreement = Agreement()
-        self.kept: list[int] = self.agreement.from_first(self._prepare)
+        self.kept: list[int] | None = self.agreement.from_first(self._prepare)
+        if failure := self.agreement.first_error(_why_no_file_opens()):
+            raise self._error(failure)
         self.end_write: Callable[[], None] | None = None
         if jax.process_count() > 1:  # only Orbax can copy arrays that processes share
             try:
@@ -71,7 +77,7 @@ class Save:
 
     def _prepare(self) -> list[int]:
         """Check that the save can begin; return the steps of the checkpoints that it leaves."""
-        kept = []
+        kept = None
         try:
             kept = [step for step in self.files.steps() if step != self.step]
             self.files.folder.mkdir(parents=True, exist_ok=True)
@@ -91,3 +97,14 @@ class Save:
 
     def _error(self, reason: str) -> Exception:
         return save_error(self.files.paths(self.step)[0], reason, self.kept)
+
+
+def _why_no_file_opens() -> str | None:
+    """Return why this process cannot open as many files as a save needs; None if it can."""
+    with ExitStack() as stack:
+        try:
+            for _ in range(FREE_FILES):
+                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            return describe_failure(error)
+    return None

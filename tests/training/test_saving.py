@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from limits import free_descriptors, limited
 from plain import plain_for
 
 import lstm_optax as lo
@@ -173,20 +173,6 @@ def test_failure_is_described(error, text):
         assert describe_failure(outer)[:10] == text[:10]
 
 
-def limited(name: str, limit: int):
-    """Return a context manager that limits a resource of this process."""
-
-    class Limit:
-        def __enter__(self):
-            self.before = resource.getrlimit(getattr(resource, name))
-            resource.setrlimit(getattr(resource, name), (limit, self.before[1]))
-
-        def __exit__(self, *_):
-            resource.setrlimit(getattr(resource, name), self.before)
-
-    return Limit()
-
-
 def test_file_size_limit_is_named(saved, key):
     with limited("RLIMIT_FSIZE", 2**20):
         saved.save(3, {"w": jax.random.normal(key, (2**20,))})
@@ -198,6 +184,52 @@ def test_file_size_limit_is_named(saved, key):
 def test_open_files_are_not_damage(saved):
     with limited("RLIMIT_NOFILE", 0), pytest.raises(lo.CheckpointError, match="open files"):
         saved.is_whole(2)
+
+
+@pytest.mark.parametrize("free", [0, 1, 5, 9])
+def test_save_needs_free_descriptors(saved, free):
+    with free_descriptors(free):
+        with pytest.raises(lo.CheckpointError) as failure:
+            saved.save(3, tree(3))
+        saved.wait()
+    remain = "the checkpoints of steps 1, 2 remain" if free else "the other checkpoints are unch"
+    assert "this process has too many open files" in str(failure.value)
+    assert f"`ulimit -n 4096`; {remain}" in str(failure.value)
+    assert failure.value.kept == ([1, 2] if free else None)
+    saved.save(3, tree(3))
+    assert saved.steps() == [1, 2, 3]
+
+
+SAVE_WITHOUT_DESCRIPTORS = """
+import sys
+from unittest.mock import patch
+import numpy as np
+from limits import free_descriptors
+import lstm_optax as lo
+
+saved = lo.Checkpoints(sys.argv[1])
+saved.save(1, {"w": np.zeros(4)})
+saved.wait()
+for free in range(1, 10):
+    with free_descriptors(free), patch("lstm_optax.training.saving.FREE_FILES", 0):
+        try:
+            saved.save(2, {"w": np.ones(4)})
+            saved.wait()
+        except lo.CheckpointError as error:
+            print(error)
+print(saved.restore({"w": np.zeros(4)})[0])
+"""
+
+
+@pytest.mark.slow
+def test_orbax_without_descriptors_ends(tmp_path):
+    command = [sys.executable, "-c", SAVE_WITHOUT_DESCRIPTORS, tmp_path]
+    here = Path(__file__).parent  # of `limits`
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    *errors, last = done.stdout.splitlines()
+    assert len(errors) >= 3 and all("too many open files" in error for error in errors), errors
+    assert int(last) in (1, 2)
 
 
 def test_keep_every_keeps_multiples(tmp_path):
