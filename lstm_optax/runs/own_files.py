@@ -2,8 +2,8 @@
 
 A new run starts only where none of the names that it writes to exist, and lists these names in
 `.run.json` before it writes to any of them: so all files of these names are its own, and no others.
-In `checkpoints/` they are STEP, STEP.sha256, and the temporary names of both; `logs/` is the run's
-as a whole.
+In `checkpoints/` they are STEP, STEP.again, STEP.sha256, and the temporary names of these; `logs/`
+is the run's as a whole.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 
 from lstm_optax.records import PARTIAL, write_atomically
 from lstm_optax.runs.folder_lock import LOCK_FILE
+from lstm_optax.training.checkpoint_files import CheckpointFiles
 
 MANIFEST = ".run.json"
 CONFIG = "config.json"
@@ -32,7 +33,7 @@ FILES = (
     CONFIG,
 )
 STEP = r"(0|[1-9][0-9]{0,17})"
-STEP_FOLDER = re.compile(rf"{STEP}(\.orbax-checkpoint-tmp.*)?")
+STEP_FOLDER = re.compile(rf"{STEP}(\.again)?(\.orbax-checkpoint-tmp.*)?")
 STEP_FILE = re.compile(rf"{STEP}\.sha256({PARTIAL})?")
 SHOWN = 5  # names in a message
 
@@ -119,8 +120,10 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
     if CHECKPOINTS not in owned_names(folder):
         return
+    files = CheckpointFiles(folder / CHECKPOINTS)
+    sealed = {files.paths(step)[0] for step in files.steps()}
     for path in _entries(folder / CHECKPOINTS):
-        if STEP_FOLDER.fullmatch(path.name) and not path.with_name(f"{path.name}.sha256").exists():
+        if STEP_FOLDER.fullmatch(path.name) and path not in sealed:
             shutil.rmtree(path)
         elif STEP_FILE.fullmatch(path.name) and path.suffix == ".partial":
             path.unlink()

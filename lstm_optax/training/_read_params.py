@@ -13,6 +13,7 @@ from optax.contrib import ScheduleFreeState
 
 from lstm_optax.training.checkpoint import Checkpoints
 from lstm_optax.training.checkpoint_error import CheckpointError
+from lstm_optax.training.checkpoint_files import CheckpointFiles
 from lstm_optax.training.orbax_io import alone, plain_path
 from lstm_optax.transforms import AverageState, eval_params
 
@@ -52,7 +53,8 @@ def read_params(
     """
     checkpoints = Checkpoints(Path(folder))
     step, _, damaged = checkpoints.newest_whole(prefer)
-    with plain_path(checkpoints.folder / str(step)) as path:
+    target, _ = CheckpointFiles(checkpoints.folder).paths(step)
+    with plain_path(target) as path:
         params = _read_arrays(path, average)
     return SavedParams(step, params if like is None else _as_tree(like, params, step), damaged)
 

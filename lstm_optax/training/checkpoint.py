@@ -31,6 +31,9 @@ class Checkpoints:
     In a run of several processes of `jax.distributed`, all call `save` and `restore` with the same
     arguments, and see one file system. Process 0 writes the manifest when all have written.
 
+    While the checkpoint of a step is replaced, the new one is written to the folder STEP.again, or
+    to STEP if that is the name of the old one. The manifest contains the folder's name.
+
     A process that is killed during a save leaves the earlier checkpoints whole, and at most
     STEP.orbax-checkpoint-tmp, a folder STEP without its manifest, and STEP.sha256.*.partial.
 
@@ -68,7 +71,7 @@ class Checkpoints:
         before it.
 
         Checkpoints of later steps are deleted too: they remain from before a run was resumed at an
-        earlier step. An older checkpoint of the same step is deleted first.
+        earlier step. An older checkpoint of the same step is deleted when the new one is whole.
 
         Args:
           step: the number of the step, from 0 to 10¹⁸ − 1.

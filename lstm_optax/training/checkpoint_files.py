@@ -1,4 +1,8 @@
-"""The files of checkpoints: a folder STEP for each, next to its manifest STEP.sha256."""
+"""The files of checkpoints: a folder STEP for each, next to its manifest STEP.sha256.
+
+While the checkpoint of a step is replaced, the new copy is written to STEP.again, or to STEP if the
+old copy has that name. The manifest names the folder, so writing it changes from one to the other.
+"""
 
 import errno
 import hashlib
@@ -26,7 +30,16 @@ class CheckpointFiles:
 
     def paths(self, step: int) -> tuple[Path, Path]:
         """Return the folder and the manifest of a checkpoint."""
-        return self.folder / str(step), self.folder / f"{step}.sha256"
+        try:
+            sealed = self._sealed_folder(step)
+        except OSError:
+            sealed = None
+        return sealed or self._folders(step)[0], self._manifest(step)
+
+    def free_folder(self, step: int) -> Path:
+        """Return where to write the checkpoint of a step: not where its present copy is."""
+        first, second = self._folders(step)
+        return second if self._sealed_folder(step) == first else first
 
     def steps(self) -> list[int]:
         """Return the steps that have a manifest, in order."""
@@ -48,10 +61,10 @@ class CheckpointFiles:
                 raise CheckpointError(f"cannot read {target}: {describe_failure(error)}") from error
             return False
 
-    def seal(self, step: int) -> None:
-        """Write the manifest of a folder, completely or not at all; it marks it as complete."""
-        target, manifest = self.paths(step)
-        write_atomically(manifest, "".join(f"{h}  {name}\n" for name, h in _hashes(target)))
+    def seal(self, step: int, target: Path) -> None:
+        """Make a folder the checkpoint of a step, by its manifest: completely or not at all."""
+        lines = [f"{h}  {name}\n" for name, h in _hashes(target)]
+        write_atomically(self._manifest(step), "".join(lines))
 
     def keep_only(self, step: int, keep: int, every: int | None, best: int | None) -> None:
         """Delete later checkpoints than `step`, and all others that are not kept.
@@ -71,13 +84,37 @@ class CheckpointFiles:
 
     def delete(self, step: int) -> None:
         """Delete a checkpoint, and what a killed save of this step has left."""
-        target, manifest = self.paths(step)
         # first, so that a half-deleted folder does not count as a checkpoint
-        manifest.unlink(missing_ok=True)
-        for folder in (target, *self.folder.glob(f"{step}.orbax-checkpoint-tmp*")):
-            shutil.rmtree(folder, ignore_errors=True)
-        for partial in self.folder.glob(f"{manifest.name}.*.partial"):
+        self._manifest(step).unlink(missing_ok=True)
+        self.discard(step)
+
+    def discard(self, step: int) -> None:
+        """Delete what was written for a step, except the folder that its manifest names."""
+        sealed = self._sealed_folder(step)
+        for folder in self._folders(step):
+            if folder != sealed:
+                shutil.rmtree(folder, ignore_errors=True)
+            for temporary in self.folder.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(temporary, ignore_errors=True)
+        for partial in self.folder.glob(f"{step}.sha256.*.partial"):
             partial.unlink(missing_ok=True)
+
+    def _sealed_folder(self, step: int) -> Path | None:
+        """Return the folder that a manifest names, STEP if it is damaged, None without one."""
+        try:
+            line = self._manifest(step).read_text().split("\n", 1)[0]
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            line = ""
+        first, second = self._folders(step)
+        return second if line.split("  ", 1)[-1].startswith(f"{second.name}/") else first
+
+    def _folders(self, step: int) -> tuple[Path, Path]:
+        return self.folder / str(step), self.folder / f"{step}.again"
+
+    def _manifest(self, step: int) -> Path:
+        return self.folder / f"{step}.sha256"
 
 
 def _hashes(folder: Path) -> Iterator[tuple[str, str]]:

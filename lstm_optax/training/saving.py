@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,7 +37,9 @@ class Save:
         self.step: int = step
         self.tree: Any = copy_to_host(state)
         self.agreement: Agreement = Agreement()
-        self.kept: list[int] | None = self.agreement.from_first(self._prepare)
+        self.kept: list[int] | None = None
+        self.kept, name = self.agreement.from_first(self._prepare)
+        self.target: Path = files.folder / name
         if failure := self.agreement.first_error(_why_no_file_opens()):
             raise self._error(failure)
         self.end_write: Callable[[], None] | None = None
@@ -60,8 +63,8 @@ class Save:
             end_write = self.end_write or self._start_write()
             end_write()
             if first:
-                check_written(self.files.paths(self.step)[0], self.tree)
-                self.files.seal(self.step)
+                check_written(self.target, self.tree)
+                self.files.seal(self.step, self.target)
                 clean_up()
             failure = None
         except Refused as refused:
@@ -69,34 +72,32 @@ class Save:
         except BaseException as error:
             failure, cause = describe_failure(error), error
         finally:
-            if first and not self.files.paths(self.step)[1].exists():
+            if first:
                 with suppress(OSError):
-                    self.files.delete(self.step)
+                    self.files.discard(self.step)
         if failure := self.agreement.first_error(failure):
             raise self._error(failure) from cause
 
-    def _prepare(self) -> list[int]:
-        """Check that the save can begin; return the steps of the checkpoints that it leaves."""
-        kept = None
+    def _prepare(self) -> tuple[list[int], str]:
+        """Check that the save can begin; return the steps that are saved, and the folder's name."""
         try:
-            kept = [step for step in self.files.steps() if step != self.step]
+            self.kept = self.files.steps()
             self.files.folder.mkdir(parents=True, exist_ok=True)
             # Orbax would fail halfway through, and its threads would print their tracebacks
             needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(self.tree)) + 2**20
             if shutil.disk_usage(self.files.folder).free < needed:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return self.kept, self.files.free_folder(self.step).name
         except OSError as error:
-            self.kept = kept
             raise self._error(describe_failure(error)) from error
-        return kept
 
     def _start_write(self) -> Callable[[], None]:
         if jax.process_index() == 0:
-            self.files.delete(self.step)
-        return start_write(self.files.paths(self.step)[0], self.tree, self.agreement)
+            self.files.discard(self.step)
+        return start_write(self.target, self.tree, self.agreement)
 
     def _error(self, reason: str) -> Exception:
-        return save_error(self.files.paths(self.step)[0], reason, self.kept)
+        return save_error(self.files.folder / str(self.step), reason, self.kept)
 
 
 def _why_no_file_opens() -> str | None:

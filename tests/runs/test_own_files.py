@@ -199,6 +199,8 @@ LEFTOVERS = (
     "checkpoints/12/d/data",
     "checkpoints/12.orbax-checkpoint-tmp-17/d/data",
     "checkpoints/8.orbax-checkpoint-tmp/data",
+    "checkpoints/8.again/data",
+    "checkpoints/8.again.orbax-checkpoint-tmp/data",
     f"checkpoints/12.sha256.{TOKEN}.partial",
 )
 
@@ -214,6 +216,13 @@ def test_leftovers_stay(run, start):
         (run.path / name).write_text("left")
     run.reopen() if start == "reopen" else remove_leftovers(run.path)
     assert tree(run.path) == before
+
+
+def test_copy_that_is_not_in_manifest_stays(run):
+    (run.checkpoints / "8.again").mkdir()
+    (run.checkpoints / "8.sha256").write_text("00  8.again/data\n")
+    remove_leftovers(run.path)
+    assert (run.checkpoints / "8.again").exists() and not (run.checkpoints / "8").exists()
 
 
 def test_foreign_checkpoints_count_as_leftovers(tmp_path):

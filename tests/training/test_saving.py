@@ -251,7 +251,7 @@ def killed(*_):
 def test_killed_save_leaves_others_whole(saved, monkeypatch, place):
     with monkeypatch.context() as patch:
         patch.setattr(f"lstm_optax.training.{place}", killed)
-        patch.setattr(saved._files, "delete", lambda step: None)
+        patch.setattr(saved._files, "discard", lambda step: None)
         saved.save(3, tree(3))
         saved._saving.join()
     assert (saved.folder / "3").exists()
@@ -261,6 +261,39 @@ def test_killed_save_leaves_others_whole(saved, monkeypatch, place):
     assert again.steps() == [1, 2] and again.restore(tree(0))[0] == 2
     again.save(3, tree(3))
     chex.assert_trees_all_equal(again.restore(tree(0))[1], tree(3))
+
+
+def test_second_save_of_step_replaces_first(saved):
+    for value in (3, 4, 5):
+        saved.save(2, tree(value))
+        assert saved.steps() == [1, 2] and saved.is_whole(2)
+        chex.assert_trees_all_equal(saved.restore(tree(0))[1], tree(value))
+        chex.assert_trees_all_equal(lo.read_params(saved.folder).params, tree(value)["params"])
+        assert len(list(saved.folder.iterdir())) == 4
+
+
+@pytest.mark.parametrize("place", ["saving.check_written", "checkpoint_files.write_atomically"])
+@pytest.mark.parametrize("end", [partial(fail, errno.ENOSPC), killed], ids=["fails", "is killed"])
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_first_copy_stays_until_second_is_whole(saved, monkeypatch, place, end, earlier):
+    for _ in range(earlier):
+        saved.save(2, tree(2))
+    saved.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(f"lstm_optax.training.{place}", end)
+        if end is killed:
+            patch.setattr(saved._files, "discard", lambda step: None)
+        saved.save(2, tree(3))
+        with pytest.raises(lo.CheckpointError) as failure:
+            saved.wait()
+    assert failure.value.kept == [1, 2]
+    left = [path.name for path in saved.folder.iterdir() if path.is_dir()]
+    assert len(left) == (3 if end is killed else 2)
+    step, state, damaged = saved.restore(tree(0))
+    assert (step, damaged) == (2, [])
+    chex.assert_trees_all_equal(state, tree(2))
+    saved.save(2, tree(4))
+    chex.assert_trees_all_equal(saved.restore(tree(0))[1], tree(4))
 
 
 def sharded(state, count: int):
