@@ -1,9 +1,15 @@
-"""The tables of comparisons in the docs are those of their records."""
+"""The tables of studies in the docs are those of their records."""
+
+import re
+from collections import Counter
 
 import pytest
 from write_tables import DOCS, PLACE, pages, with_tables
 
 from lstm_optax.studies import read_study, summarize
+
+RECORDS = sorted(DOCS.glob("records/*/records.jsonl"))
+each_study = pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
@@ -14,12 +20,24 @@ def test_page_has_tables_of_records(page):
 
 def test_every_study_is_on_a_page():
     used = {place[1] for page in pages() for place in PLACE.findall(page.read_text("utf-8"))}
-    assert used == {f"records/{path.parent.name}" for path in DOCS.glob("records/*/records.jsonl")}
+    assert used == {f"records/{path.parent.name}" for path in RECORDS}
 
 
-@pytest.mark.parametrize("path", sorted(DOCS.glob("records/*/records.jsonl")))
+@each_study
 def test_published_study_is_complete(path):
     study = read_study(path.parent)
-    assert all(row.void is None and len(row.seeds) >= 5 for row in summarize(study))
-    made_by = study.study["made_by"]
-    assert made_by["commit"] and made_by["command"].startswith("lstm-optax compare ")
+    assert study.choices and not any(choice["void"] for choice in study.choices.values())
+    if study.study["kind"] == "compare":
+        assert all(row.void is None and len(row.seeds) >= 5 for row in summarize(study))
+    else:
+        seeds = Counter(str(trial.hyper) for trial in study.trials.values() if trial.end)
+        assert min(seeds.values()) >= 3
+
+
+@each_study
+def test_published_study_can_be_repeated(path):
+    study = read_study(path.parent).study
+    made_by = study["made_by"]
+    assert re.fullmatch("[0-9a-f]{40}", made_by["commit"] or ""), "run it from a clean commit"
+    assert made_by["command"].startswith(f"lstm-optax {study['kind']} ")
+    assert not re.search(r"[ =]([/~]|\w:\\)", made_by["command"]), "name a relative folder"

@@ -1,15 +1,15 @@
-"""Write the tables of published comparisons into the docs, from their records.
+"""Write the tables of published studies into the docs, from their records.
 
     python tests/studies/write_tables.py
 
 A page marks a place by `<!-- made of records/NAME -->` and `<!-- end -->`; NAME is a folder of
-docs/records. The table between them is the one that `lstm-optax compare` prints.
+docs/records. The table between them is the one that `lstm-optax compare` or `sweep` prints.
 """
 
 import re
 from pathlib import Path
 
-from lstm_optax.studies import comparison_grid, read_study
+from lstm_optax.studies import comparison_grid, read_study, sweep_grid
 from lstm_optax.studies.study_grid import grid_markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -20,7 +20,8 @@ def with_tables(text: str) -> str:
     """Return the text of a page with the tables of its records."""
 
     def table(place: re.Match) -> str:
-        grid = comparison_grid(read_study(DOCS / place[2]))
+        study = read_study(DOCS / place[2])
+        grid = (sweep_grid if study.study["kind"] == "sweep" else comparison_grid)(study)
         return f"{place[1]}\n{grid_markdown(grid)}\n{place[3]}"
 
     return PLACE.sub(table, text)
