@@ -74,7 +74,9 @@ def test_rejects_integer_parameters(name, backend):
 
 
 def test_rejects_unknown_backend():
-    message = "unknown LSTM backend 'cuda'; expected 'auto', 'native', 'fused', 'reference', 'cudnn'"
+    message = (
+        "unknown LSTM backend 'cuda'; expected 'auto', 'native', 'fused', 'reference', 'cudnn'"
+    )
     with pytest.raises(ValueError, match=message):
         lstm_sequence(*draw(), backend="cuda")
     with pytest.raises(ValueError, match=message):

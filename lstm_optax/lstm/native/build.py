@@ -2,10 +2,11 @@
 
     python -m lstm_optax.lstm.native.build [FOLDER]
 
-writes it into FOLDER, by default next to the sources, where a source checkout finds it. An install
+writes it into FOLDER, by default next to the sources, where the package finds it. An installation
 runs this through `hook.py`. It imports nothing of the package, since it runs before there is one.
 """
 
+import hashlib
 import importlib.util
 import os
 import platform
@@ -13,16 +14,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 SOURCES = Path(__file__).parent
 LIBRARY = "lstm_optax_native.so"
-ZIG_TARGETS = {  # release wheels, compiled on any machine: platform of the wheel, target of zig
-    "manylinux_2_28_x86_64": "x86_64-linux-gnu.2.28",
-    "manylinux_2_28_aarch64": "aarch64-linux-gnu.2.28",
-}
+REASON = "lstm_optax_native.txt"  # in an installation without the library: why, in one line
+CHOICE = "LSTM_OPTAX_BUILD"
+"""Environment variable: zig, or zig-MACHINE, compiles for manylinux_2_28 by zig."""
+
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
 INSTRUCTIONS = {  # of each machine: the table of kernels, and the flags to compile them with
     "x86_64": {
@@ -32,79 +35,109 @@ INSTRUCTIONS = {  # of each machine: the table of kernels, and the flags to comp
     },
     "aarch64": {"NEON": []},
 }
+OPTIONS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
+LINK = ["-shared", "-Wl,--version-script=exports.map", "-Wl,-z,defs", "-Wl,-s"]
 
 
-def find_compiler() -> list[str] | None:
-    """Return the command of a C++ compiler: zig if LSTM_OPTAX_BUILD asks for it, or the system's.
+class BuildError(Exception):
+    """The library cannot be compiled here; the first line of the message says why, for users."""
 
-    None: there is none, or the platform is not one that this builds for.
+
+class Compiler(NamedTuple):
+    """A C++ compiler, and what it compiles for."""
+
+    command: list[str]  # it understands the options of GCC
+    machine: str  # a key of INSTRUCTIONS
+    platform: str  # of the wheel
+
+
+def find_compiler() -> Compiler:
+    """Return zig if LSTM_OPTAX_BUILD asks for it, else $CXX or the system's compiler.
 
     Raises:
-      RuntimeError: LSTM_OPTAX_BUILD has another value than zig.
+      BuildError: there is none, the platform is not supported, or LSTM_OPTAX_BUILD is unknown.
     """
-    wanted = os.environ.get("LSTM_OPTAX_BUILD", "")
-    if wanted not in ("", "zig"):
-        raise RuntimeError(f"LSTM_OPTAX_BUILD is {wanted!r}, but must be 'zig' or unset")
-    if wanted == "zig":
-        return [sys.executable, "-m", "ziglang", "c++"]
-    if sys.platform != "linux" or platform.machine() not in INSTRUCTIONS:
-        return None
-    if named := shlex.split(os.environ.get("CXX", "")):
-        return named
-    return next(([name] for name in ("g++", "clang++", "c++") if shutil.which(name)), None)
+    if wanted := os.environ.get(CHOICE):
+        return _find_zig(wanted)
+    machine = platform.machine()
+    if sys.platform != "linux" or machine not in INSTRUCTIONS:
+        raise BuildError(f"it is for Linux on {' or '.join(INSTRUCTIONS)} only")
+    command = shlex.split(os.environ.get("CXX", ""))
+    command = command or [name for name in ("g++", "clang++", "c++") if shutil.which(name)][:1]
+    if not command:
+        raise BuildError("no C++ compiler was found (g++, clang++ or c++)")
+    tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    return Compiler(command, machine, tag)
 
 
-def build(folder: Path, compiler: list[str], target: str | None = None, extra=()) -> Path:
+def _find_zig(wanted: str) -> Compiler:
+    known = {f"zig-{machine}": machine for machine in INSTRUCTIONS}
+    machine = {"zig": platform.machine(), **known}.get(wanted)
+    if machine not in INSTRUCTIONS:
+        raise BuildError(
+            f"{CHOICE} is {wanted!r}, but must be unset, or zig or {' or '.join(known)}"
+        )
+    command = [sys.executable, "-m", "ziglang", "c++", "-target", f"{machine}-linux-gnu.2.28"]
+    return Compiler(command, machine, f"manylinux_2_28_{machine}")
+
+
+def build(folder: Path, compiler: Compiler) -> Path:
     """Compile and link the library into a folder, and return its path.
 
-    Args:
-      compiler: a command that understands the options of GCC.
-      target: a key of `ZIG_TARGETS`, to compile for another machine by zig.
-      extra: further options for compiler and linker, such as -fsanitize=address.
-
     Raises:
-      subprocess.CalledProcessError: the compiler failed; its messages are in `stderr`.
+      BuildError: the compiler failed, or there are no headers of jaxlib.
     """
-    machine = target.split("_", 3)[-1] if target else platform.machine()
-    command = [*compiler, *(["-target", ZIG_TARGETS[target]] if target else []), *extra]
-    options = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
     objects = [
         (["kernels.cc", f"-DTABLE={table}", f'-DNAME="{table.lower()}"', *flags], table)
-        for table, flags in INSTRUCTIONS[machine].items()
+        for table, flags in INSTRUCTIONS[compiler.machine].items()
     ]
-    objects.append((["ffi.cc", "-isystem", _jaxlib_headers()], "ffi"))
+    stamp = f'-DSOURCES="{fingerprint()}"'
+    objects.append((["ffi.cc", stamp, "-isystem", _jaxlib_headers()], "ffi"))
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor() as threads:
 
         def compile_one(arguments, name):
-            _run([*command, *options, "-c", *arguments, "-o", f"{work}/{name}.o"])
+            _run([*compiler.command, *OPTIONS, "-c", *arguments, "-o", f"{work}/{name}.o"])
             return f"{work}/{name}.o"
 
         compiled = list(threads.map(lambda one: compile_one(*one), objects))
-        # The C++ library is linked in, so that the library loads next to any other.
-        static = [] if "ziglang" in command else ["-static-libstdc++", "-static-libgcc"]
-        exports = "-Wl,--version-script=exports.map"
-        library = folder.resolve() / LIBRARY
+        # The C++ library is linked in, so that this one loads next to any other; zig always does.
+        static = [] if "ziglang" in compiler.command else ["-static-libstdc++", "-static-libgcc"]
         partial = f"{work}/{LIBRARY}"
-        _run([*command, "-shared", *compiled, "-o", partial, exports, "-Wl,-s", *static])
+        _run([*compiler.command, *compiled, *LINK, *static, "-o", partial])
+        library = folder.resolve() / LIBRARY
         shutil.copy(partial, f"{library}.partial")
         os.replace(f"{library}.partial", library)  # a running process keeps the former library
     return library
+
+
+def fingerprint() -> str | None:
+    """Return a hash of the C++ sources, or None where they are not installed."""
+    paths = sorted(path for path in SOURCES.iterdir() if path.suffix in (".cc", ".h"))
+    text = b"".join(path.read_bytes() for path in paths)
+    return hashlib.sha256(text).hexdigest()[:16] if paths else None
 
 
 def _jaxlib_headers() -> str:
     """Return the folder of XLA's headers, without importing jaxlib."""
     spec = importlib.util.find_spec("jaxlib")
     if spec is None or spec.origin is None:
-        raise RuntimeError("the native library needs jaxlib's headers: install jaxlib")
+        raise BuildError("the headers of jaxlib are missing: install jaxlib")
     return str(Path(spec.origin).parent / "include")
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run(command, cwd=SOURCES, check=True, capture_output=True, text=True)
+    try:
+        subprocess.run(command, cwd=SOURCES, check=True, capture_output=True, text=True)
+    except OSError as error:
+        raise BuildError(f"the C++ compiler {command[0]} does not start: {error}") from error
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.splitlines() or ["it printed nothing"]
+        first = next((line for line in lines if "error" in line), lines[-1])
+        raise BuildError(f"the C++ compiler failed: {first}\n{error.stderr}") from error
 
 
 if __name__ == "__main__":
-    found = find_compiler()
-    if found is None:
-        sys.exit("no C++ compiler was found (g++, clang++ or c++), or this is not Linux")
-    print(build(Path(sys.argv[1]) if len(sys.argv) > 1 else SOURCES, found))
+    try:
+        print(build(Path(sys.argv[1]) if len(sys.argv) > 1 else SOURCES, find_compiler()))
+    except BuildError as error:
+        sys.exit(str(error))

@@ -329,6 +329,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_weight_gradient, lstm_optax::weight_gra
 
 extern "C" {
 
+// The fingerprint of the sources, by build.py.
+const char* lstm_optax_sources() { return SOURCES; }
+
 // The name of the instructions in use.
 const char* lstm_optax_instructions() { return lstm_optax::kernels().name; }
 

@@ -244,6 +244,7 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
     }
     for (int64_t block = 0; block < blocks; ++block) {
       int64_t unit = block * LANES;
+      const float* packed_ih = call.packed_ih + block * features * WIDTH;
       Vec bias[4];
       for (int gate = 0; gate < 4; ++gate) {
         bias[gate] = load_some(call.bias + gate * hidden + unit, most(0, hidden - unit));
@@ -254,7 +255,7 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
         for (int r = 0; r < R; ++r) {
           for (int gate = 0; gate < 4; ++gate) sums[r][gate] = bias[gate];
         }
-        multiply<R, 4>(sums, own.x_rows + row, call.packed_ih + block * features * WIDTH, features);
+        multiply<R, 4>(sums, own.x_rows + row, packed_ih, call.dims.features);
         for (int r = 0; r < R; ++r) {
           for (int gate = 0; gate < 4; ++gate) {
             store(own.z_rows[row + r] + gate * units + unit, sums[r][gate]);
@@ -417,12 +418,12 @@ void backward(const Backward& call, int64_t begin, int64_t end, float* memory) {
   auto [time, batch, features, hidden] = call.dims;
   int64_t units = padded(hidden), rows = end - begin;
   Scratch scratch{memory};
-  auto [d_h, d_c, dz_rows, d_h_rows] = BackwardScratch(scratch, call, rows);
-  fill_zero(d_h, rows * units);
-  fill_zero(d_c, rows * units);
+  BackwardScratch own(scratch, call, rows);
+  fill_zero(own.d_h, rows * units);
+  fill_zero(own.d_c, rows * units);
   for (int64_t r = 0; r < rows; ++r) {
-    copy(call.d_h_last + (begin + r) * hidden, hidden, d_h + r * units);
-    copy(call.d_c_last + (begin + r) * hidden, hidden, d_c + r * units);
+    copy(call.d_h_last + (begin + r) * hidden, hidden, own.d_h + r * units);
+    copy(call.d_c_last + (begin + r) * hidden, hidden, own.d_c + r * units);
   }
   for (int64_t s = time - 1; s >= 0; --s) {
     int64_t t = call.reverse ? time - 1 - s : s, running = 0;
@@ -430,7 +431,7 @@ void backward(const Backward& call, int64_t begin, int64_t end, float* memory) {
       int64_t at = t * batch + begin + r;
       uint8_t flag = call.flags ? call.flags[at] : 0;
       Row row{call.gates + at * 4 * units, call.c_before + at * units,
-              call.d_outputs + at * hidden, d_h + r * units, d_c + r * units};
+              call.d_outputs + at * hidden, own.d_h + r * units, own.d_c + r * units};
       if (flag & INVALID) {
         fill_zero(row.gates, 4 * units);
         continue;
@@ -445,24 +446,24 @@ void backward(const Backward& call, int64_t begin, int64_t end, float* memory) {
         fill_zero(row.d_h, units);
         continue;
       }
-      dz_rows[running] = row.gates;
-      d_h_rows[running++] = row.d_h;
+      own.dz_rows[running] = row.gates;
+      own.d_h_rows[running++] = row.d_h;
     }
     over_columns(running, hidden, 4 * units, call.packed_hh_t,
                  [&](auto tile, auto vectors, int64_t row, int64_t column, const float* block) {
                    constexpr int R = decltype(tile)::value, G = decltype(vectors)::value;
                    Vec sums[R][G] = {};
-                   multiply<R, G>(sums, dz_rows + row, block, 4 * units);
+                   multiply<R, G>(sums, own.dz_rows + row, block, 4 * units);
                    for (int r = 0; r < R; ++r) {
                      for (int v = 0; v < G; ++v) {
-                       store(d_h_rows[row + r] + column + v * LANES, sums[r][v]);
+                       store(own.d_h_rows[row + r] + column + v * LANES, sums[r][v]);
                      }
                    }
                  });
   }
   for (int64_t r = 0; r < rows; ++r) {
-    copy(d_h + r * units, hidden, call.d_h_first + (begin + r) * hidden);
-    copy(d_c + r * units, hidden, call.d_c_first + (begin + r) * hidden);
+    copy(own.d_h + r * units, hidden, call.d_h_first + (begin + r) * hidden);
+    copy(own.d_c + r * units, hidden, call.d_c_first + (begin + r) * hidden);
   }
 }
 

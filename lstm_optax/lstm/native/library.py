@@ -7,11 +7,13 @@ from pathlib import Path
 
 import jax
 
-from lstm_optax.lstm.native.build import LIBRARY
+from lstm_optax.lstm.native.build import LIBRARY, REASON, fingerprint
 
+HERE = Path(__file__).parent
 CALLS = ("forward", "backward", "input_gradient", "weight_gradient")
 OFF = "LSTM_OPTAX_NATIVE"
 """Environment variable: 0 switches the library off, at installation and when a program starts."""
+_REMEDY = "`python -m lstm_optax.lstm.native.build` compiles it"
 
 
 @functools.cache
@@ -23,19 +25,31 @@ def load() -> ctypes.CDLL:
     """
     if os.environ.get(OFF) == "0":
         raise OSError(f"the environment variable {OFF} is 0")
-    path = Path(__file__).with_name(LIBRARY)
-    if not path.exists():
-        raise OSError(
-            "lstm_optax was installed without its native library: no C++ compiler was found then, "
-            "or the platform is not Linux. Install a compiler, then lstm_optax again"
-        )
-    library = ctypes.CDLL(str(path))
+    if not (HERE / LIBRARY).exists():
+        raise OSError(f"there is no native library: {_reason()}. {_REMEDY}")
+    library = ctypes.CDLL(str(HERE / LIBRARY))
+    _check_sources(library)
     library.lstm_optax_instructions.restype = ctypes.c_char_p
     library.lstm_optax_use.restype = ctypes.c_bool
     for call in CALLS:
         name = f"lstm_optax_{call}"
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     return library
+
+
+def _reason() -> str:
+    """Return why the installation left the library out."""
+    note = HERE / REASON
+    return note.read_text(encoding="utf-8").strip() if note.exists() else "it was not compiled"
+
+
+def _check_sources(library: ctypes.CDLL) -> None:
+    """Refuse a library that was compiled from other sources: its calls may differ."""
+    sources = getattr(library, "lstm_optax_sources", None)
+    if sources is not None:
+        sources.restype = ctypes.c_char_p
+    if sources is None or sources().decode() != fingerprint():
+        raise OSError(f"the native library was compiled from other sources. {_REMEDY} again")
 
 
 @functools.cache
