@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
-from jaxtyping import Array
 
 PAD = 16
 """Units of a private array are padded to a multiple of this; PAD of kernels.h."""
@@ -133,24 +132,21 @@ def _fold_mapped_rows(run: Callable, rule: str) -> Callable:
                 if axis is None:
                     return a
                 a = a if is_batched else jnp.broadcast_to(a[None], (size, *a.shape))
-                return _merge(jnp.moveaxis(a, 0, axis), axis)
+                a = jnp.moveaxis(a, 0, axis)
+                return a.reshape(*a.shape[:axis], size * a.shape[axis + 1], *a.shape[axis + 2 :])
 
             results = mapped(*map(into_rows, arguments, batched, axes))
 
             def out_of_rows(a, axis):
-                split = a.reshape(*a.shape[:axis], size, -1, *a.shape[axis + 1 :])
-                return jnp.moveaxis(split, axis, 0)
+                split = (size, a.shape[axis] // size)
+                a = a.reshape(*a.shape[:axis], *split, *a.shape[axis + 1 :])
+                return jnp.moveaxis(a, axis, 0)
 
             flat, tree = jax.tree.flatten(results)
             results = jax.tree.unflatten(tree, map(out_of_rows, flat, result_axes))
         return results, jax.tree.map(lambda _: True, results)
 
     return mapped
-
-
-def _merge(a: Array, axis: int) -> Array:
-    """Merge an axis with the next."""
-    return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
 
 
 def _split_rows(run: Callable, rule: str) -> Callable:

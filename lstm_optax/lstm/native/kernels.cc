@@ -360,7 +360,9 @@ INLINE GateCotangents gate_cotangents(const Activations& a, Vec d_h, Vec d_c) {
           d_c * a.i * (1.0f - a.g * a.g), d_h * a.tanh_c * (a.o * (1.0f - a.o))};
 }
 
-INLINE void store_cotangents(const GateCotangents& d, float* gates, int64_t units) {
+// Store dz of some units, of which `known` exist. The padding is 0: NaN there would reach all units.
+INLINE void store_cotangents(GateCotangents d, float* gates, int64_t units, int64_t known) {
+  if (known < LANES) d = {keep(d.i, known), keep(d.f, known), keep(d.g, known), keep(d.o, known)};
   store(gates, d.i);
   store(gates + units, d.f);
   store(gates + 2 * units, d.g);
@@ -388,7 +390,7 @@ void backward_row(const Row& row, int64_t hidden, const float* bounds) {
     Vec d_c = clipped(cell_cotangent(a, d_h, load(row.d_c + u)), 1);
     GateCotangents d = gate_cotangents(a, d_h, d_c);
     d = {clipped(d.i, 2), clipped(d.f, 2), clipped(d.g, 2), clipped(d.o, 2)};
-    store_cotangents(d, row.gates + u, units);
+    store_cotangents(d, row.gates + u, units, hidden - u);
     store(row.d_c + u, d_c * a.f);
   }
 }
@@ -408,7 +410,7 @@ void backward_row_with_norms(const Row& row, int64_t hidden, const float* bounds
   for (int64_t u = 0; u < units; u += LANES) {
     Activations a = activations(row.gates + u, row.c_before + u, units);
     Vec d_c = load(row.d_c + u);
-    store_cotangents(gate_cotangents(a, load(row.d_h + u), d_c), row.gates + u, units);
+    store_cotangents(gate_cotangents(a, load(row.d_h + u), d_c), row.gates + u, units, hidden - u);
     store(row.d_c + u, d_c * a.f);
   }
   clip_norm(row.gates, 4 * units, bounds[5]);

@@ -50,6 +50,13 @@ INLINE void store_some(float* p, Vec v, int64_t count) {
 #endif
 }
 
+// The first `count` lanes, the others 0, whatever they were.
+INLINE Vec keep(Vec v, int64_t count) {
+  Ints lanes;
+  for (int lane = 0; lane < LANES; ++lane) lanes[lane] = lane;
+  return lanes < static_cast<int32_t>(count) ? v : Vec{};
+}
+
 // NaN stays NaN, since a comparison with it is false.
 INLINE Vec clamp(Vec x, Vec low, Vec high) {
   x = x < low ? low : x;
