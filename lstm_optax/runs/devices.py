@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MIN_ROWS = 8  # rows of each device by default; the speed with fewer was not measured
 
 
-def prepare_devices(rows: int, count: int = 0) -> None:
+def prepare_devices(rows: int, count: int = 0, dtype: str = "float32") -> None:
     """Configure JAX to create as many CPU devices as a run uses.
 
     For the command line only, before JAX is initialised. Nothing is changed if JAX is already
@@ -23,7 +23,8 @@ def prepare_devices(rows: int, count: int = 0) -> None:
 
     Args:
       rows: of a batch.
-      count: number of devices; 0 for as many as there are cores, with at least 8 rows each.
+      count: number of devices; 0 for as many as there are cores, with at least 8 rows each, and
+        for one if the native backend runs `dtype`, since it uses all cores.
     """
     import jax
 
@@ -31,18 +32,19 @@ def prepare_devices(rows: int, count: int = 0) -> None:
     if is_set or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     try:
-        jax.config.update("jax_num_cpu_devices", count or _default_count(rows, core_count()))
+        limit = 1 if _uses_all_cores(dtype) else core_count()
+        jax.config.update("jax_num_cpu_devices", count or _default_count(rows, limit))
     except RuntimeError:
         pass  # JAX is already initialised: use the existing devices
 
 
-def find_devices(rows: int, count: int = 0) -> list[Any]:
+def find_devices(rows: int, count: int = 0, dtype: str = "float32") -> list[Any]:
     """Return the devices that share the rows of a batch.
 
     Args:
       rows: of a batch.
       count: number of devices; 0 for as many as there are accelerators or cores, with at least 8
-        rows each.
+        rows each, and for one CPU if the native backend runs `dtype`, since it uses all cores.
 
     Raises:
       OptionError: JAX has fewer devices than `count`.
@@ -57,7 +59,9 @@ def find_devices(rows: int, count: int = 0) -> list[Any]:
             f"--devices is {count}, but JAX has {len(devices)} here ({platform}): use fewer "
             f"(with --resume, the results then differ by rounding only){on_cpu}"
         )
-    limit = min(len(devices), core_count()) if platform == "cpu" else len(devices)
+    limit = len(devices)
+    if platform == "cpu":
+        limit = 1 if _uses_all_cores(dtype) else min(limit, core_count())
     return devices[: count or _default_count(rows, limit)]
 
 
@@ -97,6 +101,12 @@ def describe_devices(devices: list[Any], rows: int) -> str:
     place = f" in {processes} processes" if processes > 1 else ""
     share = f"each with {rows // len(devices)} of {rows} rows"
     return f"{len(devices)} × {first.platform}{place}, {share}"
+
+
+def _uses_all_cores(dtype: str) -> bool:
+    from lstm_optax.lstm.native import library
+
+    return dtype == "float32" and library.missing() is None
 
 
 def _default_count(rows: int, limit: int) -> int:

@@ -24,9 +24,11 @@ TEXT = "".join(f"{word} and " for word in ("cat", "dog", "pig", "hen") * 30)
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Return a function that simulates a machine: its cores and its JAX devices."""
+    """Return a function that simulates a machine: its cores, its devices, the native library."""
 
-    def arrange(cores: int, count: int, platform: str = "cpu") -> None:
+    def arrange(cores: int, count: int, platform: str = "cpu", native: bool = False) -> None:
+        reason = None if native else "no library"
+        monkeypatch.setattr("lstm_optax.lstm.native.library.missing", lambda: reason)
         there = [SimpleNamespace(platform=platform, id=i, process_index=0) for i in range(count)]
         monkeypatch.setattr(devices_module, "core_count", lambda: cores)
         monkeypatch.setattr(jax, "devices", lambda: there)
@@ -53,6 +55,16 @@ def test_default_device_count(machine, batch, cores, count, platform, expected):
     found = find_devices(batch)
     assert [device.id for device in found] == list(range(expected))
     assert (make_sharding(found) is None) if expected == 1 else len(found) == expected
+
+
+@pytest.mark.parametrize(
+    "dtype, platform, expected",
+    [("float32", "cpu", 1), ("bfloat16", "cpu", 4), ("float32", "gpu", 4)],
+)
+def test_native_backend_needs_one_device(machine, dtype, platform, expected):
+    machine(4, 4, platform, native=True)
+    assert len(find_devices(64, dtype=dtype)) == expected
+    assert len(find_devices(64, 2, dtype)) == 2
 
 
 def test_explicit_device_count(machine):
