@@ -184,8 +184,8 @@ class TrainConfig:
     """Dtype of the matrix products; parameters and state are float32. float16 scales the loss."""
 
     devices: CountOrZero = 0
-    """Devices that share a batch, a divisor of --batch. 0 uses one CPU, if the native backend can use
-    all its cores, else all devices with at least 8 rows each."""
+    """Devices that share a batch, a divisor of --batch. 0 uses all with at least 8 rows each, or
+    one CPU where the native backend uses all its cores."""
 
     shard_state: bool = False
     """Split parameters and optimizer state over the devices, too, to save memory (ZeRO)."""
