@@ -70,6 +70,9 @@ from .lstm import (
     probe as probe,
 )
 from .lstm import (
+    unavailable_backends as unavailable_backends,
+)
+from .lstm import (
     vanishing_penalty as vanishing_penalty,
 )
 from .models import (

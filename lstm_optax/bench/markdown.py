@@ -96,10 +96,11 @@ def _describe_run(run: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     settings = ", ".join(f"{name}={value}" for name, value in run["settings"].items())
     kind = "a quick run, provisional" if run["quick"] else "a full run"
+    native = f", {run['instructions']}" if run.get("instructions") else ""
     busy = run["load"] > 0.3 * run["cores"]
     warning = " **The machine was busy: these numbers are provisional and prove nothing.**"
     return (
-        f"Run of {run['time']}, {kind}: {device}, {run['cores']} cores, load {run['load']} before, "
+        f"Run of {run['time']}, {kind}: {device}{native}, {run['cores']} cores, load {run['load']} before, "
         f"at most {run['rounds']} rounds, seed {run['seed']}; {versions}; "
         f"flags: {settings or 'none'}.{warning if busy else ''}"
     )

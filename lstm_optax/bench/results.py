@@ -32,7 +32,7 @@ SETTINGS = (
     "MALLOC_ARENA_MAX",
 )
 RESUME_FIELDS = (
-    *("versions", "settings", "device", "cpu", "cores"),
+    *("versions", "settings", "device", "cpu", "cores", "instructions"),
     *("quick", "rounds", "seed", "against"),
 )
 """Fields of a run's record that must match for `--resume`."""
@@ -82,6 +82,8 @@ def run_facts(
     contenders: Mapping[str, Contender] = CONTENDERS,
 ) -> Record:
     """Return the provenance of a run, its options, and the versions of all contenders."""
+    from lstm_optax.lstm.native import library  # imports JAX
+
     facts = provenance(shlex.join(["lstm-optax", *argv[1:]]))  # without the path of the script
     for contender in contenders.values():
         facts["versions"] |= {contender.package: contender.version() or "not installed"}
@@ -89,6 +91,7 @@ def run_facts(
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "instructions": library.instructions() if library.missing() is None else None,
         "steps": STEPS,
         **asdict(config),
         "against": sorted(config.against),

@@ -78,6 +78,9 @@ class Bench:
         prepare_devices(TRAIN_ROWS)
         from lstm_optax.bench import BenchScreen
         from lstm_optax.bench.runner import benchmark
+        from lstm_optax.lstm.availability import describe_backends
+
+        console.print(f"backends: {describe_backends()}", soft_wrap=not console.is_terminal)
 
         with BenchScreen(console, self.config.rounds) as screen:
             benchmark(

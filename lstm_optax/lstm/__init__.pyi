@@ -1,6 +1,7 @@
 from ._probe import GradientFlow as GradientFlow
 from ._probe import probe as probe
 from ._vanishing_penalty import vanishing_penalty as vanishing_penalty
+from .availability import unavailable_backends as unavailable_backends
 from .cell import LSTMParams as LSTMParams
 from .cell import LSTMState as LSTMState
 from .cell import lstm_cell as lstm_cell

@@ -17,7 +17,13 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from test_fused import CLIPS
 
-from lstm_optax import CotangentClip, LSTMParams, LSTMState, lstm_sequence
+from lstm_optax import (
+    CotangentClip,
+    LSTMParams,
+    LSTMState,
+    lstm_sequence,
+    unavailable_backends,
+)
 from lstm_optax.lstm.backends.native import missing
 from lstm_optax.lstm.native import calls, library
 
@@ -406,3 +412,9 @@ def test_wrong_shape_is_an_error_not_a_crash(change):
     arrays[change] = jnp.zeros((T + 1, B + 1, F + 1)[: arrays[change].ndim], arrays[change].dtype)
     with pytest.raises(Exception, match="has shape .*expected"):
         jax.block_until_ready(calls.forward(False, True)(*arrays.values()))
+
+
+def test_unavailable_backends_have_reasons(monkeypatch):
+    assert "native" not in unavailable_backends() and "fused" not in unavailable_backends()
+    monkeypatch.setattr(library, "missing", lambda: "it was left out")
+    assert unavailable_backends()["native"] == "it was left out"
