@@ -100,7 +100,8 @@ def _describe_run(run: Mapping[str, Any]) -> str:
     busy = run["load"] > 0.3 * run["cores"]
     warning = " **The machine was busy: these numbers are provisional and prove nothing.**"
     return (
-        f"Run of {run['time']}, {kind}: {device}{native}, {run['cores']} cores, load {run['load']} before, "
-        f"at most {run['rounds']} rounds, seed {run['seed']}; {versions}; "
+        f"Run of {run['time']}, {kind}: {device}{native}, {run['cores']} cores, "
+        f"load {run['load']} before, at most {run['rounds']} rounds, seed {run['seed']}; "
+        f"{versions}; "
         f"flags: {settings or 'none'}.{warning if busy else ''}"
     )
