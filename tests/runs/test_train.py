@@ -1,9 +1,9 @@
 """Training run: records, exact resume, damaged files, divergence, and samples."""
 
 import json
-import re
 import math
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
