@@ -1,7 +1,7 @@
 """Write the records, gradients and checkpoints of a training."""
 
-import math
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 import jax
@@ -84,7 +84,7 @@ class Keeper:
             ratios = {name.removesuffix(SUFFIX): value for name, value in named.items()}
             self.run.gradients.append({"step": step} | arrays | {"update_ratio": ratios})
         self.run.records.append(record)
-        finite = math.isfinite(record["val_loss"])
+        finite = isfinite(record["val_loss"])
         if finite:
             self._save(step, state, history)
         self.on_record(history, state)
@@ -92,6 +92,12 @@ class Keeper:
         if not finite and step == self.job.config.steps:
             error = f"the validation loss after step {step} is not finite"
             raise self._divergence(step, error, record["learning_rate"])
+
+    def save_between(self, history: list[Record], state: TrainState) -> None:
+        """Save a checkpoint, except at a step with a record, where `keep` decides."""
+        step = int(state.step)
+        if not history or history[-1]["step"] != step:
+            self._save(step, state, history)
 
     def rewind(self, error: NonFiniteError) -> TrainState:
         """Return the state of the last checkpoint that was saved at a record, or the first state.
@@ -123,7 +129,6 @@ class Keeper:
         step = int(end.state.step)
         stopped = end.reason == "gave_up"
         if (stopped or end.reason == "interrupted") and not self.checkpoints.is_whole(step):
-            self._keep_last_record()
             self._save(step, end.state, end.history)
         if stopped:
             raise self._divergence(step, end.detail, self._learning_rate(step, end.state))
@@ -143,19 +148,18 @@ class Keeper:
 
     def _save(self, step: int, state: TrainState, history: list[Record]) -> None:
         best = best_record(history)
-        self.checkpoints.save(step, state, keep=best["step"] if best else None)
+        kept = {best["step"]} if best else set()
+        if self.job.config.rewind:  # where the run would return to, although it is not the newest
+            # a record that was read from the file has None for a loss that is not finite
+            losses = {record["step"]: record["val_loss"] for record in history}
+            good = [step for step, loss in losses.items() if loss is not None and isfinite(loss)]
+            kept.update(good[-1:])
+        self.checkpoints.save(step, state, keep=kept)
 
     def _good_steps(self) -> list[int]:
         """Return the steps that have a checkpoint and a record with a finite validation loss."""
         recorded = {row["step"] for row in self.run.records.read() if row["val_loss"] is not None}
         return [step for step in self.checkpoints.steps() if step in recorded]
-
-    def _keep_last_record(self) -> None:
-        """Keep the checkpoint to which the run would rewind, although it is not the newest."""
-        good = self._good_steps()
-        if good and self.job.config.rewind:
-            later = [step for step in self.checkpoints.steps() if step >= good[-1]]
-            self.checkpoints.keep = max(self.checkpoints.keep, len(later) + 1)
 
     def _append_event(self, event: str, step: int, failed_step: int, message: str) -> None:
         row = {"event": event, "step": step, "failed_step": failed_step, "message": message}

@@ -156,6 +156,9 @@ class TrainConfig:
     eval_every: Count = 50
     """Steps from one evaluation, record and checkpoint to the next, at least 1."""
 
+    checkpoint_every: CountOrZero = 0
+    """Save a checkpoint at every multiple of this as well, between evaluations; 0 for none."""
+
     keep: Count = 2
     """Newest checkpoints to keep, at least 1; the best is kept as well."""
 

@@ -19,6 +19,7 @@ MAY_DIFFER = (
     "encoding",
     "devices",
     "shard_state",
+    "checkpoint_every",
     "keep",
     "keep_every",
     "baselines",

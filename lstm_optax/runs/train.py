@@ -207,6 +207,8 @@ def _fit(
         history=history,
         on_progress=observer.progress,
         on_record=keeper.keep,
+        checkpoint_every=config.checkpoint_every or None,
+        on_checkpoint=keeper.save_between if config.checkpoint_every else None,
         should_stop=observer.should_stop,
     )
 

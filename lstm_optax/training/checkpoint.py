@@ -1,6 +1,6 @@
 """Checkpoints written by Orbax in the background and verified by a SHA-256 manifest."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -64,7 +64,7 @@ class Checkpoints:
                 raise
             error.add_note(str(failure))
 
-    def save(self, step: int, state: Any, *, keep: int | None = None) -> None:
+    def save(self, step: int, state: Any, *, keep: Iterable[int] = ()) -> None:
         """Save `state` as the checkpoint of `step`; when it is whole, delete those not kept.
 
         Returns when the state is copied: it may then be donated or changed. Waits for the save
@@ -77,19 +77,23 @@ class Checkpoints:
           step: the number of the step, from 0 to 10¹⁸ − 1.
           state: any tree of JAX or NumPy arrays, numbers and random keys. With several processes,
             leaves that are not sharded over them are those of process 0.
-          keep: the step of a checkpoint to keep whatever its age, such as the best so far.
+          keep: the steps of checkpoints to keep whatever their age, such as the best so far.
 
         Raises:
-          ValueError: a step out of range, or a leaf that is not an array; nothing is written.
+          ValueError: a step out of range, `keep` without whole numbers, or a leaf that is not an
+            array; nothing is written.
           CheckpointError: this save cannot begin, or the save before it has failed; see `wait`.
         """
         step = check_integer("step", step, 0)
         if step >= STEP_LIMIT:
             raise ValueError(f"step is {step}, but must be below 10¹⁸")
+        if not isinstance(keep, Iterable):
+            raise ValueError(f"keep is {keep!r}; expected steps, such as [100]")
+        named = {check_integer("keep", each, 0) for each in keep}
         check_storable(state)
         self.wait()
         save = Save(self._files, step, state)
-        others = (self.keep, self.keep_every, keep)
+        others = (self.keep, self.keep_every, named)
         self._saving.start(lambda: save.finish(lambda: self._files.keep_only(step, *others)))
 
     def wait(self) -> None:

@@ -8,7 +8,7 @@ import errno
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from lstm_optax.records import write_atomically
@@ -66,18 +66,18 @@ class CheckpointFiles:
         lines = [f"{h}  {name}\n" for name, h in _hashes(target)]
         write_atomically(self._manifest(step), "".join(lines))
 
-    def keep_only(self, step: int, keep: int, every: int | None, best: int | None) -> None:
+    def keep_only(self, step: int, keep: int, every: int | None, named: Set[int]) -> None:
         """Delete later checkpoints than `step`, and all others that are not kept.
 
         Args:
           step: the newest step.
           keep: the number of newest checkpoints to keep.
           every: keep the multiples of this; None for none.
-          best: another step to keep, also if it is later.
+          named: other steps to keep, also if they are later.
         """
         steps = self.steps()
         newest = [s for s in steps if s <= step]
-        kept = {best, *newest[-keep:], *(s for s in newest if every and s % every == 0)}
+        kept = {*named, *newest[-keep:], *(s for s in newest if every and s % every == 0)}
         for other in steps:
             if other not in kept:
                 self.delete(other)

@@ -80,6 +80,8 @@ def fit(
     on_record: Callable[[list[Record], TrainState], TrainState | None] = lambda history, state: (
         None
     ),
+    checkpoint_every: int | None = None,
+    on_checkpoint: Callable[[list[Record], TrainState], Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Train: forward, loss, backward, update, until converged or out of steps.
@@ -118,6 +120,9 @@ def fit(
         NaN.
       on_record: called with the history, whose last record is new, and the state to save with it.
         It may return a state with changed values, such as the learning rate, to continue with.
+      checkpoint_every: the number of steps between calls of `on_checkpoint`, at least 1.
+      on_checkpoint: called with the history and the state, which it may save, at each multiple of
+        `checkpoint_every`; where there is a record as well, after `on_record`.
       should_stop: called after each dispatch; if it returns true, in any of several processes, the
         run ends and can be resumed.
 
@@ -125,15 +130,22 @@ def fit(
       NonFiniteError: a step's loss or gradient was not finite, no `guard` in the optimizer skipped
         the step, and no rewind was left; no later step was computed. It has the state before the
         step.
-      ValueError: a count that is not a whole number or too small, `patience` without `evaluate`, a
-        batch without arrays or one that differs from the first, an iterable that is at another
-        position than the state, a metric that the evaluation does not return, two averages of one
-        parameter in the optimizer, or a number of rows that the devices do not divide.
+      ValueError: a count that is not a whole number or too small, `patience` without `evaluate`,
+        one of `checkpoint_every` and `on_checkpoint` without the other, a batch without arrays or
+        one that differs from the first, an iterable that is at another position than the state, a
+        metric that the evaluation does not return, two averages of one parameter in the optimizer,
+        or a number of rows that the devices do not divide.
     """
     steps = check_integer("steps", steps, 0)
     eval_every = check_integer("eval_every", eval_every, 1)
     size = check_integer("steps_per_dispatch", steps_per_dispatch, 1)
     patience = None if patience is None else check_integer("patience", patience, 1)
+    if (checkpoint_every is None) != (on_checkpoint is None):
+        raise ValueError("checkpoint_every and on_checkpoint need each other: pass both or neither")
+    if on_checkpoint is not None:
+        checkpoint_every = check_integer("checkpoint_every", checkpoint_every, 1)
+        check_callable("on_checkpoint", on_checkpoint, "a function (history, state)")
+    cuts = (size, eval_every, *([checkpoint_every] if checkpoint_every else []))
     check_callable("step", step, "the function that make_step returns")
     source = batch_function(batches)
     check_callable("on_progress", on_progress, "a function (step, loss), or leave it out")
@@ -163,14 +175,14 @@ def fit(
         if reason:
             return FitResult(state, history, reason)
         throughput.begin()
-        dispatch = reader.read(position, _steps_of_dispatch(now, size, eval_every, steps))
+        dispatch = reader.read(position, _steps_of_dispatch(now, cuts, steps))
         if dispatch.count == 0:
             return FitResult(state, history, "data")
         batches, count = dispatch.batches, dispatch.count
         state, metrics = run_steps(step, state, batches, count, sharding=sharding)
         now, position = now + count, position + count
         # while the devices compute
-        reader.read_ahead(position, _steps_of_dispatch(now, size, eval_every, steps))
+        reader.read_ahead(position, _steps_of_dispatch(now, cuts, steps))
         metrics = jax.device_get(metrics)  # waits for the dispatch
         throughput.end(count)
         if not should_continue(metrics):
@@ -198,6 +210,8 @@ def fit(
             history.append(record)
             state = checked_state(on_record(history, state), state)
             position = int(state.position)  # on_record may have changed it
+        if checkpoint_every and on_checkpoint and now % checkpoint_every == 0:
+            on_checkpoint(history, state)
 
 
 def _end_reason(now, steps, history, patience, validation, should_stop) -> str | None:
@@ -209,6 +223,6 @@ def _end_reason(now, steps, history, patience, validation, should_stop) -> str |
     return "interrupted" if should_stop() else None
 
 
-def _steps_of_dispatch(now: int, size: int, eval_every: int, steps: int) -> int:
-    # dispatches end at multiples of both numbers, so a resumed run joins the same grid
-    return min(size - now % size, eval_every - now % eval_every, steps - now)
+def _steps_of_dispatch(now: int, cuts: Sequence[int], steps: int) -> int:
+    # dispatches end at multiples of all numbers, so a resumed run joins the same grid
+    return min(steps - now, *(every - now % every for every in cuts))

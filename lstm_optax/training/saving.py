@@ -40,10 +40,10 @@ class Save:
         self.kept: list[int] | None = None
         self.kept, name = self.agreement.from_first(self._prepare)
         self.target: Path = files.folder / name
-        if failure := self.agreement.first_error(_why_no_file_opens()):
-            raise self._error(failure)
         self.end_write: Callable[[], None] | None = None
         if jax.process_count() > 1:  # only Orbax can copy arrays that processes share
+            if failure := self.agreement.first_error(_failure_of(_open_files)):
+                raise self._error(failure)
             try:
                 self.end_write = self._start_write()
             except Exception as error:
@@ -82,30 +82,39 @@ class Save:
         """Check that the save can begin; return the steps that are saved, and the folder's name."""
         try:
             self.kept = self.files.steps()
+            _open_files()
             self.files.folder.mkdir(parents=True, exist_ok=True)
             # Orbax would fail halfway through, and its threads would print their tracebacks
             needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(self.tree)) + 2**20
             if shutil.disk_usage(self.files.folder).free < needed:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if self.files.is_whole(self.step):
+                self.files.discard(self.step)
+            else:  # there is no copy to keep
+                self.files.delete(self.step)
+                self.kept = self.files.steps()
             return self.kept, self.files.free_folder(self.step).name
         except OSError as error:
             raise self._error(describe_failure(error)) from error
 
     def _start_write(self) -> Callable[[], None]:
-        if jax.process_index() == 0:
-            self.files.discard(self.step)
         return start_write(self.target, self.tree, self.agreement)
 
     def _error(self, reason: str) -> Exception:
         return save_error(self.files.folder / str(self.step), reason, self.kept)
 
 
-def _why_no_file_opens() -> str | None:
-    """Return why this process cannot open as many files as a save needs; None if it can."""
+def _open_files() -> None:
+    """Raise OSError unless this process can open as many files as a save needs."""
     with ExitStack() as stack:
-        try:
-            for _ in range(FREE_FILES):
-                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
-        except OSError as error:
-            return describe_failure(error)
+        for _ in range(FREE_FILES):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+
+
+def _failure_of(action: Callable[[], None]) -> str | None:
+    """Return why an action fails, None if it does not."""
+    try:
+        action()
+    except Exception as error:
+        return describe_failure(error)
     return None

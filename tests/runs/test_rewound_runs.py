@@ -98,6 +98,18 @@ def test_interruptions_keep_last_record(config, poison, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_run_rewinds_past_checkpoints_between_records(config, poison, tmp_path, monkeypatch):
+    monkeypatch.setattr("lstm_optax.runs.keeper.best_record", lambda history: None)
+    poison(45)
+    unbroken, _ = train(config, tmp_path / "unbroken")
+    assert rows(unbroken) == [24, ("rewind", 24, 46), 48]
+    often, _ = train(replace(config, checkpoint_every=4), tmp_path / "run")
+    assert_same(often, unbroken)
+    assert rows(often) == rows(unbroken)
+    assert Checkpoints(often.checkpoints).steps() == [44, 48]
+
+
+@pytest.mark.slow
 def test_killed_rewound_run_equals_unbroken(config, poison, tmp_path, monkeypatch):
     """A kill after the rewind and before the next checkpoint repeats the rewind, once."""
     poison(26)

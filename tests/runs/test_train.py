@@ -230,6 +230,25 @@ def test_resumed_run_equals_uninterrupted(config, unbroken, tmp_path, monkeypatc
     assert saved == sorted({*stops, 5, 10, 15, 20})
 
 
+def test_killed_run_continues_between_records(config, unbroken, tmp_path, monkeypatch):
+    save, run = Checkpoints.save, RunFolder(tmp_path / "run")
+    config = replace(config, checkpoint_every=6)
+
+    def killed(self, step, *args, **options):
+        if step == 15:
+            raise KeyboardInterrupt
+        save(self, step, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_language_model(config, run.path)
+    assert Checkpoints(run.checkpoints).steps() == [10, 12]
+    other = replace(config, checkpoint_every=0)
+    train_language_model(other, run.path, resume=True)
+    assert_same(run, unbroken)
+
+
 @pytest.fixture(scope="module")
 def regularised(config) -> TrainConfig:
     """Return a configuration with all regularisation and the gate clip."""

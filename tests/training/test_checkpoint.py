@@ -69,11 +69,18 @@ def test_save_keeps_newest_checkpoints(saved):
 
 
 def test_save_keeps_named_checkpoint(saved):
-    saved.save(4, state_with(4), keep=2)
-    saved.save(5, state_with(5), keep=2)
+    saved.save(4, state_with(4), keep=[2])
+    saved.save(5, state_with(5), keep=[2])
     assert saved.steps() == [2, 4, 5]
     assert saved.restore(state_with(0), prefer=2)[0] == 2
     assert saved.restore(state_with(0), prefer=1)[0] == 5
+
+
+@pytest.mark.parametrize("keep", [2, 2.5, [2.5], [-1]])
+def test_save_rejects_invalid_keep(saved, keep):
+    with pytest.raises(ValueError, match="keep is "):
+        saved.save(4, state_with(4), keep=keep)
+    assert saved.steps() == [2, 3]
 
 
 def test_save_deletes_later_checkpoints(saved):

@@ -106,6 +106,48 @@ def test_resumed_run_equals_uninterrupted_run(dispatches):
     assert reproducible(second.history) == reproducible(uninterrupted.history)
 
 
+def test_checkpoint_between_records_resumes_exactly():
+    saved, calls = {}, []
+
+    def keep(history, state):
+        calls.append(("checkpoint", int(state.step)))
+        saved[int(state.step)] = jax.device_get(state), list(history)
+
+    options = dict(
+        steps=20,
+        checkpoint_every=5,
+        on_checkpoint=keep,
+        on_record=lambda history, state: calls.append(("record", int(state.step))),
+    )
+    whole = fit_toy(**options)
+    chex.assert_trees_all_equal(whole.state, fit_toy(steps=20).state)
+    steps = [step for kind, step in calls if kind == "checkpoint"]
+    assert steps == [5, 10, 15, 20] and calls[-2:] == [("record", 20), ("checkpoint", 20)]
+    for step in steps:
+        state, history = saved[step]
+        assert len(history) == step // 4
+        resumed = fit_toy(state=jax.device_put(state), history=history, **options)
+        chex.assert_trees_all_equal(resumed.state, whole.state)
+        assert reproducible(resumed.history) == reproducible(whole.history)
+
+
+def test_checkpoint_has_changed_state():
+    seen = []
+    fit_toy(
+        steps=4,
+        on_record=lambda history, state: state._replace(position=state.position + 5),
+        checkpoint_every=2,
+        on_checkpoint=lambda history, state: seen.append(int(state.position)),
+    )
+    assert seen == [2, 9]
+
+
+@pytest.mark.parametrize("given", [{"checkpoint_every": 3}, {"on_checkpoint": print}])
+def test_fit_rejects_half_of_checkpoint_arguments(given):
+    with pytest.raises(ValueError, match="checkpoint_every and on_checkpoint need each other"):
+        fit_toy(**given)
+
+
 def test_nonfinite_step_raises_with_its_number():
     def broken(position):
         x, y = toy.batches(position)
@@ -248,10 +290,13 @@ def test_fit_rejects_two_averages_at_once():
     assert not steps
 
 
-@pytest.mark.parametrize("name", ["eval_every", "steps_per_dispatch", "patience"])
+@pytest.mark.parametrize(
+    "name", ["eval_every", "steps_per_dispatch", "patience", "checkpoint_every"]
+)
 def test_fit_rejects_counts_below_one(name):
+    more = {"on_checkpoint": print} if name == "checkpoint_every" else {}
     with pytest.raises(ValueError, match=f"{name} is 0, but must be a whole number of at least 1"):
-        fit_toy(**{name: 0})
+        fit_toy(**{name: 0}, **more)
 
 
 @pytest.mark.parametrize("name", ["steps", "eval_every", "steps_per_dispatch", "patience"])

@@ -228,14 +228,15 @@ def test_orbax_without_descriptors_ends(tmp_path):
     done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     *errors, last = done.stdout.splitlines()
-    assert len(errors) >= 3 and all("too many open files" in error for error in errors), errors
+    assert all(error.startswith("cannot write the checkpoint") for error in errors), errors
+    assert sum("too many open files" in error for error in errors) >= 3, errors
     assert int(last) in (1, 2)
 
 
 def test_keep_every_keeps_multiples(tmp_path):
     checkpoints = lo.Checkpoints(tmp_path, keep=1, keep_every=3)
     for step in range(1, 8):
-        checkpoints.save(step, tree(step), keep=2)
+        checkpoints.save(step, tree(step), keep=[2])
     assert checkpoints.steps() == [2, 3, 6, 7]
     for keep_every in (0, 1.5, True):
         with pytest.raises(ValueError, match="keep_every is .*, but must be a whole number of at"):
