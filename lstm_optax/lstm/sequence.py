@@ -89,11 +89,12 @@ def lstm_sequence(
       dtype: dtype of the products; the parameters' by default. The state and the sums are always
         float32 or wider.
       backend: a name in BACKENDS, or "auto".
-      gradient: how the fused backend differentiates: "stored" keeps the factors of the backward
-        loop, 7 numbers for each hidden unit, row and step; "remat" keeps 2 and recomputes the
-        others; "autodiff" leaves it to JAX, which is slower but supports forward mode (`jvp`,
-        `jacfwd`, `hessian`). The reference always uses JAX's and rejects "remat"; cuDNN has its
-        own, under "stored", and rejects the others.
+      gradient: how to differentiate. "stored" keeps what the backward loop reads, 7 numbers for
+        each hidden unit, row and step in the fused backend and 5 in the native one; "remat" keeps 2
+        or none, and recomputes the others; "autodiff" leaves it to JAX, which is slower but
+        supports forward mode (`jvp`, `jacfwd`, `hessian`), and which the native backend rejects.
+        The reference always uses JAX's and rejects "remat"; cuDNN has its own, under "stored", and
+        rejects the others.
 
     Returns:
       The outputs, in `dtype`, and the state after the last step. On a mesh with explicit axes both
