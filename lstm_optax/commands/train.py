@@ -141,7 +141,7 @@ def _check_folder(run: RunFolder, command: Train) -> None:
 def _train_in_folder(run: RunFolder, command: Train, corpus: "Corpus", console: Console) -> int:
     config = command.config
     if not command.job.distributed:
-        prepare_devices(config.batch, config.devices, config.dtype)
+        prepare_devices(config.batch, config.devices)
         return _train_on_devices(run, command, corpus, console)
     with joined_processes(command.job):
         console.quiet = not is_first_process()

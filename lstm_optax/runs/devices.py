@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MIN_ROWS = 8  # rows of each device by default; the speed with fewer was not measured
 
 
-def prepare_devices(rows: int, count: int = 0, dtype: str = "float32") -> None:
+def prepare_devices(rows: int, count: int = 0) -> None:
     """Configure JAX to create as many CPU devices as a run uses.
 
     For the command line only, before JAX is initialised. Nothing is changed if JAX is already
@@ -23,8 +23,8 @@ def prepare_devices(rows: int, count: int = 0, dtype: str = "float32") -> None:
 
     Args:
       rows: of a batch.
-      count: number of devices; 0 for as many as there are cores, with at least 8 rows each, and
-        for one if the native backend runs `dtype`, since it uses all cores.
+      count: number of devices; 0 for as many as there are cores, with at least 8 rows each, or for
+        one if there is the native backend, which uses all cores.
     """
     import jax
 
@@ -32,19 +32,19 @@ def prepare_devices(rows: int, count: int = 0, dtype: str = "float32") -> None:
     if is_set or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     try:
-        limit = 1 if _uses_all_cores(dtype) else core_count()
+        limit = 1 if _uses_all_cores() else core_count()
         jax.config.update("jax_num_cpu_devices", count or _default_count(rows, limit))
     except RuntimeError:
         pass  # JAX is already initialised: use the existing devices
 
 
-def find_devices(rows: int, count: int = 0, dtype: str = "float32") -> list[Any]:
+def find_devices(rows: int, count: int = 0) -> list[Any]:
     """Return the devices that share the rows of a batch.
 
     Args:
       rows: of a batch.
       count: number of devices; 0 for as many as there are accelerators or cores, with at least 8
-        rows each, and for one CPU if the native backend runs `dtype`, since it uses all cores.
+        rows each, or for one CPU if there is the native backend, which uses all cores.
 
     Raises:
       OptionError: JAX has fewer devices than `count`.
@@ -61,7 +61,7 @@ def find_devices(rows: int, count: int = 0, dtype: str = "float32") -> list[Any]
         )
     limit = len(devices)
     if platform == "cpu":
-        limit = 1 if _uses_all_cores(dtype) else min(limit, core_count())
+        limit = 1 if _uses_all_cores() else min(limit, core_count())
     return devices[: count or _default_count(rows, limit)]
 
 
@@ -103,10 +103,10 @@ def describe_devices(devices: list[Any], rows: int) -> str:
     return f"{len(devices)} × {first.platform}{place}, {share}"
 
 
-def _uses_all_cores(dtype: str) -> bool:
+def _uses_all_cores() -> bool:
     from lstm_optax.lstm.native import library
 
-    return dtype == "float32" and library.missing() is None
+    return library.missing() is None
 
 
 def _default_count(rows: int, limit: int) -> int:

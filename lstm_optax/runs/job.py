@@ -45,7 +45,7 @@ def prepare(config: TrainConfig, corpus: Corpus) -> Job:
       OptionError: there are too few devices or there is too little memory, or the optimizer cannot
         be used.
     """
-    devices = find_devices(config.batch, config.devices, config.dtype)
+    devices = find_devices(config.batch, config.devices)
     config = replace(config, devices=len(devices))
     schedule = make_schedule(config)
     optimizer = make_optimizer(config, schedule)

@@ -19,6 +19,7 @@ from test_fused import CLIPS
 
 from lstm_optax import (
     CotangentClip,
+    GradientFlow,
     LSTMParams,
     LSTMState,
     lstm_sequence,
@@ -380,7 +381,10 @@ def test_export_is_refused():
     "options, message",
     [
         (dict(gradient="autodiff"), "it takes no gradient='autodiff'"),
-        (dict(dtype=jnp.bfloat16), "it supports only float32, and dtype is bfloat16"),
+        (
+            dict(probe=GradientFlow.zeros(T, B)),
+            "it shows no step of its backward pass, so it takes no probe",
+        ),
     ],
 )
 def test_rejects_unsupported_call(options, message):
@@ -389,6 +393,27 @@ def test_rejects_unsupported_call(options, message):
         lstm_sequence(params, x, backend="native", **options)
     auto = lstm_sequence(params, x, **options)[0]
     np.testing.assert_array_equal(auto, lstm_sequence(params, x, backend="fused", **options)[0])
+
+
+def test_rejects_float64(x64):
+    arguments = jax.tree.map(jnp.float64, draw())
+    with pytest.raises(ValueError, match="it computes in float32, and dtype is float64"):
+        lstm_sequence(*arguments, backend="native")
+    assert lstm_sequence(*arguments)[0].dtype == jnp.float64
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_factors_are_exact(dtype):
+    """Results have the dtype asked for; the state stays float32, as in the fused backend."""
+    params, x, carry = float32(draw((T, B, F, H)))
+    outputs, last = lstm_sequence(params, x, carry, backend="native", dtype=dtype)
+    assert outputs.dtype == dtype and last.h.dtype == last.c.dtype == jnp.float32
+    rounded = jax.tree.map(lambda a: a.astype(dtype).astype(jnp.float32), params)
+    exact, _ = lstm_sequence(rounded._replace(bias=params.bias), x, carry, backend="native")
+    np.testing.assert_array_equal(outputs, exact.astype(dtype))
+    chex.assert_trees_all_close(
+        outputs, lstm_sequence(params, x, carry, backend="fused", dtype=dtype)[0], atol=2e-2
+    )
 
 
 def test_rejects_empty_sequence():

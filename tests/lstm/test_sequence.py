@@ -1,5 +1,6 @@
 """`lstm_sequence` equals the NumPy oracle in values and gradients, with each option."""
 
+from functools import partial
 from itertools import product
 
 import chex
@@ -128,7 +129,9 @@ def test_bfloat16_products_have_float32_state(backend):
     exact, exact_last = lstm_sequence(params, x, carry, backend=backend)
     chex.assert_trees_all_close(last, exact_last, rtol=0.05, atol=0.05)
     assert not np.allclose(last.h, exact_last.h, rtol=1e-5, atol=1e-6)
-    jaxpr = str(jax.make_jaxpr(lambda x: lstm_sequence(params, x, dtype=jnp.bfloat16)[0])(x))
+    jaxpr = str(
+        jax.make_jaxpr(partial(lstm_sequence, params, dtype=jnp.bfloat16, backend=backend))(x)
+    )
     products = jaxpr.count("dot_general")
     assert jaxpr.count("preferred_element_type=float32") == products >= 2
 

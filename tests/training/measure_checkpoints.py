@@ -73,7 +73,7 @@ def measure_alone(job, count: int = 10) -> float:
 
 def main(steps: int = 400, repeats: int = 11) -> None:
     config = lo.TrainConfig(steps=steps, eval_every=EVERY)
-    prepare_devices(config.batch, config.devices, config.dtype)
+    prepare_devices(config.batch, config.devices)
     job = prepare(config, corpus_of(config))
     alone = measure_alone(job)
     found = measure(job, repeats)

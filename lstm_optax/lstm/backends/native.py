@@ -64,7 +64,9 @@ def native_sequence(
             f"backend='native' cannot run this call: {'; '.join(found)}. Use backend='auto' or "
             f"'fused', which run on any device"
         )
-    inputs = Inputs(params, x.astype(jnp.float32), state, steps, clip)
+    # Weights of fewer bits are exact in float32; their gradients are rounded to their dtype.
+    params, x = jax.tree.map(lambda a: a.astype(jnp.float32), (params, x))
+    inputs = Inputs(params, x, state, steps, clip)
     return _sequence(reverse, gradient == "remat", inputs)
 
 
@@ -75,7 +77,8 @@ def reasons_against(
     dtype = params.kernel_ih.dtype
     sizes = (*x.shape, params.kernel_hh.shape[0])
     checks = {
-        f"it supports only float32, and dtype is {dtype}": dtype != jnp.float32,
+        f"it computes in float32, and dtype is {dtype}": jnp.promote_types(dtype, jnp.float32)
+        != jnp.float32,
         "it has its own gradient, so it takes no gradient='autodiff'": gradient == "autodiff",
         "it shows no step of its backward pass, so it takes no probe": steps.probe is not None,
         f"it needs known sizes of at least 1, and x has shape {x.shape}": not all(
@@ -141,9 +144,8 @@ _saving_sequence.defvjp(_saving_sequence_forward, _saving_sequence_backward)
 
 def _run(reverse: bool, save: bool, inputs: Inputs) -> tuple[Results, Saved]:
     params, x, state = inputs.params, inputs.x, inputs.state
-    bias, flags = params.bias.astype(jnp.float32), _flags(x, inputs.steps)
     outputs, h, c, gates, c_before = calls.forward(reverse, save)(
-        x, params.kernel_ih, params.kernel_hh, bias, state.h, state.c, flags
+        x, *params, state.h, state.c, _flags(x, inputs.steps)
     )
     return (outputs, LSTMState(h, c)), Saved(outputs, gates, c_before)
 
@@ -163,7 +165,7 @@ def _gradients(
     weights = calls.weight_gradient(reverse)
     d_ih, d_hh, d_bias = weights(x, state.h, saved.outputs, flags, dz)
     d_x = calls.input_gradient()(dz, params.kernel_ih)
-    return LSTMParams(d_ih, d_hh, d_bias.astype(params.bias.dtype)), d_x, LSTMState(d_h, d_c)
+    return LSTMParams(d_ih, d_hh, d_bias), d_x, LSTMState(d_h, d_c)
 
 
 def _gradients_forward(reverse: bool, inputs: Inputs, saved: Saved, cotangents: Any) -> tuple:
