@@ -9,6 +9,8 @@ import numpy as np
 from lstm_optax.training.argument_checks import check_same_tree, describe_leaf, is_array
 from lstm_optax.training.batch_stream import BatchesEnded, BatchStream
 
+FAILED = 2**31 - 1  # in place of the count, from a process that could not read its batches
+STOPPED = FAILED - 1  # in place of the count, from a process that asks to stop
 SAME_BATCHES = "all batches must have the same structure, shapes and dtypes"
 
 
@@ -17,6 +19,8 @@ class Dispatch(NamedTuple):
 
     batches: Any  # on the devices, stacked along a new first axis; None if count is 0
     count: int  # the number of them, without the padding
+    detail: str = ""  # if count is 0 in some of several processes only: in which
+    stopped: bool = False  # a process asked to stop
 
 
 class BatchReader:
@@ -26,28 +30,49 @@ class BatchReader:
       batches: position → batch.
       size: the number of batches in a full dispatch.
       to_devices: stacked batches → the same on the devices.
+      in_each_process: number → the numbers that all processes pass, by rank; each must call it.
     """
 
-    def __init__(self, batches: Callable[[int], Any], size: int, to_devices: Callable[[Any], Any]):
+    def __init__(
+        self,
+        batches: Callable[[int], Any],
+        size: int,
+        to_devices: Callable[[Any], Any],
+        in_each_process: Callable[[int], dict[int, int]] = lambda number: {0: number},
+    ):
         self._batches, self._size, self._to_devices = batches, size, to_devices
+        self._in_each_process = in_each_process
         self._first: Any = None
         self._ahead: tuple[tuple[int, int], Dispatch | Exception] | None = None
 
-    def read(self, position: int, count: int) -> Dispatch:
+    def read(self, position: int, count: int, *, stop: bool = False) -> Dispatch:
         """Return `count` batches, padded with copies of the last; fewer if the batches end.
+
+        All of several processes receive equally many: as many as each of them has, and none if one
+        of them passes `stop`.
 
         Raises:
           ValueError: a batch has no arrays, or differs from the first one.
+          RuntimeError: another process could not read its batches.
         """
-        asked, ahead = self._ahead or (None, None)
-        self._ahead = None
-        if isinstance(self._batches, BatchStream):
-            self._batches.release(position)
-        if ahead is None or asked != (position, count):
-            return self._read(position, count)
-        if isinstance(ahead, Exception):
-            raise ahead
-        return ahead
+        stopped = Dispatch(None, 0, stopped=True)
+        dispatch = stopped if stop else self._take(position, count)
+        own = dispatch.count if isinstance(dispatch, Dispatch) else FAILED
+        counts = self._in_each_process(STOPPED if stop else own)
+        if STOPPED in counts.values():
+            return stopped
+        if isinstance(dispatch, Exception):
+            raise dispatch
+        if FAILED in counts.values():
+            raise RuntimeError(
+                f"{_ranks_with(FAILED, counts)} could not read a batch of positions {position} to "
+                f"{position + count - 1}: the reason is in the output there"
+            )
+        common = min(counts.values())
+        if common == 0 < max(counts.values()):
+            detail = f"{_ranks_with(0, counts)} has no batch of position {position}, others do"
+            return Dispatch(None, 0, detail)
+        return dispatch._replace(count=common)
 
     def read_ahead(self, position: int, count: int) -> None:
         """Read the batches of the next dispatch now; an error is raised by the next `read`.
@@ -55,11 +80,23 @@ class BatchReader:
         JAX runs a dispatch in the background, so what is read after its start costs no time until
         it ends.
         """
+        self._ahead = (position, count), self._try_to_read(position, count)
+
+    def _take(self, position: int, count: int) -> "Dispatch | Exception":
+        """Return the dispatch that was read ahead, or read it now."""
+        asked, ahead = self._ahead or (None, None)
+        self._ahead = None
+        if isinstance(self._batches, BatchStream):
+            self._batches.release(position)
+        if ahead is None or asked != (position, count):
+            return self._try_to_read(position, count)
+        return ahead
+
+    def _try_to_read(self, position: int, count: int) -> "Dispatch | Exception":
         try:
-            dispatch = self._read(position, count)
+            return self._read(position, count)
         except Exception as error:
-            dispatch = error
-        self._ahead = (position, count), dispatch
+            return error
 
     def _read(self, position: int, count: int) -> Dispatch:
         batches = []
@@ -77,6 +114,13 @@ class BatchReader:
         # padding keeps the shape, and with it the compiled program, the same for every dispatch
         padded = batches + batches[-1:] * (self._size - len(batches))
         return Dispatch(self._to_devices(stack_batches(padded)), len(batches))
+
+
+def _ranks_with(number: int, numbers: dict[int, int]) -> str:
+    """Return the first process that has a number, and how many more have it."""
+    ranks = [rank for rank, each in numbers.items() if each == number]
+    more = f" (and {len(ranks) - 1} more)" if len(ranks) > 1 else ""
+    return f"process {ranks[0]}{more}"
 
 
 def check_batch(name: str, batch: Any) -> None:

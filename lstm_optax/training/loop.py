@@ -58,7 +58,9 @@ class FitResult(NamedTuple):
     state: TrainState
     history: list[Record]
     reason: str  # "steps", "patience", "interrupted", "gave_up" or "data"
-    detail: str = ""  # for "gave_up": the step, its loss, and the largest gradient
+    # "gave_up": the step, its loss, and the largest gradient; "data": which of several processes
+    # has no further batch, if others have one
+    detail: str = ""
 
 
 def fit(
@@ -104,7 +106,7 @@ def fit(
         batches, which begins again at its end; or an iterable of batches, see `BatchStream`. They
         are read in order, one dispatch ahead of the training, and all have the same structure,
         shapes and dtypes. If an iterator ends before the last step, so does the run, with reason
-        "data".
+        "data"; of several processes, all end when one has no further batch.
       steps: the step to end at, counted from the beginning of training, at least 0.
       evaluate: params → validation loss, or a dictionary of metrics by name; None for none.
       metric: the deciding metric, used by `patience` and `report_validation_loss`.
@@ -135,6 +137,7 @@ def fit(
         one that differs from the first, an iterable that is at another position than the state, a
         metric that the evaluation does not return, two averages of one parameter in the optimizer,
         or a number of rows that the devices do not divide.
+      RuntimeError: another process could not read its batches.
     """
     steps = check_integer("steps", steps, 0)
     eval_every = check_integer("eval_every", eval_every, 1)
@@ -164,20 +167,22 @@ def fit(
         check_callable("evaluate", evaluate, "a function params → loss, or None")
         validation.check_names(jax.eval_shape(eval_params, state.opt_state, state.params))
     state = sharding.state(state) if sharding else state
-    reader = BatchReader(source, size, sharding.batches if sharding else jax.device_put)
+    reader = BatchReader(source, size, jax.device_put)
+    if sharding:
+        reader = BatchReader(source, size, sharding.batches, sharding.in_each_process)
     history = list(history)
-    # all processes end at the same step
-    stop = (lambda: sharding.in_any_process(should_stop())) if sharding else should_stop
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     now, position, throughput = int(state.step), int(state.position), Throughput()
     while True:
-        reason = _end_reason(now, steps, history, patience, validation, stop)
+        reason = _end_reason(now, steps, history, patience, validation)
         if reason:
             return FitResult(state, history, reason)
         throughput.begin()
-        dispatch = reader.read(position, _steps_of_dispatch(now, cuts, steps))
+        wanted = _steps_of_dispatch(now, cuts, steps)
+        dispatch = reader.read(position, wanted, stop=bool(should_stop()))
         if dispatch.count == 0:
-            return FitResult(state, history, "data")
+            reason = "interrupted" if dispatch.stopped else "data"
+            return FitResult(state, history, reason, dispatch.detail)
         batches, count = dispatch.batches, dispatch.count
         state, metrics = run_steps(step, state, batches, count, sharding=sharding)
         now, position = now + count, position + count
@@ -214,13 +219,13 @@ def fit(
             on_checkpoint(history, state)
 
 
-def _end_reason(now, steps, history, patience, validation, should_stop) -> str | None:
+def _end_reason(now, steps, history, patience, validation) -> str | None:
     if now >= steps:
         return "steps"
     best = validation.best(history)
     if patience and best and len(history) - 1 - history.index(best) >= patience:
         return "patience"
-    return "interrupted" if should_stop() else None
+    return None
 
 
 def _steps_of_dispatch(now: int, cuts: Sequence[int], steps: int) -> int:

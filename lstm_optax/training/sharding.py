@@ -100,9 +100,12 @@ class BatchSharding:
         """Return a tree of arrays replicated on every device."""
         return self._place(tree, jax.tree.map(lambda leaf: self._whole, tree))
 
-    def in_any_process(self, flag: bool) -> bool:
-        """Return whether the flag is true in any process; each process must call it."""
-        return flag if self.process_count == 1 else any(self._gathered(int(flag)))
+    def in_each_process(self, number: int) -> dict[int, int]:
+        """Return the number of each process, at least 0, by its rank; each must call it."""
+        if self.process_count == 1:
+            return {jax.process_index(): number}
+        ranks = [device.process_index for device in self.mesh.devices]
+        return dict(zip(ranks, self._gathered(number), strict=True))
 
     def gather_params(self, state: TrainState) -> TrainState:
         """Return the state with whole parameters, inside a compiled program."""

@@ -9,6 +9,7 @@ from processes import CONNECT, run_processes
 PROBLEM = """
 import json
 import sys
+import warnings
 import jax.numpy as jnp
 import numpy as np
 import toy
@@ -74,6 +75,23 @@ try:
     fit(own, rows + rank, local)
 except ValueError as error:
     found["unequal"] = str(error)
+
+def first(length):  # the last process has fewer batches
+    return (own(p) for p in range(length if rank == count - 1 else 99))
+
+def absent(position):
+    if position == 3 and rank == count - 1:
+        raise OSError("no such file")
+    return own(position)
+
+with warnings.catch_warnings(action="ignore"):  # a generator cannot be restored
+    for length in (4, 5):
+        ended = fit(first(length), rows, local)
+        found[f"ended {length}"] = [ended.reason, int(ended.state.step), ended.detail]
+try:
+    fit(absent, rows, local)
+except (OSError, RuntimeError) as error:
+    found["failed"] = str(error)
 print(json.dumps(found))
 """
 )
@@ -88,7 +106,7 @@ def expected_losses():
 def check_agreement(count):
     results = run_processes(AGREE, count, timeout=100)
     expected = expected_losses()
-    for result in results:
+    for rank, result in enumerate(results):
         assert result.returncode == 0, result.stdout
         found = json.loads(result.stdout.splitlines()[-1])
         assert found["losses"] == pytest.approx(expected, rel=3e-7)
@@ -98,6 +116,13 @@ def check_agreement(count):
             "the carries of the processes differ in size; expected equally many rows in each "
             "process"
         )
+        last = f"process {count - 1}"
+        for length in (4, 5):
+            detail = f"{last} has no batch of position {length}, others do"
+            assert found[f"ended {length}"] == ["data", length, detail]
+        failed = f"{last} could not read a batch of positions 2 to 3: the reason is in the output"
+        expected_error = "no such file" if rank == count - 1 else f"{failed} there"
+        assert found["failed"] == expected_error
 
 
 @pytest.mark.slow
