@@ -34,7 +34,11 @@ def compiled(cached, shape):
     fused._CACHE_ENTRIES = cached
     *sizes, hidden = shape
     ((params,), x, _), *_ = jax.device_put(make_data(LayerRow(*sizes, (hidden,), "measured"), 0))
-    program = jax.jit(lambda params, x: lo.lstm_sequence(params, x)).lower(params, x).compile()
+    program = (
+        jax.jit(lambda params, x: lo.lstm_sequence(params, x, backend="fused"))
+        .lower(params, x)
+        .compile()
+    )
     return lambda: jax.block_until_ready(program(params, x))
 
 

@@ -29,7 +29,7 @@ def compile_gradient(time_steps, batch, features, hidden, options):
     ((params,), x, _), *_ = jax.device_put(make_data(row, 0))
 
     def loss(params, x):
-        outputs, _ = lo.lstm_sequence(params, x)
+        outputs, _ = lo.lstm_sequence(params, x, backend="fused")
         return jnp.sum(outputs**2)
 
     program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, x)

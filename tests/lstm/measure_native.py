@@ -1,0 +1,77 @@
+"""Speed of the calls of the native backend: GFLOP/s of their products, on all cores.
+
+    python tests/lstm/measure_native.py [TIME BATCH FEATURES HIDDEN]
+
+Last comes a large product of XLA's own, for comparison. Medians of 15 calls, taken in turn. A call
+includes the packing of the weights, the wake of the threads, and the first touch of its results.
+"""
+
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_optax.lstm.native import calls, library
+
+SHAPES = [
+    *((35, 20, 200, 200), (128, 32, 128, 128), (784, 32, 1, 128)),
+    *((365, 256, 32, 64), (35, 20, 650, 650), (100, 64, 256, 256)),
+]
+LARGE = 2048
+
+
+def programs(time_steps, batch, features, hidden):
+    """Return the calls by name, each with the operations of its products."""
+    keys = iter(jax.random.split(jax.random.key(0), 8))
+
+    def draw(*shape):
+        return 0.1 * jax.random.normal(next(keys), shape)
+
+    x, bias = draw(time_steps, batch, features), draw(4 * hidden)
+    kernel_ih, kernel_hh = draw(features, 4 * hidden), draw(hidden, 4 * hidden)
+    zero, flags = jnp.zeros((batch, hidden)), jnp.zeros((0, batch), jnp.uint8)
+    forward = jax.jit(calls.forward(False, True))
+    arguments = (x, kernel_ih, kernel_hh, bias, zero, zero, flags)
+    outputs, _, _, gates, c_before = forward(*arguments)
+    # overwritten in place: a new buffer for each call, made before the clock starts
+    backward = jax.jit(calls.backward(False, 0), donate_argnums=0)
+    rest = (c_before, kernel_hh, outputs, zero, zero, flags, jnp.zeros(6))
+    weights, inputs = jax.jit(calls.weight_gradient(False)), jax.jit(calls.input_gradient())
+    product = 2 * time_steps * batch * 4 * hidden
+    large, square = jax.jit(jnp.matmul), jnp.ones((LARGE, LARGE))
+    return {
+        "forward": (forward, lambda: arguments, product * (features + hidden)),
+        "backward": (backward, lambda: (jnp.array(gates), *rest), product * hidden),
+        "weights": (
+            weights,
+            lambda: (x, zero, outputs, flags, gates),
+            product * (features + hidden),
+        ),
+        "inputs": (inputs, lambda: (gates, kernel_ih), product * features),
+        f"XLA {LARGE}³": (large, lambda: (square, square), 2 * LARGE**3),
+    }
+
+
+def measure(shape):
+    """Print the milliseconds and GFLOP/s of each call of a shape."""
+    found = programs(*shape)
+    taken = {name: [] for name in found}
+    for _ in range(15):
+        for name, (call, make, _) in found.items():
+            arguments = jax.block_until_ready(make())
+            began = time.perf_counter()
+            jax.block_until_ready(call(*arguments))
+            taken[name].append(time.perf_counter() - began)
+    parts = []
+    for name, (_, _, operations) in found.items():
+        seconds = np.median(taken[name])
+        parts.append(f"{name} {1e3 * seconds:.2f} ms, {operations / seconds / 1e9:.0f}")
+    print(*shape, " · ".join(parts), flush=True)
+
+
+if __name__ == "__main__":
+    print(library.instructions())
+    for shape in [tuple(map(int, sys.argv[1:]))] if len(sys.argv) > 1 else SHAPES:
+        measure(shape)
