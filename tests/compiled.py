@@ -4,6 +4,7 @@ import re
 
 import jax
 import pytest
+from quick_compilation import OPTIMIZED
 
 cpu_program = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="states a fact about the program for a CPU"
@@ -13,6 +14,11 @@ COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*?\{\n(.*?)^\}", re.M | r
 CALLED = re.compile(
     r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
 )
+
+
+def optimized(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compile as for users, with the optimizations that the other programs of the tests lack."""
+    return lowered.compile(compiler_options=OPTIMIZED)
 
 
 def innermost_loops(text: str) -> list[str]:

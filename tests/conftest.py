@@ -5,6 +5,8 @@ import os
 import warnings
 from pathlib import Path
 
+import quick_compilation  # noqa: F401  before JAX is imported
+
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin where workers fill the cores
 
 import chex

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import draw, draw_output_weights, make_options
-from compiled import cpu_program
+from compiled import cpu_program, optimized
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -189,7 +189,7 @@ def test_large_buffer_is_not_hoisted(cached, lengths, resets, reverse, monkeypat
     expected = lstm_sequence(params, x, carry, backend="reference", **options)
     chex.assert_trees_all_close(run(params, x, carry), expected, rtol=1e-10, atol=1e-12)
     buffer = f"f64[{T},{B},{4 * H}]"
-    assert (buffer in run.lower(params, x, carry).compile().as_text()) == (cached > 0)
+    assert (buffer in optimized(run.lower(params, x, carry)).as_text()) == (cached > 0)
 
 
 def test_rejects_unknown_gradient():
@@ -214,7 +214,7 @@ def loops_of(gradient="stored", **options):
         return jnp.sum(lstm_sequence(params, x, carry, **options)[0] ** 2)
 
     grad = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
-    text = grad.lower(params, x, carry).compile().as_text()
+    text = optimized(grad.lower(params, x, carry)).as_text()
     programs = {}
     for block in re.split(r"\n\n", text):
         name = re.match(r"(?:ENTRY )?%?([\w.\-]+) \(", block.strip())

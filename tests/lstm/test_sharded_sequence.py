@@ -50,7 +50,7 @@ def loss(params, x, carry, lengths, resets, *, gradient, reverse=False, zero=Fal
 
 def check(function, arguments, expected, once=True):
     """Equal to rounding; with `once`, the loop over time has no communication."""
-    program = jax.jit(function).lower(*arguments).compile()
+    program = compiled.optimized(jax.jit(function).lower(*arguments))
     chex.assert_trees_all_close(program(*arguments), expected, rtol=1e-5, atol=1e-6)
     loops = compiled.innermost_loops(program.as_text())
     assert len(loops) >= 2 and "all-reduce" in program.as_text()

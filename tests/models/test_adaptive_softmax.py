@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from build_models import language_model
+from compiled import optimized
 from flax import nnx
 
 import lstm_optax as lo
@@ -135,7 +136,7 @@ def test_no_array_has_all_logits(monkeypatch, options):
     def loss(params, hidden):
         return nnx.merge(graphdef, params).losses(hidden, targets)[0]
 
-    text = jax.jit(jax.grad(loss)).lower(params, HIDDEN).compile().as_text()
+    text = optimized(jax.jit(jax.grad(loss)).lower(params, HIDDEN)).as_text()
     for classes in (V, V - CUTOFFS[-1]):
         for tokens in (f"{STEPS},{ROWS}", f"{STEPS * ROWS}"):
             assert f"[{tokens},{classes}]" not in text

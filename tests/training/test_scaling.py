@@ -140,7 +140,7 @@ def test_compiled_step_reduces_gradient_once(devices):
     sharding = lo.BatchSharding(devices=jax.devices()[:devices])
     placed = sharding.state(state), sharding.batches(np.zeros((2, 5, 8), np.int32))
     step = lo.make_step(loss, optimizer)
-    text = program_of(step).lower(*placed, np.int32(2)).compile().as_text()
+    text = compiled.optimized(program_of(step).lower(*placed, np.int32(2))).as_text()
     extra = all_reduced_bytes(text) - nbytes(params)
     assert 0 <= extra <= 64
 

@@ -146,7 +146,7 @@ def test_no_all_reduce_inside_time_loops():
     state = lo.init_state(params, toy.OPTIMIZER, model.initial_carry(2), jax.random.key(0))
     step, batches = lo.make_step(loss, toy.OPTIMIZER), np.ones((4, 5, 2, 3), np.float32)
     placed = SHARDING.state(state), SHARDING.batches(batches)
-    text = program_of(step).lower(*placed, np.int32(4)).compile().as_text()
+    text = compiled.optimized(program_of(step).lower(*placed, np.int32(4))).as_text()
     loops = compiled.innermost_loops(text)
     assert len(loops) == 2 and not any("all-reduce" in loop for loop in loops)
     assert "all-reduce" in text

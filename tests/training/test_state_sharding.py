@@ -100,7 +100,7 @@ def test_only_parameters_are_gathered():
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     stacked = SPLIT.batches(np.stack([batches(p, width=128) for p in range(2)]))
     program = program_of(step, SPLIT).lower(SPLIT.state(state), stacked, np.int32(2))
-    text = program.compile().as_text()
+    text = compiled.optimized(program).as_text()
     assert gathered_entries(text) == count
     assert re.search(r"(all-reduce|reduce-scatter)(-start)?\(", text)
     assert not re.search(r"(all-to-all|collective-permute)(-start)?\(", text)
