@@ -48,7 +48,7 @@ def test_equals_splitting_by_hand(name):
     for kind, gates in split(params)["lstm"].items():
         for gate, p in gates.items():
             alone = trajectory(tx, p, by_hand[kind][gate])[0]
-            np.testing.assert_allclose(ours[kind][gate], alone, rtol=2e-5, atol=1e-6)
+            np.testing.assert_allclose(ours[kind][gate], alone, rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_equal(updates["head"], gradients["head"])
 
 
