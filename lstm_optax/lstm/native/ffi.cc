@@ -2,10 +2,12 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <string>
 
-#include "kernels.h"
+#include "instructions.h"
+#include "memory.h"
 #include "threads.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -13,27 +15,6 @@ namespace lstm_optax {
 namespace {
 
 namespace ffi = xla::ffi;
-
-const Kernels* const ALL[] = {
-#if defined(__x86_64__)
-    &AVX512, &AVX2, &BASELINE,
-#elif defined(__aarch64__)
-    &NEON,
-#else
-    &BASELINE,
-#endif
-};
-
-bool runs_here(const Kernels* kernels) {
-#if defined(__x86_64__)
-  if (kernels == &AVX512) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  }
-  if (kernels == &AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-  return true;
-}
 
 const Kernels* best() {
   for (const Kernels* kernels : ALL) {
@@ -93,7 +74,21 @@ const uint8_t* flags_or_null(Bytes flags) {
   return flags.dimensions()[0] ? flags.typed_data() : nullptr;
 }
 
-ffi::Error out_of_memory() { return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory"); }
+// A call without exceptions, which XLA does not catch.
+template <auto CALL>
+struct Safe;
+template <class... Arguments, ffi::Error (*CALL)(Arguments...)>
+struct Safe<CALL> {
+  static ffi::Error call(Arguments... arguments) {
+    try {
+      return CALL(arguments...);
+    } catch (const std::bad_alloc&) {
+      return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory");
+    } catch (const std::exception& error) {
+      return ffi::Error::Internal(error.what());
+    }
+  }
+};
 
 // Operations of a part of some work: to wake a thread takes as long as about this many.
 constexpr double MULTIPLY_ADDS = 1e6, MOVED = 5e5;
@@ -133,25 +128,24 @@ ffi::Error forward_call(ffi::ThreadPool pool, Floats x, Floats kernel_ih, Floats
 
   const Kernels& kernel = kernels();
   int64_t for_ih = kernel.packed_gates(features, hidden);
-  float* packed =
-      Arena::of_this_thread<Arena::PACKED>(for_ih + kernel.packed_gates(hidden, hidden));
+  Buffer packed(for_ih + kernel.packed_gates(hidden, hidden));
+  float *packed_ih = packed.data(), *packed_hh = packed_ih + for_ih;
   double weights = 4.0 * hidden * (features + hidden);
-  bool done = in_parallel(
-      pool, kernel.gate_blocks(hidden), parts_of(pool, weights, MOVED), [&](int64_t begin, int64_t end) {
-        kernel.pack_gates(kernel_ih.typed_data(), features, hidden, begin, end, packed);
-        kernel.pack_gates(kernel_hh.typed_data(), hidden, hidden, begin, end, packed + for_ih);
-      });
+  auto pack = [&](int64_t begin, int64_t end) {
+    kernel.pack_gates(kernel_ih.typed_data(), features, hidden, begin, end, packed_ih);
+    kernel.pack_gates(kernel_hh.typed_data(), hidden, hidden, begin, end, packed_hh);
+  };
+  in_parallel(pool, kernel.gate_blocks(hidden), parts_of(pool, weights, MOVED), pack);
   Forward call{{time, rows, features, hidden}, reverse, x.typed_data(), h.typed_data(),
-               c.typed_data(), bias.typed_data(), flags_or_null(flags), packed, packed + for_ih,
+               c.typed_data(), bias.typed_data(), flags_or_null(flags), packed_ih, packed_hh,
                outputs->typed_data(), h_last->typed_data(), c_last->typed_data(),
                saved ? gates->typed_data() : nullptr, saved ? c_before->typed_data() : nullptr};
-  done = done && in_parallel(pool, rows, parts_of(pool, weights * time * rows, MULTIPLY_ADDS),
-                             [&](int64_t begin, int64_t end) {
-                               int64_t size = kernel.forward_scratch(call, end - begin);
-                               kernel.forward(call, begin, end,
-                                              Arena::of_this_thread<Arena::SCRATCH>(size));
-                             });
-  return done ? ffi::Error::Success() : out_of_memory();
+  auto run = [&](int64_t begin, int64_t end) {
+    Buffer scratch(kernel.forward_scratch(call, end - begin));
+    kernel.forward(call, begin, end, scratch.data());
+  };
+  in_parallel(pool, rows, parts_of(pool, weights * time * rows, MULTIPLY_ADDS), run);
+  return ffi::Error::Success();
 }
 
 ffi::Error backward_call(ffi::ThreadPool pool, Floats gates, Floats c_before, Floats kernel_hh,
@@ -183,29 +177,27 @@ ffi::Error backward_call(ffi::ThreadPool pool, Floats gates, Floats c_before, Fl
   }
 
   const Kernels& kernel = kernels();
-  float* packed = Arena::of_this_thread<Arena::PACKED>(kernel.packed_columns(hidden, hidden));
+  Buffer packed(kernel.packed_columns(hidden, hidden));
   double weights = 4.0 * hidden * hidden;
-  bool done = in_parallel(pool, kernel.column_blocks(hidden), parts_of(pool, weights, MOVED),
-                          [&](int64_t begin, int64_t end) {
-                            kernel.pack_columns(kernel_hh.typed_data(), hidden, hidden, begin, end,
-                                                packed);
-                          });
+  auto pack = [&](int64_t begin, int64_t end) {
+    kernel.pack_columns(kernel_hh.typed_data(), hidden, hidden, begin, end, packed.data());
+  };
+  in_parallel(pool, kernel.column_blocks(hidden), parts_of(pool, weights, MOVED), pack);
   Backward call{{time, rows, 0, hidden}, reverse, c_before.typed_data(), d_outputs.typed_data(),
-                d_h_last.typed_data(), d_c_last.typed_data(), flags_or_null(flags), packed,
+                d_h_last.typed_data(), d_c_last.typed_data(), flags_or_null(flags), packed.data(),
                 static_cast<Clip>(clip), bounds.typed_data(), dz->typed_data(),
                 d_h_first->typed_data(), d_c_first->typed_data()};
-  done = done && in_parallel(pool, rows, parts_of(pool, weights * time * rows, MULTIPLY_ADDS),
-                             [&](int64_t begin, int64_t end) {
-                               int64_t size = kernel.backward_scratch(call, end - begin);
-                               kernel.backward(call, begin, end,
-                                               Arena::of_this_thread<Arena::SCRATCH>(size));
-                             });
-  return done ? ffi::Error::Success() : out_of_memory();
+  auto run = [&](int64_t begin, int64_t end) {
+    Buffer scratch(kernel.backward_scratch(call, end - begin));
+    kernel.backward(call, begin, end, scratch.data());
+  };
+  in_parallel(pool, rows, parts_of(pool, weights * time * rows, MULTIPLY_ADDS), run);
+  return ffi::Error::Success();
 }
 
 ffi::Error input_gradient_call(ffi::ThreadPool pool, Floats dz, Floats kernel_ih, Result d_x) {
-  if (dz.dimensions().size() != 4 || d_x->dimensions().size() != 3) {
-    return ffi::Error::InvalidArgument("dz or d_x has a wrong rank");
+  if (kernel_ih.dimensions().size() != 2 || d_x->dimensions().size() != 3) {
+    return ffi::Error::InvalidArgument("kernel_ih or d_x has a wrong rank");
   }
   int64_t time = d_x->dimensions()[0], rows = d_x->dimensions()[1];
   int64_t features = d_x->dimensions()[2], hidden = kernel_ih.dimensions().back() / 4;
@@ -217,19 +209,17 @@ ffi::Error input_gradient_call(ffi::ThreadPool pool, Floats dz, Floats kernel_ih
   map_in_huge_pages(d_x->typed_data(), d_x->size_bytes());
 
   const Kernels& kernel = kernels();
-  float* packed = Arena::of_this_thread<Arena::PACKED>(kernel.packed_columns(features, hidden));
+  Buffer packed(kernel.packed_columns(features, hidden));
   double weights = 4.0 * hidden * features;
-  bool done = in_parallel(pool, kernel.column_blocks(features), parts_of(pool, weights, MOVED),
-                          [&](int64_t begin, int64_t end) {
-                            kernel.pack_columns(kernel_ih.typed_data(), features, hidden, begin,
-                                                end, packed);
-                          });
-  InputGradient call{{time, rows, features, hidden}, dz.typed_data(), packed, d_x->typed_data()};
-  done = done && in_parallel(pool, time * rows, parts_of(pool, weights * time * rows, MULTIPLY_ADDS),
-                             [&](int64_t begin, int64_t end) {
-                               kernel.input_gradient(call, begin, end);
-                             });
-  return done ? ffi::Error::Success() : out_of_memory();
+  auto pack = [&](int64_t begin, int64_t end) {
+    kernel.pack_columns(kernel_ih.typed_data(), features, hidden, begin, end, packed.data());
+  };
+  in_parallel(pool, kernel.column_blocks(features), parts_of(pool, weights, MOVED), pack);
+  InputGradient call{
+      {time, rows, features, hidden}, dz.typed_data(), packed.data(), d_x->typed_data()};
+  auto run = [&](int64_t begin, int64_t end) { kernel.input_gradient(call, begin, end); };
+  in_parallel(pool, time * rows, parts_of(pool, weights * time * rows, MULTIPLY_ADDS), run);
+  return ffi::Error::Success();
 }
 
 ffi::Error weight_gradient_call(ffi::ThreadPool pool, Floats x, Floats h, Floats outputs,
@@ -256,24 +246,22 @@ ffi::Error weight_gradient_call(ffi::ThreadPool pool, Floats x, Floats h, Floats
                       outputs.typed_data(), flags_or_null(flags), dz.typed_data(),
                       d_kernel_ih->typed_data(), d_kernel_hh->typed_data(), d_bias->typed_data()};
   double operations = 4.0 * hidden * (features + hidden) * time * rows;
-  bool done = in_parallel(pool, kernel.gate_blocks(hidden),
-                          parts_of(pool, operations, MULTIPLY_ADDS),
-                          [&](int64_t begin, int64_t end) {
-                            int64_t size = kernel.weight_scratch(call, end - begin);
-                            kernel.weight_gradient(call, begin, end,
-                                                   Arena::of_this_thread<Arena::SCRATCH>(size));
-                          });
-  return done ? ffi::Error::Success() : out_of_memory();
+  auto run = [&](int64_t begin, int64_t end) {
+    Buffer scratch(kernel.weight_scratch(call, end - begin));
+    kernel.weight_gradient(call, begin, end, scratch.data());
+  };
+  in_parallel(pool, kernel.gate_blocks(hidden), parts_of(pool, operations, MULTIPLY_ADDS), run);
+  return ffi::Error::Success();
 }
 
 }  // namespace
 }  // namespace lstm_optax
 
-using lstm_optax::Bytes, lstm_optax::Floats;
+using lstm_optax::Bytes, lstm_optax::Floats, lstm_optax::Safe;
 
 #pragma GCC visibility push(default)
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_forward, lstm_optax::forward_call,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_forward, Safe<lstm_optax::forward_call>::call,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<Floats>()
@@ -290,7 +278,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_forward, lstm_optax::forward_call,
                                   .Ret<Floats>()
                                   .Attr<bool>("reverse"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_backward, lstm_optax::backward_call,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_backward, Safe<lstm_optax::backward_call>::call,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<Floats>()
@@ -307,14 +295,16 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_backward, lstm_optax::backward_call,
                                   .Attr<bool>("reverse")
                                   .Attr<int64_t>("clip"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_input_gradient, lstm_optax::input_gradient_call,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_input_gradient,
+                              Safe<lstm_optax::input_gradient_call>::call,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<Floats>()
                                   .Arg<Floats>()
                                   .Ret<Floats>());
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_weight_gradient, lstm_optax::weight_gradient_call,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_weight_gradient,
+                              Safe<lstm_optax::weight_gradient_call>::call,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<Floats>()

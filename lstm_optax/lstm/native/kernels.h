@@ -18,7 +18,7 @@ struct Dims {
   int64_t time, rows, features, hidden;
 };
 
-// Bits of a row's flags in one step.
+// Bits of a row's flags in one step. The valid steps of a row are its first, in the order of time.
 enum Flag : uint8_t { RESET = 1, INVALID = 2, DETACH = 4 };
 
 struct Forward {
