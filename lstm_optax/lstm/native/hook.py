@@ -38,7 +38,7 @@ class NativeLibrary(BuildHookInterface):
             command = _find_compiler(build).command
         except build.BuildError:
             return []
-        return ["jaxlib>=0.10", *(["ziglang>=0.14"] if "ziglang" in command else [])]
+        return ["jaxlib>=0.10", *(["ziglang>=0.17"] if "ziglang" in command else [])]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile the library, or add the reason why there is none.
