@@ -1,4 +1,4 @@
-"""Compile the programs of the tests in less time, of which XLA takes more than half otherwise.
+"""Compile the programs of the tests in less time: XLA takes more than half of it otherwise.
 
 A test runs its programs once, so they need not be fast. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest`
 compiles as for users; `.ci/run` does so once. The variables also reach the processes that tests
