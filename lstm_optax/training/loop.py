@@ -45,7 +45,7 @@ class NonFiniteError(ArithmeticError):
         self.leaf: str = leaf.removesuffix(".value")
         self.largest: float = float(size)
         fault = "was skipped, too many in a row" if metrics.skipped else "is not finite"
-        hint = "; a token or target out of range causes this" if np.isnan(self.loss) else ""
+        hint = "; a token or target out of range can cause this" if np.isnan(self.loss) else ""
         super().__init__(
             f"step {step} {fault}: loss {self.loss:g}, gradient norm {self.grad_norm:g}, "
             f"largest gradient {self.largest:g} in {self.leaf}{hint}"

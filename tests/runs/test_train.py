@@ -502,8 +502,8 @@ def test_divergence_message(config, tmp_path):
     step = int(message.split()[1])
     assert message.startswith(f"step {step} is not finite: loss ") and step < 5
     assert "gradient norm " in message and "largest gradient " in message
-    rate = re.escape(f"{3e38 * (step - 1) / 19:g}")
-    assert re.search(rf" in (output|embedding)\.\w+; the learning rate was {rate}\. ", message)
+    assert re.search(r" in (output|embedding)\.\w+; (.* can cause this; )?the learning ", message)
+    assert f"the learning rate was {3e38 * (step - 1) / 19:g}. " in message
     assert message.endswith("Try --learning-rate 1e+38 or --clip 1; no checkpoint was saved")
 
 
