@@ -27,7 +27,9 @@ CHOICE = "LSTM_OPTAX_BUILD"
 """Environment variable: zig, or zig-MACHINE, compiles for manylinux_2_28 by zig."""
 
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
-INSTRUCTIONS = {  # of each machine: the table of kernels, and the flags to compile them with
+INSTRUCTIONS: dict[
+    str, dict[str, list[str]]
+] = {  # of each machine: the table of kernels, and the flags to compile them with
     "x86_64": {
         "AVX512": ["-mavx2", "-mfma", *AVX512],
         "AVX2": ["-mavx2", "-mfma"],
@@ -136,8 +138,13 @@ def _run(command: list[str]) -> None:
         raise BuildError(f"the C++ compiler failed: {first}\n{error.stderr}") from error
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Compile the library into the folder that the command line names."""
     try:
         print(build(Path(sys.argv[1]) if len(sys.argv) > 1 else SOURCES, find_compiler()))
-    except BuildError as error:
-        sys.exit(str(error))
+    except BuildError as failure:
+        sys.exit(str(failure))
+
+
+if __name__ == "__main__":
+    main()
