@@ -78,7 +78,7 @@ struct Layer : Inputs {  // gates and dz [time, rows, 4, hidden]
       double *d_h = &d_h_first[row * hidden], *d_c = &d_c_first[row * hidden];
       double *d = &dz[to * 4 * hidden], *gate = &gates[to * 4 * hidden];
       const double* before = &c_before[to * hidden];
-      auto tanh_c = [&](int64_t u) {
+      auto tanh_c = [&, hidden = hidden](int64_t u) {
         return std::tanh(gate[hidden + u] * before[u] + gate[u] * gate[2 * hidden + u]);
       };
       for (int64_t u = 0; u < hidden; ++u) d_h[u] += d_outputs[to * hidden + u];
