@@ -1,11 +1,12 @@
 """Checkpoints that several processes write together, and that any number of processes restores."""
 
 import re
+import time
 
 import chex
 import numpy as np
 import pytest
-from processes import CONNECT, run_processes
+from processes import CONNECT, run_processes, started_processes
 
 import lstm_optax as lo
 
@@ -21,7 +22,11 @@ def values(step):
 """
 exec(VALUES)
 
-PROGRAM = (
+# where a process writes its part of the arrays, and where it waits for the others afterwards
+WRITE = "orbax.checkpoint._src.serialization.jax_array_handlers._async_serialize_replica_slices"
+BARRIER = "lstm_optax.training.agreement.Agreement.__call__"
+
+BEGINNING = (
     CONNECT
     + VALUES.replace("def values", "import numpy as np\n\ndef values")
     + """
@@ -47,7 +52,12 @@ def place(values):
         "local": jax.numpy.asarray(values["local"]),
         "count": values["count"],
     }
+"""
+)
 
+PROGRAM = (
+    BEGINNING
+    + """
 def check(state, step):
     for leaf, value in zip(jax.tree.leaves(state), jax.tree.leaves(values(step)), strict=True):
         shards = leaf.addressable_shards if isinstance(leaf, jax.Array) else ()
@@ -87,9 +97,8 @@ def full(*_, **__):
     raise OSError(28, "No space left on device")
 
 # the last process cannot write, then the first cannot write the manifest, then it sees a full disk
-write = "orbax.checkpoint._src.serialization.jax_array_handlers._async_serialize_replica_slices"
 if rank == jax.process_count() - 1:
-    with patch(write, full):
+    with patch(sys.argv[3], full):
         checkpoints.save(first + 3, like)
         failure(checkpoints.wait)
 else:
@@ -108,9 +117,31 @@ print("done")
 )
 
 
+KILLED = (
+    BEGINNING
+    + """
+import os, signal
+from contextlib import nullcontext
+moment, dead = sys.argv[3], int(sys.argv[4])
+checkpoints = lo.Checkpoints(folder)
+checkpoints.save(first, place(values(first)))
+checkpoints.wait()
+print("saved", flush=True)
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with patch(moment, die) if rank == dead else nullcontext():
+    checkpoints.save(first + 1, place(values(first + 1)))
+    checkpoints.wait()
+print("not ended")
+"""
+)
+
+
 def run_program(folder, count: int, first: int) -> None:
     """Save three checkpoints after `first` in several processes, and check what each reports."""
-    results = run_processes(PROGRAM, count, folder, first, timeout=120)
+    results = run_processes(PROGRAM, count, folder, first, WRITE, timeout=120)
     for result in results:
         assert result.returncode == 0 and result.stdout.endswith("done\n"), result.stdout
         failures = re.findall(r"^failure (.*)$", result.stdout, re.M)
@@ -144,3 +175,21 @@ def test_processes_save_and_restore_together(tmp_path, counts):
         read = lo.read_params(checkpoints.folder)
         assert all(type(leaf) is np.ndarray for leaf in read.params.values())
         chex.assert_trees_all_equal(read.params, expected["params"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [WRITE, BARRIER])
+@pytest.mark.parametrize("dead", [0, 1])
+def test_process_dies_during_save(tmp_path, moment, dead):
+    checkpoints, first = lo.Checkpoints(tmp_path / "run"), 1
+    with started_processes(KILLED, 2, checkpoints.folder, first, moment, dead) as processes:
+        end = time.monotonic() + 90
+        for process, output in processes:
+            assert process.wait(max(end - time.monotonic(), 0.1)) < 0, output.read_text()
+            assert "saved" in output.read_text() and "not ended" not in output.read_text()
+    assert checkpoints.steps() == [first]
+    expected = values(first)  # noqa: F821
+    step, state, damaged = checkpoints.restore(expected)
+    assert (step, damaged) == (first, [])
+    chex.assert_trees_all_equal(state, expected)
+    run_program(checkpoints.folder, 2, first)
