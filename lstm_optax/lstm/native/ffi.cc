@@ -9,6 +9,13 @@
 #include "instructions.h"
 #include "memory.h"
 #include "threads.h"
+#include "xla/ffi/api/c_api.h"
+
+// The interface that JAX 0.10 has. Later headers ask for later versions of it, which JAX 0.10 would
+// refuse, but nothing here needs them.
+#undef XLA_FFI_API_MINOR
+#define XLA_FFI_API_MINOR 3
+
 #include "xla/ffi/api/ffi.h"
 
 namespace lstm_optax {

@@ -33,7 +33,11 @@ def load() -> ctypes.CDLL:
     library.lstm_optax_use.restype = ctypes.c_bool
     for call in CALLS:
         name = f"lstm_optax_{call}"
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+        handler = jax.ffi.pycapsule(getattr(library, name))
+        try:
+            jax.ffi.register_ffi_target(name, handler, platform="cpu")
+        except jax.errors.JaxRuntimeError as error:
+            raise OSError(f"JAX refuses the native library: {error}. {_REMEDY} again") from error
     return library
 
 
