@@ -39,7 +39,7 @@ print(library.missing() or library.instructions())
 
 def run(*command, **environment):
     """Return what a command prints; it must succeed."""
-    unset = ("CXX", "LSTM_OPTAX_BUILD", "LSTM_OPTAX_NATIVE")
+    unset = ("CXX", "LSTM_OPTAX_BUILD", "LSTM_OPTAX_NATIVE", "PIP_QUIET")
     environ = {name: value for name, value in os.environ.items() if name not in unset}
     command = [str(part) for part in command]
     done = subprocess.run(command, capture_output=True, text=True, env={**environ, **environment})
