@@ -1,13 +1,15 @@
 """Measure 16 trials by the engine of `sweep` on two CPU devices against the same ones by `fit`.
 
-Both are warm: compiled before, with the same batches, evaluations and steps; `fit` trains one trial
-after another on one device. They alternate, and the median of three ratios counts.
+All are warm: compiled before, with the same batches, evaluations and steps; `fit` trains one trial
+after another on one device, by the native backend, whose calls use both cores, and by the fused
+one, whose calls hardly do. They alternate, and the medians of the ratios count.
 
     python tests/studies/measure_sweep.py [UNITS…]
 """
 
 import sys
 import time
+from unittest import mock
 
 import jax
 import numpy as np
@@ -15,12 +17,13 @@ import numpy as np
 jax.config.update("jax_num_cpu_devices", 2)
 
 import lstm_optax as lo  # noqa: E402
+from lstm_optax.lstm.native import library  # noqa: E402
 from lstm_optax.studies.contender import Budget, Contender  # noqa: E402
 from lstm_optax.studies.study_log import StudyLog  # noqa: E402
 from lstm_optax.studies.trial import make_trials  # noqa: E402
 from lstm_optax.tasks import characters  # noqa: E402
 
-TRIALS, RATE, ROUNDS = 16, 1e-3, 3
+TRIALS, RATE, ROUNDS = 16, 1e-3, 5
 STEPS = {16: 48, 64: 32, 128: 16, 256: 8}
 
 
@@ -64,31 +67,48 @@ def clocks():
     return np.array([time.perf_counter(), time.process_time()])
 
 
+def fit_program(task, optimizer):
+    """Return a step and an evaluation, with compiled functions of their own."""
+    return lo.make_step(task.loss, optimizer), jax.jit(lambda params: task.evaluate(params))
+
+
 def measure(units):
-    """Return the seconds of `fit` and of the engine, for each round: of the wall, of the cores."""
+    """Return the seconds of each way, for each round: of the wall, and of the cores."""
     steps = STEPS[units]
     task = characters(hidden=units, held_out=0.01, steps=steps, eval_every=steps // 2)
     optimizer = lo.nadam(RATE)
-    step, evaluate = lo.make_step(task.loss, optimizer), jax.jit(task.evaluate)
+    native, fused = fit_program(task, optimizer), fit_program(task, optimizer)
     budget = Budget(task.steps, task.eval_every)
     contender = Contender("nadam", lo.nadam, task, budget, StudyLog(None, "sweep", {}, {}))
-    seeds, rounds = range(TRIALS), []
-    sweep_all(contender, range(TRIALS))
-    fit_all(task, seeds[:1], step, optimizer, evaluate)
+    seeds = range(TRIALS)
+    ways = {
+        "sweep": lambda: sweep_all(contender, seeds),
+        "fit": lambda: fit_all(task, seeds, native[0], optimizer, native[1]),
+        "fit, fused": lambda: fit_all(task, seeds, fused[0], optimizer, fused[1]),
+    }
+    ways["sweep"]()
+    fit_all(task, seeds[:1], native[0], optimizer, native[1])
+    with mock.patch.object(library, "missing", lambda: "left out"):
+        fit_all(task, seeds[:1], fused[0], optimizer, fused[1])
+    found = {name: [] for name in ways}
     for _ in range(ROUNDS):
-        began = clocks()
-        found = fit_all(task, seeds, step, optimizer, evaluate)
-        middle = clocks()
-        other = sweep_all(contender, seeds)
-        rounds.append((middle - began, clocks() - middle))
-        worst = max(abs(a - b) for a, b in zip(found, other, strict=True))
+        losses = []
+        for name, run in ways.items():
+            began = clocks()
+            losses.append(run())
+            found[name].append(clocks() - began)
+        worst = np.abs(np.diff(losses, axis=0)).max()
         assert worst < 1e-3, worst
-    return rounds
+    return {name: np.array(rounds) for name, rounds in found.items()}
 
 
 if __name__ == "__main__":
     for units in map(int, sys.argv[1:] or ("64", "16", "128", "256")):
-        rounds = measure(units)
-        shown = ", ".join(f"{fit[0]:.2f} s → {ours[0]:.2f} s" for fit, ours in rounds)
-        wall, cores = np.median([ours / fit for fit, ours in rounds], 0)
-        print(f"{units} units: wall {wall:.2f} of fit ({shown}), cores {cores:.2f}", flush=True)
+        found = measure(units)
+        for name, rounds in found.items():
+            wall, cores = np.median(rounds[:, 0]), np.median(rounds[:, 1] / rounds[:, 0])
+            ratio = np.median(found["sweep"][:, 0] / rounds[:, 0])
+            print(
+                f"{units} units: {name} {wall:.2f} s, {cores:.2f} cores, sweep takes {ratio:.2f} of it",
+                flush=True,
+            )
