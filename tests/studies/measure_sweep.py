@@ -108,7 +108,5 @@ if __name__ == "__main__":
         for name, rounds in found.items():
             wall, cores = np.median(rounds[:, 0]), np.median(rounds[:, 1] / rounds[:, 0])
             ratio = np.median(found["sweep"][:, 0] / rounds[:, 0])
-            print(
-                f"{units} units: {name} {wall:.2f} s, {cores:.2f} cores, sweep takes {ratio:.2f} of it",
-                flush=True,
-            )
+            shown = f"{wall:.2f} s, {cores:.2f} cores"
+            print(f"{units} units: {name} {shown}, sweep takes {ratio:.2f} of it", flush=True)
