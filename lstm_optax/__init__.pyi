@@ -1,4 +1,5 @@
 from . import bench as bench
+from . import checkpoints as checkpoints
 from . import data as data
 from . import gates as gates
 from . import interop as interop
@@ -15,6 +16,18 @@ from . import tasks as tasks
 from . import training as training
 from . import transforms as transforms
 from ._version import __version__ as __version__
+from .checkpoints import (
+    CheckpointError as CheckpointError,
+)
+from .checkpoints import (
+    Checkpoints as Checkpoints,
+)
+from .checkpoints import (
+    SavedParams as SavedParams,
+)
+from .checkpoints import (
+    read_params as read_params,
+)
 from .gates import (
     find_gates as find_gates,
 )
@@ -163,12 +176,6 @@ from .training import (
     BatchStream as BatchStream,
 )
 from .training import (
-    CheckpointError as CheckpointError,
-)
-from .training import (
-    Checkpoints as Checkpoints,
-)
-from .training import (
     FitResult as FitResult,
 )
 from .training import (
@@ -176,9 +183,6 @@ from .training import (
 )
 from .training import (
     Rewind as Rewind,
-)
-from .training import (
-    SavedParams as SavedParams,
 )
 from .training import (
     TrainState as TrainState,
@@ -197,9 +201,6 @@ from .training import (
 )
 from .training import (
     make_step as make_step,
-)
-from .training import (
-    read_params as read_params,
 )
 from .training import (
     run_steps as run_steps,

@@ -150,6 +150,18 @@ def check_transformations(**arguments: Any) -> None:
             )
 
 
+def check_callable(name: str, value: Any, expected: str) -> None:
+    """Raise ValueError unless the argument can be called."""
+    if not callable(value):
+        raise ValueError(f"{name} is of type {type(value).__name__}; expected {expected}")
+
+
+def check_instance(name: str, value: Any, kind: type, expected: str) -> None:
+    """Raise ValueError unless the argument is an instance of `kind`."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is of type {type(value).__name__}; expected {expected}")
+
+
 def format_value(value: Any) -> str:
     """Return a short description of a value for an error message."""
     if _is_scalar(value) and concrete(value) is not TRACED:

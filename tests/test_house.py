@@ -32,6 +32,7 @@ TOP = {
 ARROWS = {  # a room may import the rooms behind its arrow, and what those may import
     "_version": set(),
     "checks": set(),
+    "trees": set(),
     "names": set(),
     "os_errors": set(),
     "gates": set(),
@@ -45,8 +46,9 @@ ARROWS = {  # a room may import the rooms behind its arrow, and what those may i
     "lstm": {"checks", "gates"},
     "interop": {"lstm", "presets"},
     "models": {"lstm"},
-    "training": {"os_errors", "records", "transforms"},
-    "runs": {"data", "interop", "models", "records", "response", "training"},
+    "checkpoints": {"os_errors", "records", "transforms", "trees"},
+    "training": {"records", "transforms", "trees"},
+    "runs": {"checkpoints", "data", "interop", "models", "records", "response", "training"},
     "tasks": {"data", "models", "training"},
     "studies": {"runs", "tasks"},
     "saddles": {"studies"},
@@ -68,6 +70,7 @@ def allowed(room: str) -> set[str]:
 FACES = set(ARROWS) - {
     "_version",
     "checks",
+    "trees",
     "names",
     "os_errors",
     "records",

@@ -30,7 +30,7 @@ from lstm_optax.runs.run_folder import RunFolder
 from lstm_optax.studies.study_records import StudyError
 
 if TYPE_CHECKING:
-    from lstm_optax.training import CheckpointError
+    from lstm_optax.checkpoints import CheckpointError
 
 COMMANDS: dict[str, type] = {
     "prepare": Prepare,
@@ -115,8 +115,8 @@ def _user_error_message(error: Exception) -> str | None:
 
     if isinstance(error, TextError):
         return str(error)
+    from lstm_optax.checkpoints import CheckpointError
     from lstm_optax.runs import Diverged
-    from lstm_optax.training import CheckpointError
 
     if isinstance(error, CheckpointError):
         return f"{error}{_checkpoint_remedy(error)}"

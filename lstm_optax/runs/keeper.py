@@ -8,19 +8,14 @@ import jax
 import numpy as np
 from flax import nnx
 
+from lstm_optax.checkpoints import Checkpoints
+from lstm_optax.checkpoints.agreement import Agreement
 from lstm_optax.runs.diagnosis import make_diagnose
 from lstm_optax.runs.job import Job
 from lstm_optax.runs.memory import memory_in_use
 from lstm_optax.runs.run_folder import RunFolder
 from lstm_optax.runs.tables import PERPLEXITY_UNITS, perplexity
-from lstm_optax.training import (
-    Checkpoints,
-    FitResult,
-    NonFiniteError,
-    TrainState,
-    best_record,
-)
-from lstm_optax.training.agreement import Agreement
+from lstm_optax.training import FitResult, NonFiniteError, TrainState, best_record
 from lstm_optax.training.update_ratio import SUFFIX
 from lstm_optax.transforms import (
     GuardState,

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from flax import nnx
 
+from lstm_optax.checkpoints import read_params
 from lstm_optax.data import TextError
 from lstm_optax.data.tokens import AnyVocabulary, vocabulary_of
 from lstm_optax.models import LanguageModel
@@ -13,7 +14,7 @@ from lstm_optax.runs.build import make_model
 from lstm_optax.runs.constraints import OptionError
 from lstm_optax.runs.options import TrainConfig
 from lstm_optax.runs.run_folder import RunFolder
-from lstm_optax.training import best_record, read_params
+from lstm_optax.training import best_record
 
 __all__ = ["LoadedRun", "load_run"]
 

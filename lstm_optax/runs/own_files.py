@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lstm_optax.checkpoints.checkpoint_files import CheckpointFiles
 from lstm_optax.records import PARTIAL, write_atomically
 from lstm_optax.runs.folder_lock import LOCK_FILE
-from lstm_optax.training.checkpoint_files import CheckpointFiles
 
 MANIFEST = ".run.json"
 CONFIG = "config.json"

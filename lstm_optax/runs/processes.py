@@ -118,7 +118,7 @@ def in_first_process(action: Callable[[], None]) -> None:
     Raises:
       ProcessError: the action failed; process 0 raises its error.
     """
-    from lstm_optax.training.agreement import Agreement
+    from lstm_optax.checkpoints.agreement import Agreement
 
     error = None
     if is_first_process():

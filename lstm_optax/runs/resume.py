@@ -9,8 +9,9 @@ from lstm_optax.runs.options import LOGGERS, TrainConfig
 from lstm_optax.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from lstm_optax.checkpoints import Checkpoints
     from lstm_optax.runs.corpus import Corpus
-    from lstm_optax.training import Checkpoints, TrainState
+    from lstm_optax.training import TrainState
 
 # The text's content is compared instead of its name and encoding; devices, and the split of the
 # state over them, change rounding only.

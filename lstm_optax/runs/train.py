@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
+from lstm_optax.checkpoints import Checkpoints
 from lstm_optax.records import PACKAGES, installed_versions
 from lstm_optax.runs.build import make_extra_args, make_losses
 from lstm_optax.runs.corpus import Corpus, corpus_of, resolve_epochs
@@ -25,7 +26,6 @@ from lstm_optax.runs.resume import restore_run, resumed_config
 from lstm_optax.runs.run_folder import RunFolder
 from lstm_optax.runs.watching import Watchers
 from lstm_optax.training import (
-    Checkpoints,
     FitResult,
     NonFiniteError,
     Rewind,

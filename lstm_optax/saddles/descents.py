@@ -9,9 +9,8 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from lstm_optax.checks import SIZE, check_integer
+from lstm_optax.checks import SIZE, check_callable, check_integer
 from lstm_optax.tasks.surfaces import Surface, check_point, find_surface
-from lstm_optax.training.argument_checks import check_callable
 
 Factory = Callable[[Any], optax.GradientTransformation]
 """A function from a learning rate, a number or a traced scalar, to an optimizer."""

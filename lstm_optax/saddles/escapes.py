@@ -8,12 +8,11 @@ from statistics import median
 import jax
 import jax.numpy as jnp
 
-from lstm_optax.checks import FACTOR, SIZE, Range, check_integer
+from lstm_optax.checks import FACTOR, SIZE, Range, check_callable, check_integer
 from lstm_optax.records import Record, markdown_table
 from lstm_optax.saddles.descents import FACTORY, Descent, Factory, descent_step
 from lstm_optax.studies.study_records import StudyError
 from lstm_optax.tasks.surfaces import find_surface
-from lstm_optax.training.argument_checks import check_callable
 
 DELTAS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 _SHARE, _SIGNED = Range(0, 1, closed=True), Range(-1, 1, closed=True)

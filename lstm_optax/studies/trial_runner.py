@@ -17,8 +17,8 @@ from lstm_optax.studies.study_records import StudyError
 from lstm_optax.studies.trial import Trial
 from lstm_optax.studies.trial_program import TrialProgram
 from lstm_optax.training import TrainState
-from lstm_optax.training.argument_checks import describe_differences, describe_leaves
 from lstm_optax.training.batches import SAME_BATCHES, stack_batches
+from lstm_optax.trees import describe_differences, describe_leaves
 
 BATCH_BYTES = 2**26
 """Largest size of the batches of one dispatch; a longer interval takes several dispatches."""

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_optax.checks import check_integer, format_value
-from lstm_optax.training.argument_checks import describe_leaf
 from lstm_optax.training.batches import check_batch
+from lstm_optax.trees import describe_leaf
 
 
 @dataclass(frozen=True)

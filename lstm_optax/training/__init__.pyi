@@ -1,8 +1,4 @@
-from ._read_params import SavedParams as SavedParams
-from ._read_params import read_params as read_params
 from .batch_stream import BatchStream as BatchStream
-from .checkpoint import Checkpoints as Checkpoints
-from .checkpoint_error import CheckpointError as CheckpointError
 from .evaluation import make_evaluate as make_evaluate
 from .loggers import MlflowLogger as MlflowLogger
 from .loggers import RecordLogger as RecordLogger

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lstm_optax.training.argument_checks import check_same_tree, describe_leaf, is_array
 from lstm_optax.training.batch_stream import BatchesEnded, BatchStream
+from lstm_optax.trees import check_same_tree, describe_leaf, is_array
 
 FAILED = 2**31 - 1  # in place of the count, from a process that could not read its batches
 STOPPED = FAILED - 1  # in place of the count, from a process that asks to stop

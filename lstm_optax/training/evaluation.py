@@ -7,15 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from lstm_optax.training.argument_checks import (
-    check_callable,
-    check_same_tree,
-    describe_leaf,
-    describe_leaves,
-    is_array,
-)
+from lstm_optax.checks import check_callable
 from lstm_optax.training.batches import check_batch, stack_batches
 from lstm_optax.training.sharding import BatchSharding
+from lstm_optax.trees import check_same_tree, describe_leaf, describe_leaves, is_array
 
 Measure = Callable[[Any, Any, Any], tuple[Any, Any]]
 """(params, carry, batch) → ((sum, number of targets), new carry), or a dictionary of such pairs."""

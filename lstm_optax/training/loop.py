@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lstm_optax.checks import check_integer
-from lstm_optax.training.argument_checks import check_callable, check_instance
+from lstm_optax.checks import check_callable, check_instance, check_integer
 from lstm_optax.training.batch_stream import batch_function
 from lstm_optax.training.batches import BatchReader
 from lstm_optax.training.metrics import StepMetrics, interval_means, zero_sums

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import optax
 
-from lstm_optax.training.argument_checks import check_same_tree
 from lstm_optax.training.state import TrainState
 from lstm_optax.transforms import (
     LossScalingState,
@@ -18,6 +17,7 @@ from lstm_optax.transforms import (
     report_validation_loss,
 )
 from lstm_optax.transforms._eval_params import is_averaging
+from lstm_optax.trees import check_same_tree
 
 Record = dict[str, Any]
 """The metrics of an interval: step, seconds, train_loss, grad_norm, clipped, skipped, overflows,

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.checks import Range, check_integer
-from lstm_optax.training.argument_checks import check_callable, check_instance, check_same_tree
+from lstm_optax.checks import Range, check_callable, check_instance, check_integer
 from lstm_optax.training.records import Record
 from lstm_optax.training.state import TrainState
 from lstm_optax.transforms import ScaleByRateFactorState, find_states
+from lstm_optax.trees import check_same_tree
 
 RATE_FACTOR = Range(0, 1, above=True, closed=True)
 

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_optax.checks import check_transformations
-from lstm_optax.training.argument_checks import check_callable, check_same_tree
+from lstm_optax.checks import check_callable, check_transformations
 from lstm_optax.training.carry_rows import zero_bad_rows
 from lstm_optax.training.metrics import StepMetrics, add_step, can_mend
 from lstm_optax.training.scaled_loss import loss_scale, scaled_loss
@@ -18,6 +17,7 @@ from lstm_optax.training.state import TrainState
 from lstm_optax.training.update import update_and_check, update_if_finite
 from lstm_optax.transforms import GuardState, find_states
 from lstm_optax.transforms._finite import new_if
+from lstm_optax.trees import check_same_tree
 
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 """(params, carry, batch, key) → (mean loss, new carry)."""

@@ -788,7 +788,7 @@ KILL = """
 import os, signal, sys
 from lstm_optax.commands.main import main
 from lstm_optax.commands.explain import Explain
-from lstm_optax.training import checkpoint_files
+from lstm_optax.checkpoints import checkpoint_files
 write = checkpoint_files.write_atomically
 
 def write_or_die(path, text):

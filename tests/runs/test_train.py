@@ -402,7 +402,7 @@ def test_damaged_records_are_reported(config, copy, unbroken):
 
 
 def test_full_disk_keeps_last_checkpoint(config, unbroken, tmp_path, monkeypatch):
-    write = "lstm_optax.training.checkpoint_files.write_atomically"
+    write = "lstm_optax.checkpoints.checkpoint_files.write_atomically"
 
     def full(path, text):
         if path.stem == "10":
@@ -622,7 +622,7 @@ def test_sample_uses_average(config, tmp_path, monkeypatch):
     asked = SampleConfig(prompt="cat", length=300, temperature=1.0)
     text = sample_text(tmp_path / "run", asked)
     monkeypatch.setattr(
-        "lstm_optax.training._read_params.eval_params", lambda state, params: params
+        "lstm_optax.checkpoints._read_params.eval_params", lambda state, params: params
     )
     assert sample_text(tmp_path / "run", asked) != text
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax._src import distributed  # JAX exports no other access to the key-value store
 
-from lstm_optax.training.checkpoint_error import CheckpointError
+from lstm_optax.checkpoints.checkpoint_error import CheckpointError
 
 TIMEOUT = 20 * 60 * 1000  # milliseconds; Orbax waits as long
 NO_ERROR = "none"

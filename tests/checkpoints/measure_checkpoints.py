@@ -1,6 +1,6 @@
 """Measure what checkpoints cost the default run of `lstm-optax train`, one every 100 steps.
 
-    python tests/training/measure_checkpoints.py [STEPS] [REPEATS]
+    python tests/checkpoints/measure_checkpoints.py [STEPS] [REPEATS]
 
 Runs with and without checkpoints take turns in one process, from the same program and data. Shown
 are the medians of the seconds and of the processor seconds of all threads, and their ratios; and,

@@ -21,11 +21,11 @@ from limits import free_descriptors, limited
 from plain import plain_for
 
 import lstm_optax as lo
+from lstm_optax.checkpoints.checkpoint_error import describe_failure
+from lstm_optax.checkpoints.orbax_io import start_write
 from lstm_optax.records import PARTIAL, write_atomically
-from lstm_optax.training.checkpoint_error import describe_failure
-from lstm_optax.training.orbax_io import start_write
 
-MANIFEST = "lstm_optax.training.checkpoint_files.write_atomically"
+MANIFEST = "lstm_optax.checkpoints.checkpoint_files.write_atomically"
 
 
 def tree(value: float) -> dict:
@@ -80,7 +80,7 @@ def test_later_changes_do_not_reach_checkpoint(tmp_path, monkeypatch):
     release = threading.Event()
     checkpoints = lo.Checkpoints(tmp_path)
     monkeypatch.setattr(
-        "lstm_optax.training.saving.start_write",
+        "lstm_optax.checkpoints.saving.start_write",
         lambda *args: release.wait(60) and start_write(*args),
     )
     state = {"donated": jnp.arange(100_000.0), "changed": np.zeros(3), "key": jax.random.key(1)}
@@ -211,7 +211,7 @@ saved = lo.Checkpoints(sys.argv[1])
 saved.save(1, {"w": np.zeros(4)})
 saved.wait()
 for free in range(1, 10):
-    with free_descriptors(free), patch("lstm_optax.training.saving.FREE_FILES", 0):
+    with free_descriptors(free), patch("lstm_optax.checkpoints.saving.FREE_FILES", 0):
         try:
             saved.save(2, {"w": np.ones(4)})
             saved.wait()
@@ -251,7 +251,7 @@ def killed(*_):
 @pytest.mark.parametrize("place", ["saving.check_written", "checkpoint_files.write_atomically"])
 def test_killed_save_leaves_others_whole(saved, monkeypatch, place):
     with monkeypatch.context() as patch:
-        patch.setattr(f"lstm_optax.training.{place}", killed)
+        patch.setattr(f"lstm_optax.checkpoints.{place}", killed)
         patch.setattr(saved._files, "discard", lambda step: None)
         saved.save(3, tree(3))
         saved._saving.join()
@@ -281,7 +281,7 @@ def test_first_copy_stays_until_second_is_whole(saved, monkeypatch, place, end, 
         saved.save(2, tree(2))
     saved.wait()
     with monkeypatch.context() as patch:
-        patch.setattr(f"lstm_optax.training.{place}", end)
+        patch.setattr(f"lstm_optax.checkpoints.{place}", end)
         if end is killed:
             patch.setattr(saved._files, "discard", lambda step: None)
         saved.save(2, tree(3))

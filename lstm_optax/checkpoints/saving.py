@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 
-from lstm_optax.training.agreement import Agreement, Refused
-from lstm_optax.training.checkpoint_error import describe_failure, save_error
-from lstm_optax.training.checkpoint_files import CheckpointFiles
-from lstm_optax.training.orbax_io import check_written, copy_to_host, start_write
+from lstm_optax.checkpoints.agreement import Agreement, Refused
+from lstm_optax.checkpoints.checkpoint_error import describe_failure, save_error
+from lstm_optax.checkpoints.checkpoint_files import CheckpointFiles
+from lstm_optax.checkpoints.orbax_io import check_written, copy_to_host, start_write
 
 # at least as many as a save opens at once: Orbax needed up to 11 on two processors, and opens more
 # on more; when it cannot, some of its threads fail and others wait for them

@@ -1,4 +1,4 @@
-"""Argument checks of the training room: functions, types, and trees that must agree."""
+"""Trees of arrays: the dtype and shape of each leaf in words, and whether two trees agree."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,18 +9,6 @@ import numpy as np
 
 MAX_DIFFERENCES = 3  # named in one message
 MAX_ITEMSIZE = {"f": 8, "c": 16}  # bytes of the widest dtype that JAX has, by NumPy kind
-
-
-def check_callable(name: str, value: Any, expected: str) -> None:
-    """Raise ValueError unless `value` can be called."""
-    if not callable(value):
-        raise ValueError(f"{name} is of type {type(value).__name__}; expected {expected}")
-
-
-def check_instance(name: str, value: Any, kind: type, expected: str) -> None:
-    """Raise ValueError unless `value` is an instance of `kind`."""
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} is of type {type(value).__name__}; expected {expected}")
 
 
 def check_same_tree(name: str, found: Any, expected: Any, remedy: str) -> None:

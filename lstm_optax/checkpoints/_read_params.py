@@ -11,10 +11,10 @@ import optax
 import orbax.checkpoint as ocp
 from optax.contrib import ScheduleFreeState
 
-from lstm_optax.training.checkpoint import Checkpoints
-from lstm_optax.training.checkpoint_error import CheckpointError
-from lstm_optax.training.checkpoint_files import CheckpointFiles
-from lstm_optax.training.orbax_io import alone, plain_path
+from lstm_optax.checkpoints.checkpoint import Checkpoints
+from lstm_optax.checkpoints.checkpoint_error import CheckpointError
+from lstm_optax.checkpoints.checkpoint_files import CheckpointFiles
+from lstm_optax.checkpoints.orbax_io import alone, plain_path
 from lstm_optax.transforms import AverageState, eval_params
 
 

@@ -5,14 +5,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from lstm_optax.checkpoints.agreement import Agreement
+from lstm_optax.checkpoints.background import Background
+from lstm_optax.checkpoints.checkpoint_error import CheckpointError, describe_failure
+from lstm_optax.checkpoints.checkpoint_files import CheckpointFiles
+from lstm_optax.checkpoints.orbax_io import (
+    check_storable,
+    describe_stored,
+    describe_tree,
+    read_tree,
+)
+from lstm_optax.checkpoints.saving import Save
 from lstm_optax.checks import check_integer
-from lstm_optax.training.agreement import Agreement
-from lstm_optax.training.argument_checks import describe_differences
-from lstm_optax.training.background import Background
-from lstm_optax.training.checkpoint_error import CheckpointError, describe_failure
-from lstm_optax.training.checkpoint_files import CheckpointFiles
-from lstm_optax.training.orbax_io import check_storable, describe_stored, describe_tree, read_tree
-from lstm_optax.training.saving import Save
+from lstm_optax.trees import describe_differences
 
 STEP_LIMIT = 10**18
 

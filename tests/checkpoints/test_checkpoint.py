@@ -143,7 +143,7 @@ def test_failed_save_keeps_other_checkpoints(saved, monkeypatch):
     def disk_full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lstm_optax.training.checkpoint_files.write_atomically", disk_full)
+    monkeypatch.setattr("lstm_optax.checkpoints.checkpoint_files.write_atomically", disk_full)
     saved.save(4, state_with(4))
     with pytest.raises(lo.CheckpointError, match="No space left"):
         saved.wait()

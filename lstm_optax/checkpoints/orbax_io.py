@@ -14,8 +14,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
-from lstm_optax.training.agreement import Agreement
-from lstm_optax.training.argument_checks import describe_leaf, is_array
+from lstm_optax.checkpoints.agreement import Agreement
+from lstm_optax.trees import describe_leaf, is_array
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_./-]+")
 

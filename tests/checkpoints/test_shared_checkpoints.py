@@ -24,7 +24,7 @@ exec(VALUES)
 
 # where a process writes its part of the arrays, and where it waits for the others afterwards
 WRITE = "orbax.checkpoint._src.serialization.jax_array_handlers._async_serialize_replica_slices"
-BARRIER = "lstm_optax.training.agreement.Agreement.__call__"
+BARRIER = "lstm_optax.checkpoints.agreement.Agreement.__call__"
 
 BEGINNING = (
     CONNECT
@@ -34,7 +34,7 @@ import shutil, sys
 from unittest.mock import patch
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import lstm_optax as lo
-from lstm_optax.training import checkpoint_files
+from lstm_optax.checkpoints import checkpoint_files
 
 jax.config.update("jax_enable_x64", True)
 folder, first = sys.argv[1], int(sys.argv[2])

@@ -12,8 +12,8 @@ import shutil
 from collections.abc import Iterator, Set
 from pathlib import Path
 
+from lstm_optax.checkpoints.checkpoint_error import CheckpointError, describe_failure
 from lstm_optax.records import write_atomically
-from lstm_optax.training.checkpoint_error import CheckpointError, describe_failure
 
 # the names that are written: no leading zeros, and no digits other than ASCII
 MANIFEST = re.compile(r"(0|[1-9][0-9]{0,17})\.sha256")
