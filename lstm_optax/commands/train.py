@@ -4,6 +4,7 @@ import contextlib
 import logging
 import shlex
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -64,17 +65,20 @@ class Train:
 def run_train(command: Train, console: Console) -> int:
     """Train and show the results; return the exit status."""
     check_fields(command)
-    corpus, config = _read_corpus(command, console)
+    _check_options(command)
+    exists = bool(command.run) and any(command.run.glob("*"))
+    read = None if exists else _read_corpus(command, console)  # before a folder is created
     run = RunFolder(command.run) if command.run else RunFolder.new()
     keep_running(console, run.write_log)
-    try:
-        if command.job.distributed:  # the first process holds the folder, once it is known
-            return _train_until_signal(run, replace(command, config=config), corpus, console)
-        with hold_folder(run.path, warn=lambda message: None):  # the training warns
-            return _train_until_signal(run, replace(command, config=config), corpus, console)
-    finally:
+    with contextlib.ExitStack() as stack:
         if not command.run:
-            run.remove_if_empty()
+            stack.callback(run.remove_if_empty)
+        if not command.job.distributed:  # else the first process does so, once it is known
+            stack.enter_context(hold_folder(run.path, warn=partial(print_warning, console)))
+            if not command.resume:
+                run.check_free(overwrite=command.overwrite)
+        corpus, config = read or _read_corpus(command, console)
+        return _train_until_signal(run, replace(command, config=config), corpus, console)
 
 
 def _train_until_signal(run: RunFolder, command: Train, corpus: "Corpus", console: Console) -> int:
@@ -103,8 +107,8 @@ def stored_config(run: RunFolder, given: TrainConfig) -> TrainConfig:
     return replace(config, set=()) if given.set else config
 
 
-def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig]":
-    """Read the text, and raise the errors that can be detected before JAX is imported."""
+def _check_options(command: Train) -> None:
+    """Raise OptionError for options that do not fit each other, or an invalid folder name."""
     config = command.config
     config.check()
     command.job.check()
@@ -116,10 +120,15 @@ def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig
         )
     if command.resume and command.overwrite:
         raise OptionError("--resume continues a run and --overwrite replaces it: pass only one")
-    if command.run and not command.job.distributed:  # else the first process checks it
-        _check_folder(RunFolder(command.run), command)
+    if command.run:
+        RunFolder(command.run).check_path()
+
+
+def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig]":
+    """Read the text, and raise the errors that can be detected before JAX is imported."""
     from lstm_optax.runs.corpus import corpus_of, resolve_epochs
 
+    config = command.config
     reading = f"reading {config.text}" if config.text else "reading the help topics"
     with console.status(escape(reading)) if console.is_terminal else contextlib.nullcontext():
         corpus = corpus_of(config)
@@ -127,15 +136,6 @@ def _read_corpus(command: Train, console: Console) -> "tuple[Corpus, TrainConfig
     if command.resume and command.run:
         check_resume(RunFolder(command.run), config)
     return corpus, config
-
-
-def _check_folder(run: RunFolder, command: Train) -> None:
-    """Raise OptionError if another process uses the folder, or it has what no run wrote."""
-    run.check_path()
-    if run.path.is_dir():
-        with hold_folder(run.path, warn=lambda message: None):
-            if not command.resume:
-                run.check_free(overwrite=command.overwrite)
 
 
 def _train_in_folder(run: RunFolder, command: Train, corpus: "Corpus", console: Console) -> int:
@@ -151,8 +151,10 @@ def _train_in_folder(run: RunFolder, command: Train, corpus: "Corpus", console: 
 
 def _train_on_devices(run: RunFolder, command: Train, corpus: "Corpus", console: Console) -> int:
     from lstm_optax.runs import Diverged, TrainScreen, loss_figure
-    from lstm_optax.runs.train import train_language_model
+    from lstm_optax.runs.train import train_in_held_folder, train_language_model
 
+    # the latter lets the first of several processes hold the folder
+    train = train_language_model if command.job.distributed else train_in_held_folder
     config = command.config
     for name in ("absl", "asyncio"):  # Orbax logs the errors that it raises, with a traceback
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -162,7 +164,7 @@ def _train_on_devices(run: RunFolder, command: Train, corpus: "Corpus", console:
     title = ", ".join([config.optimizer, rate, *config.set])
     try:
         with screen:
-            result = train_language_model(
+            result = train(
                 config,
                 run.path,
                 resume=command.resume,

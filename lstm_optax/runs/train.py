@@ -98,24 +98,27 @@ def train_language_model(
       OSError: the folder cannot be written; the last checkpoint is kept.
     """
     config.check()
-    run = RunFolder(folder, writes=is_first_process())
+    run = RunFolder(folder)
     run.check_path()
     if resume:
         run.read_config()  # raises before the folder of a run that does not exist is created
     with ExitStack() as stack:
         in_first_process(lambda: stack.enter_context(hold_folder(run.path, warn=observer.warn)))
-        return _train(config, run, resume, overwrite, corpus, observer)
+        options: dict[str, Any] = dict(resume=resume, overwrite=overwrite, corpus=corpus)
+        return train_in_held_folder(config, run.path, **options, observer=observer)
 
 
-def _train(
+def train_in_held_folder(
     config: TrainConfig,
-    run: RunFolder,
+    folder: Path,
+    *,
     resume: bool,
     overwrite: bool,
     corpus: Corpus | None,
     observer: Observer,
 ) -> TrainResult:
-    """Train in a folder that the first process holds."""
+    """Train as `train_language_model` does, in a folder that the first process holds."""
+    run = RunFolder(folder, writes=is_first_process())
     if jax.process_count() > 1:
         config = use_all_devices(config)
     corpus = corpus or corpus_of(config)

@@ -1,6 +1,9 @@
 """Command line: output, invalid input, interruption and resume."""
 
 import contextlib
+import errno
+import fcntl
+import importlib
 import io
 import json
 import os
@@ -171,7 +174,7 @@ def test_divergence_is_one_line_error(work, capsys, monkeypatch):
     def diverge(config, folder, **_):
         raise Diverged(f"step 3 of [{folder}] is not finite")
 
-    monkeypatch.setattr("lstm_optax.runs.train.train_language_model", diverge)
+    monkeypatch.setattr("lstm_optax.runs.train.train_in_held_folder", diverge)
     assert train() == 2
     out, err = capsys.readouterr()
     today = time.strftime("%Y-%m-%d_")
@@ -753,6 +756,55 @@ def test_running_run_is_shared(run, work, capsys, flags):
         assert main(["sample", "--length", "5"]) == 0 and main(["advise"]) == 0
         other.submit(held.__exit__, None, None, None).result(timeout=10)
     assert snapshot(work) == before
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_run_is_free_for_a_moment(run, monkeypatch):
+    """From the check of a run to the picture, no other process can write to its folder."""
+    moments = []
+
+    def watch(name):
+        module, function = name.rsplit(".", 1)
+        original = getattr(importlib.import_module(module), function)
+
+        def watched(*args, **options):
+            moments.append((function, refuses_others(run)))
+            return original(*args, **options)
+
+        monkeypatch.setattr(name, watched)
+
+    watch("lstm_optax.runs.corpus.corpus_of")
+    watch("lstm_optax.commands.train.prepare_devices")
+    watch("lstm_optax.runs.train.fit")
+    watch("lstm_optax.commands.train.save_picture")
+    assert train("--run", str(run), "--overwrite", "--steps", "8") == 0
+    names = ["corpus_of", "prepare_devices", "fit", "save_picture"]
+    assert moments == [(name, True) for name in names]
+    assert not refuses_others(run)
+
+
+def refuses_others(run: Path) -> bool:
+    """Return whether another thread, which counts as another process, cannot hold a folder."""
+
+    def hold():
+        with hold_folder(run, wait=0):
+            pass
+
+    with ThreadPoolExecutor(1) as other:
+        error = other.submit(hold).exception(timeout=10)
+    assert error is None or "is in use by process" in str(error)
+    return error is not None
+
+
+def test_warning_of_missing_locks_is_lost(run, work, capsys, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert main(["train", "--run", str(run), "--overwrite", "--text", "empty.txt"]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith(f"warning: {run} cannot be locked (") and out.count("\n") == 1
+    assert err.startswith("error: empty.txt ")
 
 
 @pytest.mark.slow
