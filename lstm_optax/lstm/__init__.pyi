@@ -13,6 +13,7 @@ from .initializers import init_chrono as init_chrono
 from .initializers import init_forget_bias as init_forget_bias
 from .initializers import init_orthogonal as init_orthogonal
 from .layer import LSTM as LSTM
+from .lookup import Lookup as Lookup
 from .sequence import BACKENDS as BACKENDS
 from .sequence import lstm_sequence as lstm_sequence
 from .weights import LSTMWeights as LSTMWeights

@@ -13,6 +13,7 @@ from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.checks import check_features, check_floats, check_probe, check_rows
 from lstm_optax.lstm.cotangents import check_cotangent_clip
+from lstm_optax.lstm.lookup import Lookup, swap_time_and_batch
 from lstm_optax.lstm.sequence import check_backend, check_gradient, lstm_sequence, zero_state
 from lstm_optax.lstm.steps import Clip, Gradient, before_step
 from lstm_optax.lstm.weights import LSTMWeights, keep_stream, make_dropout
@@ -182,7 +183,7 @@ class LSTM(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "time batch features"],
+        x: Float[Array, "time batch features"] | Lookup,
         carry: Carry | None = None,
         *,
         seq_lengths: Int[Array, " batch"] | None = None,
@@ -195,7 +196,8 @@ class LSTM(nnx.Module):
         """Run over a sequence.
 
         Args:
-          x: inputs, [time, batch, features] or, with time_major=False, [batch, time, features].
+          x: inputs, [time, batch, features] or, with time_major=False, [batch, time, features]. Or
+            a `Lookup`, whose ids have the first two axes.
           carry: the state of each layer and direction before the sequence; zero if None.
           seq_lengths: valid steps of each row; after them the carry is frozen and outputs are zero.
           resets: True at the first step of an episode: the carry is zeroed before it. The axes are
@@ -215,22 +217,22 @@ class LSTM(nnx.Module):
           ValueError: a wrong shape, a carry that does not have one state for each layer and
             direction, or dropout without `rngs`.
         """
-        x = jnp.asarray(x)
+        inputs: Any = x if isinstance(x, Lookup) else jnp.asarray(x)
         axes = ("time", "batch") if self.time_major else ("batch", "time")
         carry = self._check_call(
-            x, axes, carry, seq_lengths=seq_lengths, resets=resets, detach=detach
+            inputs, axes, carry, seq_lengths=seq_lengths, resets=resets, detach=detach
         )
         flows = check_probe(probe, len(carry))
         if not self.time_major:
-            x = jnp.swapaxes(x, 0, 1)
+            inputs = swap_time_and_batch(inputs)
             resets = None if resets is None else jnp.swapaxes(jnp.asarray(resets), 0, 1)
             if detach is not None and jnp.ndim(detach) == 2:
                 detach = jnp.swapaxes(jnp.asarray(detach), 0, 1)
         new_carry = []
-        # From here on, x is [time, batch, features of the layer].
+        # From here on, the inputs are [time, batch, features of the layer].
         for layer, weights in enumerate(self.layers):
             if layer > 0:
-                x = self.dropout(x, deterministic=deterministic, rngs=rngs)
+                inputs = self.dropout(inputs, deterministic=deterministic, rngs=rngs)
             outputs = []
             for direction in self.directions:
                 params = weights[direction].params()
@@ -239,7 +241,7 @@ class LSTM(nnx.Module):
                 )
                 out, state = lstm_sequence(
                     params._replace(kernel_hh=kernel),
-                    x,
+                    inputs,
                     carry[len(new_carry)],
                     seq_lengths=seq_lengths,
                     resets=resets,
@@ -253,8 +255,8 @@ class LSTM(nnx.Module):
                 )
                 outputs.append(out)
                 new_carry.append(state)
-            x = jnp.concatenate(outputs, axis=-1)
-        return (x if self.time_major else jnp.swapaxes(x, 0, 1)), tuple(new_carry)
+            inputs = jnp.concatenate(outputs, axis=-1)
+        return (inputs if self.time_major else swap_time_and_batch(inputs)), tuple(new_carry)
 
     def step(
         self,
@@ -285,7 +287,7 @@ class LSTM(nnx.Module):
         outputs, carry = self(jnp.expand_dims(x, axis), carry, deterministic=True)
         return jnp.squeeze(outputs, axis), carry
 
-    def _check_call(self, x: jax.Array, axes: Sequence[str], carry: Carry | None, **rows) -> Carry:
+    def _check_call(self, x: Any, axes: Sequence[str], carry: Carry | None, **rows) -> Carry:
         """Return the carry, zero if None; ValueError unless all arguments fit this layer."""
         check_features(x, (*axes, "features"), self.in_features)
         states = len(self.layers) * len(self.directions)

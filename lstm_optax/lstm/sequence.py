@@ -32,11 +32,12 @@ from jaxtyping import Array, Bool, Float, Int
 from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.backends.cudnn import cudnn_sequence
 from lstm_optax.lstm.backends.fused import fused_sequence
-from lstm_optax.lstm.backends.native import native_sequence, reasons_against
+from lstm_optax.lstm.backends.native import gains_from, native_sequence, reasons_against
 from lstm_optax.lstm.backends.reference import reference_sequence
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.checks import check_dtypes, check_flow, check_sequence, checked_lengths
 from lstm_optax.lstm.cotangents import check_cotangent_clip
+from lstm_optax.lstm.lookup import Lookup, check_lookup
 from lstm_optax.lstm.steps import Clip, Gradient, Steps
 
 BACKENDS = MappingProxyType(
@@ -55,7 +56,7 @@ BACKENDS = MappingProxyType(
 
 def lstm_sequence(
     params: LSTMParams,
-    x: Float[Array, "time batch features"],
+    x: Float[Array, "time batch features"] | Lookup,
     carry: LSTMState | None = None,
     *,
     seq_lengths: Int[Array, " batch"] | None = None,
@@ -72,7 +73,7 @@ def lstm_sequence(
 
     Args:
       params: kernels and bias, gates in the order i, f, g, o.
-      x: inputs, time first; integers are converted to floats.
+      x: inputs, time first; integers are converted to floats. Or a `Lookup`.
       carry: the state before the sequence; zero if None.
       seq_lengths: valid steps of each row, from 0 to time. After them (with `reverse`, before
         them) the carry is frozen and the output is zero. Traced lengths are clipped to [0, time].
@@ -109,6 +110,8 @@ def lstm_sequence(
     check_backend(backend)
     check_gradient(gradient)
     params, x, carry = jax.tree.map(jnp.asarray, (params, x, carry))
+    if isinstance(x, Lookup):
+        check_lookup(x)
     hidden = check_sequence(params, x, carry, seq_lengths, resets)
     check_cotangent_clip(cotangent_clip)
     check_flow(x.shape[0], x.shape[1], detach, probe)
@@ -128,17 +131,22 @@ def lstm_sequence(
         steps = steps._replace(probe=jax.tree.map(lambda s: s.astype(state_dtype), probe))
 
     def compute(params, x, state, steps):
-        if steps.valid is not None:
-            # 0 · NaN is NaN: without this, a NaN in the padding would reach the gradients.
-            x = jnp.where(steps.valid[:, :, None], x, 0)  # [time, batch, features]
-        params, x, state, steps = _vary_over_same_axes((params, x, state, steps))
         name = backend
         if backend == "auto":
             name = "fused" if reasons_against(params, x, steps, gradient) else "native"
+        if isinstance(x, Lookup) and not (name == "native" and gains_from(x)):
+            x = x.rows()
+        if steps.valid is not None and not isinstance(x, Lookup):  # no id of the padding is read
+            # 0 · NaN is NaN: without this, a NaN in the padding would reach the gradients.
+            x = jnp.where(steps.valid[:, :, None], x, 0)  # [time, batch, features]
+        params, x, state, steps = _vary_over_same_axes((params, x, state, steps))
         with jax.named_scope(f"lstm_{name}"):
             return BACKENDS[name](params, x, state, steps, reverse, cotangent_clip, gradient)
 
-    outputs, state = _with_auto_axes(compute, x)(params, x, state, steps)  # [time, batch, hidden]
+    leading = x.ids if isinstance(x, Lookup) else x
+    outputs, state = _with_auto_axes(compute, leading)(
+        params, x, state, steps
+    )  # [time, batch, hidden]
     return outputs.astype(dtype), state
 
 
@@ -182,12 +190,12 @@ def _reset_and_valid_masks(
     return Steps(reset, valid, detach=None, probe=None)
 
 
-def _with_auto_axes(compute: Callable, x: Float[Array, "time batch features"]) -> Callable:
+def _with_auto_axes(compute: Callable, x: Array) -> Callable:
     """On a mesh with explicit axes, let XLA partition the loop; the results are sharded like x."""
     sharding = jax.typeof(x).sharding
     if not sharding.mesh.explicit_axes:
         return compute
-    time, rows, _ = sharding.spec
+    time, rows = sharding.spec[:2]
     state: Any = NamedSharding(sharding.mesh, P(rows))
     outputs = NamedSharding(sharding.mesh, P(time, rows))
     return auto_axes(compute, out_sharding=(outputs, LSTMState(state, state)))

@@ -12,6 +12,7 @@ from lstm_optax.checks import BOUND, LENGTH, Range, check_flags
 from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.checks import check_rows
 from lstm_optax.lstm.layer import LSTM, Carry
+from lstm_optax.lstm.lookup import Lookup
 from lstm_optax.lstm.weights import make_dropout
 from lstm_optax.models.adaptive_softmax import AdaptiveSoftmax
 from lstm_optax.models.chunked_losses import chunked_losses
@@ -151,11 +152,13 @@ class LanguageModel(nnx.Module):
         tokens = read_ids("tokens", tokens, self.embedding.num_embeddings, axes)
         rows: dict[str, Any] = dict(carry=carry, seq_lengths=seq_lengths, resets=resets)
         check_rows("tokens", tokens, axes, self.lstm.hidden_features, len(self.lstm.layers), **rows)
-        x = self.embedding(tokens)
+        table = self.embedding.embedding[...].astype(self.dtype)
         if self.embedding_dropout.rate:  # one factor per token, 0 or 1/(1 − rate)
-            ones = jnp.ones((self.embedding.num_embeddings, 1), x.dtype)
-            x = x * jnp.take(self.embedding_dropout(ones, **dropping), tokens, axis=0)
-        x = self.dropout(x, **dropping)
+            ones = jnp.ones((self.embedding.num_embeddings, 1), table.dtype)
+            table = table * self.embedding_dropout(ones, **dropping)
+        x = Lookup(table, tokens)
+        if self.dropout.rate:
+            x = self.dropout(x.rows(), **dropping)
         raw, carry = self.lstm(
             x, carry, seq_lengths=seq_lengths, resets=resets, probe=probe, **dropping
         )

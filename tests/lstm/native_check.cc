@@ -86,7 +86,7 @@ void check_layer(const Kernels& kernel, reference::Layer layer) {
   });
   Floats outputs(all * hidden), h_last(rows * hidden), c_last(rows * hidden);
   Floats gates(only_forward ? 0 : all * 4 * units), c_before(only_forward ? 0 : all * units);
-  Forward forward{layer.dims, layer.reverse, layer.x, layer.h_first, layer.c_first, layer.bias,
+  Forward forward{layer.dims, layer.reverse, layer.x, layer.ids, layer.h_first, layer.c_first, layer.bias,
                   layer.flags, packed_ih, packed_hh, outputs, h_last, c_last,
                   only_forward ? nullptr : gates.data.get(),
                   only_forward ? nullptr : c_before.data.get()};
@@ -124,8 +124,8 @@ void check_layer(const Kernels& kernel, reference::Layer layer) {
   compare("d_x", d_x, layer.d_x);
 
   Floats d_kernel_ih(features * 4 * hidden), d_kernel_hh(hidden * 4 * hidden), d_bias(4 * hidden);
-  WeightGradient weight_gradient{layer.dims, layer.reverse, layer.x, layer.h_first, outputs,
-                                 layer.flags, gates, d_kernel_ih, d_kernel_hh, d_bias};
+  WeightGradient weight_gradient{layer.dims, layer.reverse, layer.x, layer.ids, layer.h_first,
+                                 outputs, layer.flags, gates, d_kernel_ih, d_kernel_hh, d_bias};
   in_parts(kernel.gate_blocks(hidden), [&](int64_t begin, int64_t end) {
     Floats scratch(kernel.weight_scratch(weight_gradient, end - begin));
     kernel.weight_gradient(weight_gradient, begin, end, scratch);
@@ -142,7 +142,11 @@ void check_case(const Kernels& kernel, int64_t number) {
   dims.time = std::max<int64_t>(1, std::min(dims.time, MOST / step));
   auto [time, rows, features, hidden] = dims;
   double weight = 1 / std::sqrt(hidden), input = 1 / std::sqrt(features);
-  Floats x = Floats::random(time * rows * features, 1);
+  std::unique_ptr<int32_t[]> ids(between(0, 2) ? nullptr : new int32_t[time * rows]);
+  Floats x = Floats::random(ids ? 0 : time * rows * features, 1);
+  for (int64_t at = 0; ids && at < time * rows; ++at) {
+    ids[at] = static_cast<int32_t>(between(0, features - 1));
+  }
   Floats kernel_ih = Floats::random(features * 4 * hidden, input);
   Floats kernel_hh = Floats::random(hidden * 4 * hidden, weight);
   Floats bias = Floats::random(4 * hidden, 1);
@@ -163,13 +167,13 @@ void check_case(const Kernels& kernel, int64_t number) {
   }
   bool reverse = between(0, 1);
   failed = false;
-  reference::Inputs inputs{dims, reverse, clip, x, kernel_ih, kernel_hh, bias, h, c, flags.get(),
-                           d_outputs, d_h, d_c, bounds};
+  reference::Inputs inputs{dims, reverse, clip, ids ? nullptr : x.data.get(), ids.get(), kernel_ih,
+                           kernel_hh, bias, h, c, flags.get(), d_outputs, d_h, d_c, bounds};
   check_layer(kernel, reference::Layer(inputs));
   if (!failed) return;
-  std::printf("%s, case %ld: time %ld, rows %ld, features %ld, hidden %ld, %s, clip %d, %s\n",
+  std::printf("%s, case %ld: time %ld, rows %ld, features %ld, hidden %ld, %s, clip %d, %s, %s\n",
               kernel.name, number, time, rows, features, hidden, reverse ? "reverse" : "forward",
-              static_cast<int>(clip), flags ? "flags" : "no flags");
+              static_cast<int>(clip), flags ? "flags" : "no flags", ids ? "ids" : "x");
   std::exit(1);
 }
 

@@ -17,7 +17,9 @@ struct Inputs {
   lstm_optax::Dims dims;
   bool reverse;
   Clip clip;
-  const float *x, *kernel_ih, *kernel_hh, *bias, *h_first, *c_first;
+  const float* x;      // [time, rows, features]; null if there are ids
+  const int32_t* ids;  // [time, rows] or null: the feature that is 1, the others are 0
+  const float *kernel_ih, *kernel_hh, *bias, *h_first, *c_first;
   const uint8_t* flags;  // or null
   const float *d_outputs, *d_h_last, *d_c_last, *bounds;
 };
@@ -48,7 +50,7 @@ struct Layer : Inputs {  // gates and dz [time, rows, 4, hidden]
       std::copy_n(h, hidden, &h_before[to * hidden]);
       std::copy_n(c, hidden, &c_before[to * hidden]);
       std::copy_n(bias, 4 * hidden, z.begin());
-      for (int64_t k = 0; k < features; ++k) add(x[to * features + k], kernel_ih, k, z);
+      for (int64_t k = 0; k < features; ++k) add(input(to, k), kernel_ih, k, z);
       for (int64_t k = 0; k < hidden; ++k) add(h_before[to * hidden + k], kernel_hh, k, z);
       for (int64_t u = 0; u < hidden; ++u) {
         double* gate = &gates[to * 4 * hidden + u];
@@ -102,7 +104,7 @@ struct Layer : Inputs {  // gates and dz [time, rows, 4, hidden]
       if (has(lstm_optax::RESET | lstm_optax::DETACH, to)) std::fill_n(d_h, hidden, 0);
       for (int64_t n = 0; n < 4 * hidden; ++n) {
         for (int64_t k = 0; k < features; ++k) {
-          d_kernel_ih[k * 4 * hidden + n] += x[to * features + k] * d[n];
+          d_kernel_ih[k * 4 * hidden + n] += input(to, k) * d[n];
         }
         for (int64_t k = 0; k < hidden; ++k) {
           d_kernel_hh[k * 4 * hidden + n] += h_before[to * hidden + k] * d[n];
@@ -113,6 +115,9 @@ struct Layer : Inputs {  // gates and dz [time, rows, 4, hidden]
   }
 
  private:
+  double input(int64_t at, int64_t k) const {
+    return ids ? ids[at] == k : x[at * dims.features + k];
+  }
   void add(double factor, const float* kernel, int64_t k, Array& z) const {
     const float* row = kernel + k * 4 * dims.hidden;
     for (int64_t n = 0; n < 4 * dims.hidden; ++n) z[n] += factor * row[n];

@@ -10,25 +10,31 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from lstm_optax.lstm.backends.fused import fused_sequence
 from lstm_optax.lstm.cell import LSTMParams, LSTMState
 from lstm_optax.lstm.cotangents import CotangentClip, bounds_of
+from lstm_optax.lstm.lookup import Lookup
 from lstm_optax.lstm.native import calls, library
 from lstm_optax.lstm.steps import Clip, Gradient, Steps
 
 Results: TypeAlias = tuple[Float[Array, "time batch hidden"], LSTMState]
 
 
+MOST_ENTRIES = 1024  # of a table, so that a part of its gradient stays in the cache
+
 _differentiable: Any = partial(jax.custom_vjp, nondiff_argnums=(0,))  # not for `reverse`
 
 
 class Inputs(NamedTuple):
-    """The arguments of a sequence."""
+    """The arguments of a sequence.
+
+    With ids, the inputs are 1 at one feature and 0 at the others.
+    """
 
     params: LSTMParams
-    x: Float[Array, "time batch features"]
+    x: Float[Array, "time batch features"] | Int[Array, "time batch"]
     state: LSTMState
     steps: Steps
     clip: Clip
@@ -44,7 +50,7 @@ class Saved(NamedTuple):
 
 def native_sequence(
     params: LSTMParams,
-    x: Float[Array, "time batch features"],
+    x: Float[Array, "time batch features"] | Lookup,
     state: LSTMState,
     steps: Steps,
     reverse: bool,
@@ -65,13 +71,27 @@ def native_sequence(
             f"'fused', which run on any device"
         )
     # Weights of fewer bits are exact in float32; their gradients are rounded to their dtype.
-    params, x = jax.tree.map(lambda a: a.astype(jnp.float32), (params, x))
+    params = jax.tree.map(lambda a: a.astype(jnp.float32), params)
+    if isinstance(x, Lookup):  # an id selects a row of table·W_ih
+        table = x.table.astype(jnp.float32)
+        params, x = params._replace(kernel_ih=table @ params.kernel_ih), x.entries()
+    else:
+        x = x.astype(jnp.float32)
     inputs = Inputs(params, x, state, steps, clip)
     return _sequence(reverse, gradient == "remat", inputs)
 
 
+def gains_from(x: Lookup) -> bool:
+    """Return whether ids are faster than the rows of the table that they select."""
+    (time, batch, _), entries = x.shape, x.table.shape[0]
+    return 0 < entries <= min(time * batch // 2, MOST_ENTRIES)
+
+
 def reasons_against(
-    params: LSTMParams, x: Float[Array, "time batch features"], steps: Steps, gradient: Gradient
+    params: LSTMParams,
+    x: Float[Array, "time batch features"] | Lookup,
+    steps: Steps,
+    gradient: Gradient,
 ) -> list[str]:
     """Return the reasons why this backend cannot run a call; none if it can."""
     dtype = params.kernel_ih.dtype
@@ -144,7 +164,7 @@ _saving_sequence.defvjp(_saving_sequence_forward, _saving_sequence_backward)
 
 def _run(reverse: bool, save: bool, inputs: Inputs) -> tuple[Results, Saved]:
     params, x, state = inputs.params, inputs.x, inputs.state
-    outputs, h, c, gates, c_before = calls.forward(reverse, save)(
+    outputs, h, c, gates, c_before = calls.forward(reverse, save, _are_ids(x))(
         x, *params, state.h, state.c, _flags(x, inputs.steps)
     )
     return (outputs, LSTMState(h, c)), Saved(outputs, gates, c_before)
@@ -153,8 +173,8 @@ def _run(reverse: bool, save: bool, inputs: Inputs) -> tuple[Results, Saved]:
 @_differentiable
 def _gradients(
     reverse: bool, inputs: Inputs, saved: Saved, cotangents: tuple[Array, LSTMState]
-) -> tuple[LSTMParams, Array, LSTMState]:
-    """Return the gradients of params, x and the first state."""
+) -> tuple[LSTMParams, Array | None, LSTMState]:
+    """Return the gradients of params, x, None for ids, and the first state."""
     params, x, state, steps, clip = inputs
     d_outputs, d_last = cotangents
     flags = _flags(x, steps)
@@ -162,9 +182,9 @@ def _gradients(
     dz, d_h, d_c = calls.backward(reverse, kind)(
         saved.gates, saved.c_before, params.kernel_hh, d_outputs, d_last.h, d_last.c, flags, bounds
     )
-    weights = calls.weight_gradient(reverse)
+    weights = calls.weight_gradient(reverse, params.kernel_ih.shape[0], _are_ids(x))
     d_ih, d_hh, d_bias = weights(x, state.h, saved.outputs, flags, dz)
-    d_x = calls.input_gradient()(dz, params.kernel_ih)
+    d_x = None if _are_ids(x) else calls.input_gradient()(dz, params.kernel_ih)
     return LSTMParams(d_ih, d_hh, d_bias), d_x, LSTMState(d_h, d_c)
 
 
@@ -174,29 +194,37 @@ def _gradients_forward(reverse: bool, inputs: Inputs, saved: Saved, cotangents: 
 
 def _gradients_backward(reverse: bool, residuals: Any, d_gradients: Any) -> tuple:
     """Differentiate the gradient of the fused backend, which is made of JAX's operations."""
-    (params, x, state, steps, clip), cotangents = residuals
+    inputs, cotangents = residuals
+    params, x, state, steps, clip = inputs
+    ids = _are_ids(x)
+    dense = jax.nn.one_hot(x, params.kernel_ih.shape[0]) if ids else x
 
     def gradients(params, x, state, cotangents):
         run = partial(fused_sequence, steps=steps, reverse=reverse, clip=clip)
-        return jax.vjp(run, params, x, state)[1](cotangents)
+        d_params, d_x, d_state = jax.vjp(run, params, x, state)[1](cotangents)
+        return d_params, None if ids else d_x, d_state
 
-    d_params, d_x, d_state, d_cotangents = jax.vjp(gradients, params, x, state, cotangents)[1](
+    d_params, d_x, d_state, d_cotangents = jax.vjp(gradients, params, dense, state, cotangents)[1](
         d_gradients
     )
-    inputs = residuals[0]
+    d_x = None if ids else d_x
     return _as_cotangents(inputs, d_params, d_x, d_state), None, d_cotangents
 
 
 _gradients.defvjp(_gradients_forward, _gradients_backward)
 
 
-def _as_cotangents(inputs: Inputs, d_params: LSTMParams, d_x: Array, d_state: LSTMState) -> Any:
-    """Return the cotangent of all inputs; the masks and the bounds have none."""
+def _are_ids(x: Array) -> bool:
+    return x.ndim == 2
+
+
+def _as_cotangents(inputs: Inputs, d_params: LSTMParams, d_x: Any, d_state: LSTMState) -> Any:
+    """Return the cotangent of all inputs; ids, masks and the bounds have none."""
     steps, clip = jax.tree.map(lambda _: None, (inputs.steps, inputs.clip))
     return Inputs(d_params, d_x, d_state, steps, clip)
 
 
-def _flags(x: Float[Array, "time batch features"], steps: Steps) -> Array:
+def _flags(x: Array, steps: Steps) -> Array:
     """Return the masks as bits: 1 reset, 2 not valid, 4 detached; [0, batch] if there are none."""
     masks = (steps.reset, None if steps.valid is None else ~steps.valid, steps.detach)
     flags = [mask.astype(jnp.uint8) << k for k, mask in enumerate(masks) if mask is not None]

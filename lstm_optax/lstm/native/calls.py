@@ -23,11 +23,12 @@ def padded(hidden: int) -> int:
 
 
 @functools.cache
-def forward(reverse: bool, save: bool) -> Callable[..., Any]:
+def forward(reverse: bool, save: bool, ids: bool = False) -> Callable[..., Any]:
     """Return (x, kernel_ih, kernel_hh, bias, h, c, flags) → (outputs, h, c, gates, c_before).
 
     gates [time, batch, 4, padded(hidden)] and c_before [time, batch, padded(hidden)] are what
-    `backward` reads; their time is 0 without `save`.
+    `backward` reads; their time is 0 without `save`. With `ids`, x is int32 [time, batch]: for each
+    input the feature that is 1, where the others are 0. One that is no feature is read as NaN.
     """
 
     def run(x, kernel_ih, kernel_hh, bias, h, c, flags):
@@ -38,8 +39,8 @@ def forward(reverse: bool, save: bool) -> Callable[..., Any]:
         arguments = (x, kernel_ih, kernel_hh, bias, h, c, flags)
         return _call("forward", shapes, arguments, reverse=reverse)
 
-    axes = "t b f, f n, h n, n, b h, b h, u b -> t b h, b h, b h, s b g p, s b p"
-    return with_row_rules(run, axes)
+    axes = "f n, h n, n, b h, b h, u b -> t b h, b h, b h, s b g p, s b p"
+    return with_row_rules(run, f"{'t b' if ids else 't b f'}, {axes}")
 
 
 @functools.cache
@@ -71,15 +72,19 @@ def input_gradient() -> Callable[..., Any]:
 
 
 @functools.cache
-def weight_gradient(reverse: bool) -> Callable[..., Any]:
-    """Return (x, h, outputs, flags, dz) → the gradients of kernel_ih, kernel_hh and bias."""
+def weight_gradient(reverse: bool, features: int, ids: bool = False) -> Callable[..., Any]:
+    """Return (x, h, outputs, flags, dz) → the gradients of kernel_ih, kernel_hh and bias.
+
+    With `ids`, x is as in `forward`.
+    """
 
     def run(x, h, outputs, flags, dz):
         columns = 4 * h.shape[1]
-        shapes = [(x.shape[2], columns), (h.shape[1], columns), (columns,)]
+        shapes = [(features, columns), (h.shape[1], columns), (columns,)]
         return _call("weight_gradient", shapes, (x, h, outputs, flags, dz), reverse=reverse)
 
-    return with_row_rules(run, "t b f, b h, t b h, u b, t b g p -> f n, h n, n")
+    axes = "b h, t b h, u b, t b g p -> f n, h n, n"
+    return with_row_rules(run, f"{'t b' if ids else 't b f'}, {axes}")
 
 
 def _call(name: str, shapes: list[tuple], arguments: tuple, aliases=None, **attributes) -> Any:

@@ -42,6 +42,31 @@ using Bytes = ffi::Buffer<ffi::U8>;
 using Result = ffi::Result<Floats>;
 using Shape = std::initializer_list<int64_t>;
 
+// x [time, rows, features], or ids [time, rows] of features.
+struct Input {
+  const float* x = nullptr;
+  const int32_t* ids = nullptr;
+  int64_t time = 0, rows = 0, features = 0;
+
+  // `kernel_ih` [features, 4 * hidden], or its gradient.
+  Input(ffi::AnyBuffer buffer, Floats kernel_ih) {
+    auto dims = buffer.dimensions();
+    if (kernel_ih.dimensions().size() != 2) return;
+    if (buffer.element_type() == ffi::F32 && dims.size() == 3) {
+      x = static_cast<const float*>(buffer.untyped_data());
+      features = dims[2];
+    } else if (buffer.element_type() == ffi::S32 && dims.size() == 2) {
+      ids = static_cast<const int32_t*>(buffer.untyped_data());
+      features = kernel_ih.dimensions()[0];
+    } else {
+      return;
+    }
+    time = dims[0], rows = dims[1];
+  }
+  // Whether the buffer is one of both.
+  bool known() const { return x || ids; }
+};
+
 // Shapes that differ from the expected ones, collected over all arrays of a call.
 class Shapes {
  public:
@@ -106,13 +131,14 @@ int64_t parts_of(ffi::ThreadPool& pool, double operations, double grain) {
   return std::max<int64_t>(1, std::min<int64_t>(threads, operations / grain));
 }
 
-ffi::Error forward_call(ffi::ThreadPool pool, Floats x, Floats kernel_ih, Floats kernel_hh,
+ffi::Error forward_call(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats kernel_ih, Floats kernel_hh,
                         Floats bias, Floats h, Floats c, Bytes flags, Result outputs, Result h_last,
                         Result c_last, Result gates, Result c_before, bool reverse) {
-  if (x.dimensions().size() != 3 || h.dimensions().size() != 2) {
-    return ffi::Error::InvalidArgument("x or h has a wrong rank");
+  Input input(x, kernel_ih);
+  if (!input.known() || h.dimensions().size() != 2) {
+    return ffi::Error::InvalidArgument("x or h has a wrong rank or type");
   }
-  int64_t time = x.dimensions()[0], rows = x.dimensions()[1], features = x.dimensions()[2];
+  int64_t time = input.time, rows = input.rows, features = input.features;
   int64_t hidden = h.dimensions()[1], units = padded(hidden);
   int64_t flagged = flags.element_count() ? time : 0, saved = gates->element_count() ? time : 0;
   auto error = Shapes()
@@ -138,12 +164,13 @@ ffi::Error forward_call(ffi::ThreadPool pool, Floats x, Floats kernel_ih, Floats
   Buffer packed(for_ih + kernel.packed_gates(hidden, hidden));
   float *packed_ih = packed.data(), *packed_hh = packed_ih + for_ih;
   double weights = 4.0 * hidden * (features + hidden);
+  double products = 4.0 * hidden * ((input.x ? features : 0) + hidden);
   auto pack = [&](int64_t begin, int64_t end) {
     kernel.pack_gates(kernel_ih.typed_data(), features, hidden, begin, end, packed_ih);
     kernel.pack_gates(kernel_hh.typed_data(), hidden, hidden, begin, end, packed_hh);
   };
   in_parallel(pool, kernel.gate_blocks(hidden), parts_of(pool, weights, MOVED), pack);
-  Forward call{{time, rows, features, hidden}, reverse, x.typed_data(), h.typed_data(),
+  Forward call{{time, rows, features, hidden}, reverse, input.x, input.ids, h.typed_data(),
                c.typed_data(), bias.typed_data(), flags_or_null(flags), packed_ih, packed_hh,
                outputs->typed_data(), h_last->typed_data(), c_last->typed_data(),
                saved ? gates->typed_data() : nullptr, saved ? c_before->typed_data() : nullptr};
@@ -151,7 +178,7 @@ ffi::Error forward_call(ffi::ThreadPool pool, Floats x, Floats kernel_ih, Floats
     Buffer scratch(kernel.forward_scratch(call, end - begin));
     kernel.forward(call, begin, end, scratch.data());
   };
-  in_parallel(pool, rows, parts_of(pool, weights * time * rows, MULTIPLY_ADDS), run);
+  in_parallel(pool, rows, parts_of(pool, products * time * rows, MULTIPLY_ADDS), run);
   return ffi::Error::Success();
 }
 
@@ -229,13 +256,14 @@ ffi::Error input_gradient_call(ffi::ThreadPool pool, Floats dz, Floats kernel_ih
   return ffi::Error::Success();
 }
 
-ffi::Error weight_gradient_call(ffi::ThreadPool pool, Floats x, Floats h, Floats outputs,
+ffi::Error weight_gradient_call(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats h, Floats outputs,
                                 Bytes flags, Floats dz, Result d_kernel_ih, Result d_kernel_hh,
                                 Result d_bias, bool reverse) {
-  if (x.dimensions().size() != 3 || h.dimensions().size() != 2) {
-    return ffi::Error::InvalidArgument("x or h has a wrong rank");
+  Input input(x, *d_kernel_ih);
+  if (!input.known() || h.dimensions().size() != 2) {
+    return ffi::Error::InvalidArgument("x or h has a wrong rank or type");
   }
-  int64_t time = x.dimensions()[0], rows = x.dimensions()[1], features = x.dimensions()[2];
+  int64_t time = input.time, rows = input.rows, features = input.features;
   int64_t hidden = h.dimensions()[1], flagged = flags.element_count() ? time : 0;
   auto error = Shapes()
                    .check("h", h, {rows, hidden})
@@ -249,10 +277,10 @@ ffi::Error weight_gradient_call(ffi::ThreadPool pool, Floats x, Floats h, Floats
   if (error.failure()) return error;
 
   const Kernels& kernel = kernels();
-  WeightGradient call{{time, rows, features, hidden}, reverse, x.typed_data(), h.typed_data(),
+  WeightGradient call{{time, rows, features, hidden}, reverse, input.x, input.ids, h.typed_data(),
                       outputs.typed_data(), flags_or_null(flags), dz.typed_data(),
                       d_kernel_ih->typed_data(), d_kernel_hh->typed_data(), d_bias->typed_data()};
-  double operations = 4.0 * hidden * (features + hidden) * time * rows;
+  double operations = 4.0 * hidden * ((input.x ? features : 0) + hidden) * time * rows;
   auto run = [&](int64_t begin, int64_t end) {
     Buffer scratch(kernel.weight_scratch(call, end - begin));
     kernel.weight_gradient(call, begin, end, scratch.data());
@@ -271,7 +299,7 @@ using lstm_optax::Bytes, lstm_optax::Floats, lstm_optax::Safe;
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_forward, Safe<lstm_optax::forward_call>::call,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<Floats>()
+                                  .Arg<xla::ffi::AnyBuffer>()
                                   .Arg<Floats>()
                                   .Arg<Floats>()
                                   .Arg<Floats>()
@@ -314,7 +342,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_weight_gradient,
                               Safe<lstm_optax::weight_gradient_call>::call,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<Floats>()
+                                  .Arg<xla::ffi::AnyBuffer>()
                                   .Arg<Floats>()
                                   .Arg<Floats>()
                                   .Arg<Bytes>()

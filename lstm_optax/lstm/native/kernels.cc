@@ -13,6 +13,7 @@ constexpr int GROUP = 4;  // vectors of a block: the four gates of LANES units, 
 constexpr int64_t WIDTH = GROUP * LANES;
 constexpr int64_t CHUNK = 48;   // rows of a product that share a block, if there are as many
 constexpr int64_t DEPTH = 128;  // rows of x and dz in one partial sum of a weight's gradient
+constexpr int64_t DEPTHS = 16;  // as many times the rows, with ids: their sums need no products
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -171,8 +172,9 @@ struct ForwardScratch {
   float *zero, *cells, *unsaved;  // a row of zeros; c of each row; z of a chunk if it is not saved
   const float **x_rows, **h_now;
   float** z_rows;
-  // of the rows that run a step: h_{t-1}; z, replaced by the activations; c; and where results go
-  const float** h;
+  // of the rows that run a step: h_{t-1}; the kernel's row of the id, null for none; z, replaced by
+  // the activations; c; and where results go
+  const float **h, **of_id;
   float **z, **c, **c_before, **output;
 
   ForwardScratch(Scratch& scratch, const Forward& call, int64_t rows) {
@@ -184,6 +186,7 @@ struct ForwardScratch {
     z_rows = scratch.pointers<float*>(chunk);
     h_now = scratch.pointers<const float*>(rows);
     h = scratch.pointers<const float*>(rows);
+    of_id = scratch.pointers<const float*>(rows);
     z = scratch.pointers<float*>(rows);
     c = scratch.pointers<float*>(rows);
     c_before = scratch.pointers<float*>(rows);
@@ -191,16 +194,40 @@ struct ForwardScratch {
   }
 };
 
+INLINE void load_bias(const Forward& call, int64_t unit, Vec (&bias)[4]) {
+  int64_t hidden = call.dims.hidden;
+  for (int gate = 0; gate < 4; ++gate) {
+    bias[gate] = load_some(call.bias + gate * hidden + unit, most(0, hidden - unit));
+  }
+}
+
+// sums = x_t * kernel_ih + bias, which is ready in z, or for an id bias and a row of kernel_ih.
+template <int R>
+INLINE void load_inputs(const Forward& call, const ForwardScratch& cells, int64_t row,
+                        int64_t block, Vec (&sums)[R][4]) {
+  int64_t units = padded(call.dims.hidden), unit = block * LANES;
+  Vec bias[4];
+  if (call.ids) load_bias(call, unit, bias);
+  for (int r = 0; r < R; ++r) {
+    const float* of_id = cells.of_id[row + r];
+    const float* packed = of_id ? of_id + block * call.dims.features * WIDTH : nullptr;
+    for (int gate = 0; gate < 4; ++gate) {
+      if (!call.ids) {
+        sums[r][gate] = load(cells.z[row + r] + gate * units + unit);
+      } else {
+        Vec entries = packed ? load(packed + gate * LANES) : splat(__builtin_nanf(""));
+        sums[r][gate] = bias[gate] + entries;
+      }
+    }
+  }
+}
+
 // One step of some rows, for the units of a block: c and h from z + h_{t-1} * kernel_hh.
 template <int R>
 INLINE void forward_tile(const Forward& call, const ForwardScratch& cells, int64_t row, int64_t block) {
   int64_t hidden = call.dims.hidden, units = padded(hidden), unit = block * LANES;
   Vec sums[R][4];
-  for (int r = 0; r < R; ++r) {
-    for (int gate = 0; gate < 4; ++gate) {
-      sums[r][gate] = load(cells.z[row + r] + gate * units + unit);
-    }
-  }
+  load_inputs(call, cells, row, block, sums);
   multiply<R, 4>(sums, cells.h + row, call.packed_hh + block * hidden * WIDTH, hidden);
   for (int r = 0; r < R; ++r) {
     Vec i = sigmoid(sums[r][0]), f = sigmoid(sums[r][1]);
@@ -238,17 +265,15 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
       int64_t t = call.reverse ? time - 1 - first - s : first + s;
       for (int64_t r = 0; r < rows; ++r) {
         int64_t at = t * batch + begin + r, to = s * rows + r;
-        own.x_rows[to] = call.x + at * features;
+        own.x_rows[to] = call.x ? call.x + at * features : nullptr;
         own.z_rows[to] = call.gates ? call.gates + at * 4 * units : own.unsaved + to * 4 * units;
       }
     }
-    for (int64_t block = 0; block < blocks; ++block) {
+    for (int64_t block = 0; call.x && block < blocks; ++block) {
       int64_t unit = block * LANES;
       const float* packed_ih = call.packed_ih + block * features * WIDTH;
       Vec bias[4];
-      for (int gate = 0; gate < 4; ++gate) {
-        bias[gate] = load_some(call.bias + gate * hidden + unit, most(0, hidden - unit));
-      }
+      load_bias(call, unit, bias);
       in_tiles(steps * rows, [&](auto size, int64_t row) {
         constexpr int R = decltype(size)::value;
         Vec sums[R][4];
@@ -277,6 +302,8 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
           own.h_now[r] = own.zero;
           fill_zero(own.cells + r * units, units);
         }
+        bool known = call.ids && is_feature(call.ids[at], call.dims);
+        own.of_id[running] = known ? call.packed_ih + call.ids[at] * WIDTH : nullptr;
         own.h[running] = own.h_now[r];
         own.z[running] = own.z_rows[s * rows + r];
         own.c[running] = own.cells + r * units;
@@ -501,6 +528,7 @@ int64_t blocks_at_once(const Dims& dims) {
 
 struct WeightScratch {
   float *zero, *sums, *dz;  // a row of zeros; sums of the inputs, of h and of the bias
+  float* of_ids;            // sums of the inputs over the rows since they were last added to `sums`
   const float **x_rows, **h_rows;
 
   WeightScratch(Scratch& scratch, const WeightGradient& call, int64_t blocks) {
@@ -508,6 +536,7 @@ struct WeightScratch {
     zero = scratch.floats(hidden);
     sums = scratch.floats(least(blocks, blocks_at_once(call.dims)) * (features + hidden + 1) * WIDTH);
     dz = scratch.floats(DEPTH * WIDTH);
+    of_ids = scratch.floats(call.ids ? least(blocks, blocks_at_once(call.dims)) * features * WIDTH : 0);
     x_rows = scratch.pointers<const float*>(DEPTH);
     h_rows = scratch.pointers<const float*>(DEPTH);
   }
@@ -547,9 +576,13 @@ __attribute__((noinline)) void add_outer_products(const float* const* rows, int6
   }
 }
 
+INLINE void add_vectors(const float* from, int64_t size, float* to) {
+  for (int64_t k = 0; k < size; k += LANES) store(to + k, load(to + k) + load(from + k));
+}
+
 // Add the products of some rows to the sums of a block.
 void add_rows(const WeightGradient& call, const WeightScratch& own, int64_t first, int64_t depth,
-              int64_t block, float* sums) {
+              int64_t block, float* sums, float* of_ids) {
   auto [time, batch, features, hidden] = call.dims;
   Vec bias[GROUP] = {};
   for (int64_t k = 0; k < depth; ++k) {
@@ -564,7 +597,11 @@ void add_rows(const WeightGradient& call, const WeightScratch& own, int64_t firs
       add_outer_products<decltype(size)::value>(rows, m, own.dz, depth, to + m * WIDTH);
     });
   };
-  add(own.x_rows, features, sums);
+  if (call.x) add(own.x_rows, features, sums);
+  for (int64_t k = 0; call.ids && k < depth; ++k) {
+    int32_t id = call.ids[first + k];
+    if (is_feature(id, call.dims)) add_vectors(own.dz + k * WIDTH, WIDTH, of_ids + id * WIDTH);
+  }
   add(own.h_rows, hidden, sums + features * WIDTH);
   for (int v = 0; v < GROUP; ++v) {
     float* sum = sums + (features + hidden) * WIDTH + v * LANES;
@@ -590,21 +627,28 @@ void store_sums(const WeightGradient& call, int64_t block, const float* sums) {
 
 void weight_gradient(const WeightGradient& call, int64_t begin, int64_t end, float* memory) {
   auto [time, batch, features, hidden] = call.dims;
-  int64_t size = (features + hidden + 1) * WIDTH, all = time * batch;
+  int64_t size = (features + hidden + 1) * WIDTH, all = time * batch, for_ids = features * WIDTH;
   Scratch scratch{memory};
   WeightScratch own(scratch, call, end - begin);
   fill_zero(own.zero, hidden);
   while (begin < end) {
     int64_t blocks = least(blocks_at_once(call.dims), end - begin);
     fill_zero(own.sums, blocks * size);
+    if (call.ids) fill_zero(own.of_ids, blocks * for_ids);
     for (int64_t first = 0; first < all; first += DEPTH) {
       int64_t depth = least(DEPTH, all - first);
       for (int64_t k = 0; k < depth; ++k) {
-        own.x_rows[k] = call.x + (first + k) * features;
+        own.x_rows[k] = call.x ? call.x + (first + k) * features : nullptr;
         own.h_rows[k] = h_before(call, first + k, own.zero);
       }
       for (int64_t block = 0; block < blocks; ++block) {
-        add_rows(call, own, first, depth, begin + block, own.sums + block * size);
+        float *sums = own.sums + block * size, *of_ids = own.of_ids + block * for_ids;
+        add_rows(call, own, first, depth, begin + block, sums, of_ids);
+        bool ends = first + depth == all || first / DEPTH % DEPTHS == DEPTHS - 1;
+        if (call.ids && ends) {
+          add_vectors(of_ids, for_ids, sums);
+          fill_zero(of_ids, for_ids);
+        }
       }
     }
     for (int64_t block = 0; block < blocks; ++block) {

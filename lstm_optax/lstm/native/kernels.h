@@ -18,13 +18,17 @@ struct Dims {
   int64_t time, rows, features, hidden;
 };
 
+// An id that is no feature stands for an input of NaN.
+inline bool is_feature(int32_t id, const Dims& dims) { return id >= 0 && id < dims.features; }
+
 // Bits of a row's flags in one step. The valid steps of a row are its first, in the order of time.
 enum Flag : uint8_t { RESET = 1, INVALID = 2, DETACH = 4 };
 
 struct Forward {
   Dims dims;
   bool reverse;
-  const float* x;         // [time, rows, features]
+  const float* x;         // [time, rows, features]; null if there are ids
+  const int32_t* ids;     // [time, rows] or null: one feature is 1 and the others are 0
   const float* h_first;   // [rows, hidden]
   const float* c_first;   // [rows, hidden]
   const float* bias;      // [4 * hidden]
@@ -66,7 +70,8 @@ struct InputGradient {
 struct WeightGradient {
   Dims dims;
   bool reverse;
-  const float* x;        // [time, rows, features]
+  const float* x;        // [time, rows, features]; null if there are ids
+  const int32_t* ids;    // [time, rows] or null, as in Forward
   const float* h_first;  // [rows, hidden]
   const float* outputs;  // [time, rows, hidden]
   const uint8_t* flags;  // [time, rows] or null
