@@ -5,6 +5,7 @@ import logging
 import shlex
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -82,7 +83,8 @@ def run_train(command: Train, console: Console) -> int:
 
 
 def _train_until_signal(run: RunFolder, command: Train, corpus: "Corpus", console: Console) -> int:
-    STOP.last_words = lambda: _last_words(run, command, corpus)
+    found = _identity(run.config)
+    STOP.last_words = lambda: _last_words(run, command, corpus, found)
     STOP.note = lambda name: run.write_log(f"{name}: the training stops")
     STOP.save_within = command.save_within
     return _train_in_folder(run, command, corpus, console)
@@ -191,8 +193,22 @@ def _train_on_devices(run: RunFolder, command: Train, corpus: "Corpus", console:
     return 0
 
 
-def _last_words(run: RunFolder, command: Train, corpus: "Corpus") -> str:
-    """Remove a run that cannot be resumed, and return what to print at the end of the process."""
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what differs between two files that were at the same path; None if there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+
+
+def _last_words(
+    run: RunFolder, command: Train, corpus: "Corpus", found: tuple[int, int] | None
+) -> str:
+    """Remove a run that cannot be resumed, and return what to print at the end of the process.
+
+    The run that was `found` in the folder stays, if this one did not yet replace it.
+    """
+    if command.overwrite and found and _identity(run.config) == found:
+        return f"stopped; the run in {run.path} was not replaced"
     starts = not command.resume and not command.job.distributed
     if starts and run.remove_unsaved():
         return "stopped; nothing was saved"

@@ -640,6 +640,18 @@ def test_ctrl_c_before_first_step_leaves_nothing(work, interrupt_at, capfd, phas
     assert snapshot(work) == before and not (work / "runs").exists()
 
 
+@pytest.mark.parametrize("saved", [True, False])
+def test_ctrl_c_keeps_run_not_yet_replaced(run, work, interrupt_at, capfd, saved):
+    if not saved:
+        shutil.rmtree(run / "checkpoints")
+    before = snapshot(work)
+    interrupt_at("lstm_optax.runs.train.prepare")
+    with pytest.raises(Ended, match="130"):
+        train("--run", str(run), "--overwrite")
+    assert "stopped; the run in runs/a b was not replaced\n" in capfd.readouterr().err
+    assert snapshot(work) == before
+
+
 @pytest.mark.parametrize("phase", ["resume.check_resume", "train.fit"])
 def test_ctrl_c_keeps_resumed_run(run, work, interrupt_at, capfd, phase):
     def contents():
