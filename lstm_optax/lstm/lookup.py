@@ -35,7 +35,10 @@ class Lookup(NamedTuple):
 
     def rows(self) -> Float[Array, "time batch features"]:
         """Return the inputs."""
-        return jnp.take(self.table, self.entries(), axis=0, mode="fill", fill_value=jnp.nan)
+        # The gradient of the table is a sum over all ids, in the dtype of what is read.
+        wide = self.table.astype(jnp.promote_types(self.dtype, jnp.float32))
+        rows = jnp.take(wide, self.entries(), axis=0, mode="fill", fill_value=jnp.nan)
+        return rows.astype(self.dtype)
 
     def entries(self) -> Int[Array, "time batch"]:
         """Return the ids as int32, each that is out of range as the number of entries."""

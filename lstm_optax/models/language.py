@@ -19,6 +19,7 @@ from lstm_optax.models.chunked_losses import chunked_losses
 from lstm_optax.models.ids import read_ids
 from lstm_optax.models.layer import check_language_layer, param_dtype
 from lstm_optax.models.losses import token_losses
+from lstm_optax.models.promotion import promote_factors
 
 MOST_LOGITS = 2**24  # that are computed at once, 64 MiB in float32
 CHUNK_LOGITS = 2**22  # of a chunk, where there are more
@@ -92,7 +93,7 @@ class LanguageModel(nnx.Module):
         if cutoffs:
             self.output: Any = AdaptiveSoftmax(*sizes, cutoffs, **dtypes, rngs=rngs)
         elif not tied:
-            self.output = nnx.Linear(*sizes, **dtypes, rngs=rngs)
+            self.output = nnx.Linear(*sizes, promote_dtype=promote_factors, **dtypes, rngs=rngs)
         self.embedding_dropout: nnx.Dropout = make_dropout(
             "embedding_dropout", embedding_dropout, rngs=rngs
         )

@@ -12,6 +12,7 @@ from lstm_optax.lstm._probe import GradientFlow
 from lstm_optax.lstm.layer import LSTM, Carry
 from lstm_optax.lstm.weights import make_dropout
 from lstm_optax.models.layer import check_layer, param_dtype
+from lstm_optax.models.promotion import promote_factors
 
 
 class SequenceModel(nnx.Module):
@@ -53,6 +54,7 @@ class SequenceModel(nnx.Module):
             out_features,
             dtype=lstm.dtype,
             param_dtype=param_dtype(lstm),
+            promote_dtype=promote_factors,
             rngs=rngs,
         )
         self.time_axis = 0 if lstm.time_major else 1

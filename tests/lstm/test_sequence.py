@@ -136,6 +136,28 @@ def test_bfloat16_products_have_float32_state(backend):
     assert jaxpr.count("preferred_element_type=float32") == products >= 2
 
 
+@pytest.mark.parametrize(
+    "way",
+    [*[dict(backend=name) for name in CPU_BACKENDS], dict(backend="fused", gradient="autodiff")],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_gradients_sum_in_float32(way, dtype):
+    """Over many steps; a sum in bfloat16 ends where the next term is below half its last digit."""
+    params = jax.tree.map(jnp.float32, draw()[0])
+    x = jnp.float32(np.random.default_rng(0).normal(size=(512, 2, params.kernel_ih.shape[0])))
+
+    def loss(params, dtype, **way):
+        outputs, _ = lstm_sequence(params, x.astype(dtype), dtype=dtype, **way)
+        return jnp.mean(outputs.astype(jnp.float32))
+
+    gradient = jax.jit(jax.grad(loss), static_argnames=("dtype", "backend", "gradient"))
+    exact = gradient(params, jnp.float32, backend="fused")
+    for found, expected in zip(gradient(params, dtype, **way), exact, strict=True):
+        error = jnp.linalg.norm(found - expected) / jnp.linalg.norm(expected)
+        assert error < 2 * jnp.finfo(dtype).eps
+
+
 def test_input_product_is_outside_loop():
     """The loop has one matrix product; another, for all time steps, is before it.
 

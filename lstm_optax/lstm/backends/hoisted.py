@@ -26,11 +26,13 @@ def hoisted_sequence(
 ) -> tuple[Float[Array, "time batch hidden"], LSTMState]:
     """Multiply all inputs by kernel_ih at once, then scan the recurrence; its gradient is JAX's."""
     dtype = state.c.dtype
+    kernel = params.kernel_hh.astype(dtype)  # the loop sums its gradient, so in the state's dtype
 
     def body(state, inputs):
         z, now = inputs  # z [batch, 4·hidden]
         state = before_step(state, now.reset)  # h, c [batch, hidden]
-        z = z + product(detach_h(state, now.detach).h, params.kernel_hh, dtype)
+        factor = kernel.astype(params.kernel_hh.dtype)
+        z = z + product(detach_h(state, now.detach).h, factor, dtype)
         return after_step(state, apply_gates(z, state.c, make_mark(clip, now.probe)), now.valid)
 
     inputs = (project(params, x, dtype), steps)

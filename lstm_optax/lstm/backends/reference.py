@@ -35,11 +35,16 @@ def reference_sequence(
             "backend='fused', or 'auto'"
         )
 
+    # The loop sums the gradients of the parameters, so in the state's dtype.
+    wide = jax.tree.map(lambda p: p.astype(state.c.dtype), params)
+
     def body(state, inputs):
         x, now = inputs  # x [batch, features]
+        factors = jax.tree.map(lambda w, p: w.astype(p.dtype), wide, params)
         state = before_step(state, now.reset)  # h, c [batch, hidden]
         mark = make_mark(clip, now.probe)
-        return after_step(state, lstm_cell(params, x, detach_h(state, now.detach), mark), now.valid)
+        new = lstm_cell(factors, x, detach_h(state, now.detach), mark)
+        return after_step(state, new, now.valid)
 
     state, outputs = jax.lax.scan(body, state, (x, steps), reverse=reverse)
     return outputs, state
