@@ -1,8 +1,7 @@
-"""Runs with steps that are not finite: rewinds, events, and training in float16."""
+"""Runs with steps that are not finite: rewinds and events."""
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 from test_train import TEXT, Watch, assert_same
@@ -157,27 +156,3 @@ def test_rewind_refuses_averaged_steps(config, tmp_path):
     with pytest.raises(OptionError, match=message):
         train(averaging, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-def test_float16_equals_float32(config, tmp_path):
-    """Within 2 % in every loss; the scale is recorded, and resumed."""
-    config = replace(config, rewind=0)
-    losses = {}
-    for dtype in ("float32", "float16"):
-        run, watch = train(replace(config, dtype=dtype), tmp_path / dtype)
-        losses[dtype] = [row["val_loss"] for row in run.records.read()]
-    np.testing.assert_allclose(losses["float16"], losses["float32"], rtol=0.02)
-    assert [row["loss_scale"] for row in run.records.read()] == [2**15] * 2
-    assert "loss scaling" in watch.of("plan")[0]["optimizer"]
-    half = replace(config, dtype="float16")
-    train(half, tmp_path / "broken", stop=8)
-    broken, _ = train(half, tmp_path / "broken", resume=True)
-    assert_same(broken, run)
-    assert all(leaf.dtype != "float16" for leaf in jax.tree.leaves(half_params(run)))
-
-
-def half_params(run: RunFolder):
-    from lstm_optax import load_run
-
-    return load_run(run.path).params
