@@ -35,9 +35,9 @@ def errors(build, inputs, targets, dtype, scale):
     return {name: distances[name] / np.linalg.norm(exact[name]) for name in exact}
 
 
-def language(tied=False):
-    sizes = dict(in_features=H, hidden_features=H, tied=tied)
-    return lambda **options: language_model(V, **sizes, **options)
+def language(**own):
+    sizes = dict(in_features=H, hidden_features=H)
+    return lambda **options: language_model(V, **sizes, **own, **options)
 
 
 def sequence(**options):
@@ -59,11 +59,12 @@ def draw(kind):
     "build, kind",
     [
         (language(), "tokens"),
+        (language(backend="fused"), "tokens"),
         (language(tied=True), "tokens"),
         (sequence, "classes"),
         (sequence, "numbers"),
     ],
-    ids=["language", "tied", "classes", "numbers"],
+    ids=["language", "fused", "tied", "classes", "numbers"],
 )
 def test_sums_over_tokens_are_float32(build, kind, dtype):
     """The gradients of bias and embedding, which are no products of matrices."""
