@@ -47,7 +47,7 @@ def copy_to_host(tree: Any) -> Any:
     for leaf in jax.tree.leaves(stored):
         if isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
             leaf.copy_to_host_async()
-    return jax.tree.map(lambda leaf: leaf if _is_shared(leaf) else np.array(leaf), stored)
+    return jax.tree.map(lambda leaf: leaf if _is_shared(leaf) else _copy(leaf), stored)
 
 
 def start_write(path: Path, tree: Any, agreement: Agreement) -> Callable[[], None]:
@@ -172,6 +172,10 @@ def _as_stored(leaf: Any) -> Any:
     return leaf if isinstance(leaf, jax.Array) or _is_shape(leaf) else np.asarray(leaf)
 
 
+def _copy(leaf: Any) -> np.ndarray:
+    return np.array(leaf).view(_OwnArray)
+
+
 def _is_shared(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 
@@ -195,3 +199,10 @@ def _as_type_of(stored: Any, like: Any) -> Any:
     if isinstance(like, np.ndarray | jax.Array) or _is_shape(like):
         return stored
     return stored[()] if isinstance(like, np.generic) else type(like)(stored.item())
+
+
+class _OwnArray(np.ndarray):
+    """An array that nobody else changes; Orbax would copy it once more to be safe from that."""
+
+    def __deepcopy__(self, memo: Any) -> np.ndarray:
+        return self

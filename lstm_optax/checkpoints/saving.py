@@ -14,6 +14,7 @@ from lstm_optax.checkpoints.agreement import Agreement, Refused
 from lstm_optax.checkpoints.checkpoint_error import describe_failure, save_error
 from lstm_optax.checkpoints.checkpoint_files import CheckpointFiles
 from lstm_optax.checkpoints.orbax_io import check_written, copy_to_host, start_write
+from lstm_optax.heap import release_freed_memory
 
 # at least as many as a save opens at once: Orbax needed up to 11 on two processors, and opens more
 # on more; when it cannot, some of its threads fail and others wait for them
@@ -35,6 +36,7 @@ class Save:
     def __init__(self, files: CheckpointFiles, step: int, state: Any):
         self.files: CheckpointFiles = files
         self.step: int = step
+        release_freed_memory()  # of what was compiled since the last save
         self.tree: Any = copy_to_host(state)
         self.agreement: Agreement = Agreement()
         self.kept: list[int] | None = None
@@ -72,6 +74,8 @@ class Save:
         except BaseException as error:
             failure, cause = describe_failure(error), error
         finally:
+            self.tree = None
+            release_freed_memory()  # of the arrays, and of Orbax
             if first:
                 with suppress(OSError):
                     self.files.discard(self.step)

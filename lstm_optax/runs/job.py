@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import optax
+from flax import nnx
 
 from lstm_optax.models import LanguageModel
 from lstm_optax.runs.build import (
@@ -29,12 +30,13 @@ class Job(NamedTuple):
     sharding: BatchSharding | None  # None for a single device
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
-    model: LanguageModel
+    model: LanguageModel  # with the shapes and dtypes of its parameters
 
     def initial_state(self) -> TrainState:
         """Return the state before the first step, on the devices of the job."""
         config = self.config
-        state = make_state(self.model, self.optimizer, rows=config.batch, seed=config.seed)
+        model = make_model(config, len(self.corpus.vocabulary))
+        state = make_state(model, self.optimizer, rows=config.batch, seed=config.seed)
         return self.sharding.state(state) if self.sharding else state
 
 
@@ -53,5 +55,5 @@ def prepare(config: TrainConfig, corpus: Corpus) -> Job:
     state = abstract_state(config, vocabulary, optimizer)
     sharding = make_sharding(devices, shard_state=config.shard_state)
     check_memory(state, activation_bytes(config, vocabulary), devices, shard=config.shard_state)
-    model = make_model(config, vocabulary)
+    model = nnx.eval_shape(lambda: make_model(config, vocabulary))
     return Job(config, corpus, devices, sharding, schedule, optimizer, model)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lstm_optax.checks import check_callable, check_instance, check_integer
+from lstm_optax.heap import release_freed_memory
 from lstm_optax.training.batch_stream import batch_function
 from lstm_optax.training.batches import BatchReader
 from lstm_optax.training.metrics import StepMetrics, interval_means, zero_sums
@@ -172,6 +173,7 @@ def fit(
     history = list(history)
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     now, position, throughput = int(state.step), int(state.position), Throughput()
+    release_freed_memory()  # before the step is compiled, which needs much
     while True:
         reason = _end_reason(now, steps, history, patience, validation)
         if reason:
@@ -186,6 +188,8 @@ def fit(
         state, metrics = run_steps(step, state, batches, count, sharding=sharding)
         now, position = now + count, position + count
         # while the devices compute
+        if not throughput.compiled:
+            release_freed_memory()  # of the compilation
         reader.read_ahead(position, _steps_of_dispatch(now, cuts, steps))
         metrics = jax.device_get(metrics)  # waits for the dispatch
         throughput.end(count)

@@ -7,10 +7,13 @@ class Throughput:
     """Measure the steps per second of training alone, without evaluation, saving and compilation.
 
     The first dispatch is left out, since it compiles the program.
+
+    Attributes:
+      compiled: whether the first dispatch has ended.
     """
 
     def __init__(self):
-        self._compiled = False
+        self.compiled: bool = False
         self._steps, self._seconds = 0, 0.0
         self._begun = 0.0
 
@@ -20,10 +23,10 @@ class Throughput:
 
     def end(self, steps: int) -> None:
         """Count the steps of the dispatch, after its metrics were read."""
-        if self._compiled:
+        if self.compiled:
             self._steps += steps
             self._seconds += time.perf_counter() - self._begun
-        self._compiled = True
+        self.compiled = True
 
     def take(self) -> float | None:
         """Return the steps per second since the last call; None if no dispatch was measured."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -375,3 +376,16 @@ def test_end_of_program_waits_for_save(tmp_path, end):
     assert done.returncode == {"end": 0, "exception": 1, "exit": 3}[end], done.stderr
     checkpoints = lo.Checkpoints(Path(tmp_path))
     assert checkpoints.steps() == [1] and checkpoints.is_whole(1)
+
+
+def test_save_copies_the_state_once(tmp_path):
+    large = jnp.ones((1000, 2000))
+    checkpoints = lo.Checkpoints(tmp_path / "checkpoints")
+    tracemalloc.start()
+    try:
+        checkpoints.save(1, {"w": large})
+        checkpoints.wait()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert large.nbytes < peak < 1.5 * large.nbytes

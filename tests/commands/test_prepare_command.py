@@ -144,3 +144,32 @@ def test_reading_a_file_of_tokens_keeps_no_pages(work):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 16 * 1024
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from lstm_optax.commands.main import main
+assert main(sys.argv[1:]) == 0
+print(*re.findall(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text()))
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_words_train_within_one_gigabyte(work, monkeypatch):
+    """The n-gram models count as many words as of any larger text."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)  # compiling needs memory, too
+    size = 33_000
+    chances = 1 / np.arange(1, size + 1)
+    ranks = np.random.default_rng(0).choice(size, 6_000_000, p=chances / chances.sum())
+    Path("words.txt").write_text(" ".join(f"w{rank}" for rank in ranks))
+    assert main("prepare words.txt --out data --kind words".split()) == 0
+    line = "train --text data --softmax adaptive --embedding 200 --hidden 200 --batch 20"
+    line += " --window 35 --steps 60 --eval-every 10"
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *line.split()], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert "counting n-gram models of 5,000,000 words" in done.stdout
+    assert int(done.stdout.split()[-1]) * 1024 < 1e9

@@ -1,6 +1,7 @@
 """The n-gram models against a dictionary oracle, and on the text that ships with Python."""
 
 import math
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_optax.data import TextError, Vocabulary, ngram_losses, split, topics_text
+from lstm_optax.data import TextError, Vocabulary, ngram, ngram_losses, split, topics_text
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
 CODES = st.lists(st.integers(0, 3), min_size=2, max_size=40)
@@ -48,6 +49,48 @@ def test_ngram_losses_equal_oracle(train, validation, vocabulary_size):
     for order, loss in enumerate(losses.values()):
         expected = oracle_loss(train, validation, vocabulary_size, order)
         assert loss == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [
+        ([3], [0, 3, 3]),  # fewer characters than the longest context
+        ([3, 3], [3, 3]),
+        ([3] * 9, [3] * 9),
+        ([3, 0, 3, 0, 3], [1, 2, 3, 0, 3]),
+        ([0, 1, 2, 3] * 5, [3, 3, 0, 1, 2]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint64])
+def test_ngram_losses_at_edges(train, validation, dtype):
+    arrays = (np.array(codes, dtype) for codes in (train, validation))
+    losses = list(ngram_losses(*arrays, 4, max_order=5).values())[1:]
+    expected = [oracle_loss(train, validation, 4, order) for order in range(6)]
+    assert losses == pytest.approx(expected, rel=1e-12)
+
+
+def words(count: int) -> np.ndarray:
+    """Return random words [count] out of 3,000, in Zipf's law."""
+    chances = 1 / np.arange(1, 3001)
+    return np.random.default_rng(0).choice(3000, count, p=chances / chances.sum())
+
+
+def test_pieces_do_not_change_losses(monkeypatch):
+    parts = words(3000), words(200)
+    expected = ngram_losses(*parts, 3000)
+    monkeypatch.setattr(ngram, "PIECE", 7)
+    assert ngram_losses(*parts, 3000) == expected
+
+
+def test_memory_of_ngram_counts():
+    parts = words(400_000), words(2000)
+    tracemalloc.start()
+    try:
+        ngram_losses(*parts, 3000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 28 * 400_000
 
 
 @pytest.mark.slow
