@@ -29,7 +29,7 @@ def ngram_losses(
     with c the counts and T(h) the number of distinct characters seen after h. For a context that
     was never seen, P(w|h) = P(w|h′).
 
-    This needs about 17 bytes of memory for each character of `train`, and 80 for each of
+    This needs about 18 bytes of memory for each character of `train`, and 80 for each of
     `validation`, whatever V and `max_order`.
 
     Args:

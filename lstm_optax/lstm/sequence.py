@@ -144,9 +144,8 @@ def lstm_sequence(
             return BACKENDS[name](params, x, state, steps, reverse, cotangent_clip, gradient)
 
     leading = x.ids if isinstance(x, Lookup) else x
-    outputs, state = _with_auto_axes(compute, leading)(
-        params, x, state, steps
-    )  # [time, batch, hidden]
+    compute = _with_auto_axes(compute, leading)
+    outputs, state = compute(params, x, state, steps)  # outputs: [time, batch, hidden]
     return outputs.astype(dtype), state
 
 

@@ -25,6 +25,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from other_thread import is_free
 from rich.console import Console
 
 import lstm_optax
@@ -771,7 +772,7 @@ def test_running_run_is_shared(run, work, capsys, flags):
 
 
 @pytest.mark.usefixtures("no_picture")
-def test_run_is_free_for_a_moment(run, monkeypatch):
+def test_run_is_held_from_check_to_picture(run, monkeypatch):
     """From the check of a run to the picture, no other process can write to its folder."""
     moments = []
 
@@ -780,7 +781,7 @@ def test_run_is_free_for_a_moment(run, monkeypatch):
         original = getattr(importlib.import_module(module), function)
 
         def watched(*args, **options):
-            moments.append((function, refuses_others(run)))
+            moments.append((function, not is_free(run)))
             return original(*args, **options)
 
         monkeypatch.setattr(name, watched)
@@ -792,23 +793,10 @@ def test_run_is_free_for_a_moment(run, monkeypatch):
     assert train("--run", str(run), "--overwrite", "--steps", "8") == 0
     names = ["corpus_of", "prepare_devices", "fit", "save_picture"]
     assert moments == [(name, True) for name in names]
-    assert not refuses_others(run)
+    assert is_free(run)
 
 
-def refuses_others(run: Path) -> bool:
-    """Return whether another thread, which counts as another process, cannot hold a folder."""
-
-    def hold():
-        with hold_folder(run, wait=0):
-            pass
-
-    with ThreadPoolExecutor(1) as other:
-        error = other.submit(hold).exception(timeout=10)
-    assert error is None or "is in use by process" in str(error)
-    return error is not None
-
-
-def test_warning_of_missing_locks_is_lost(run, work, capsys, monkeypatch):
+def test_warning_of_missing_locks_is_shown(run, work, capsys, monkeypatch):
     def flock(descriptor, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

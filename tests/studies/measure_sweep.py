@@ -1,8 +1,8 @@
 """Measure 16 trials by the engine of `sweep` on two CPU devices against the same ones by `fit`.
 
 All are warm: compiled before, with the same batches, evaluations and steps; `fit` trains one trial
-after another on one device, by the native backend, whose calls use both cores, and by the fused
-one, whose calls hardly do. They alternate, and the medians of the ratios count.
+after another on one device, by the native and by the fused backend: the calls of both use part of
+the second core, too. They alternate, and the medians of the ratios count.
 
     python tests/studies/measure_sweep.py [UNITS…]
 """

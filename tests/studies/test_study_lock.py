@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from other_thread import is_free
 from quadratic_task import quadratic
 
 from lstm_optax.commands.study_options import StudyOptions
@@ -72,19 +73,6 @@ def test_optuna_sweep_is_not_shared(tmp_path):
     shared = []
     start("optuna", tmp_path, on_evaluation=lambda trial, record: shared.append(is_free(tmp_path)))
     assert shared == [True, True]
-
-
-def is_free(folder):
-    """Return whether another thread, which counts as another process, can hold a folder."""
-
-    def hold():
-        with hold_folder(folder, wait=0):
-            pass
-
-    with ThreadPoolExecutor(1) as other:
-        error = other.submit(hold).exception(timeout=10)
-    assert error is None or "is in use by process" in str(error)
-    return error is None
 
 
 def open_log(folder, settings=SETTINGS):
