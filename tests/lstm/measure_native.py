@@ -38,7 +38,8 @@ def programs(time_steps, batch, features, hidden):
     # overwritten in place: a new buffer for each call, made before the clock starts
     backward = jax.jit(calls.backward(False, 0), donate_argnums=0)
     rest = (c_before, kernel_hh, outputs, zero, zero, flags, jnp.zeros(6))
-    weights, inputs = jax.jit(calls.weight_gradient(False)), jax.jit(calls.input_gradient())
+    weights = jax.jit(calls.weight_gradient(False, features))
+    inputs = jax.jit(calls.input_gradient())
     product = 2 * time_steps * batch * 4 * hidden
     large, square = jax.jit(jnp.matmul), jnp.ones((LARGE, LARGE))
     return {
