@@ -12,7 +12,7 @@ namespace {
 constexpr int GROUP = 4;  // vectors of a block: the four gates of LANES units, or 4 * LANES columns
 constexpr int64_t WIDTH = GROUP * LANES;
 constexpr int64_t CHUNK = 48;   // rows of a product that share a block, if there are as many
-constexpr int64_t DEPTH = 128;  // rows of x and dz in one partial sum of a weight's gradient
+constexpr int64_t DEPTH = LANES < 16 ? 64 : 128;  // rows of x and dz in a part of a weight's sums
 constexpr int64_t DEPTHS = 16;  // as many times the rows, with ids: their sums need no products
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -561,6 +561,7 @@ __attribute__((noinline)) void add_outer_products(const float* const* rows, int6
   Vec sums[R][GROUP] = {};
   for (int64_t k = 0; k < depth; ++k, dz += WIDTH) {
     const float* entries = rows[k] + first;
+    __builtin_prefetch(entries + 16);  // of the next tiles: hardware does not follow this pattern
     Vec factors[GROUP];
     for (int v = 0; v < GROUP; ++v) factors[v] = load(dz + v * LANES);
     for (int r = 0; r < R; ++r) {
