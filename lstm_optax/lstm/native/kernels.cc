@@ -75,47 +75,65 @@ INLINE void in_tiles(int64_t count, Run run) {
   }
 }
 
-// sums[r][v] += sum over k of a[r][k] * b[k][v], b [depth, G, LANES].
+// sums[r][FIRST + v] += sum over k of a[r][k] * b[k][v], for V vectors; b [depth, V, LANES].
 //
 // Not inlined: the constants of what surrounds it would take registers that the sums need.
-template <int R, int G>
-__attribute__((noinline)) void multiply(Vec (&result)[R][G], const float* const* a, const float* b,
-                                        int64_t depth) {
+template <int FIRST, int V, int R, int G>
+__attribute__((noinline)) void multiply_pass(Vec (&result)[R][G], const float* const* a,
+                                             const float* b, int64_t depth) {
   const float* rows[R];
-  Vec sums[R][G];
+  Vec sums[R][V];
   for (int r = 0; r < R; ++r) {
     rows[r] = a[r];
-    for (int v = 0; v < G; ++v) sums[r][v] = result[r][v];
+    for (int v = 0; v < V; ++v) sums[r][v] = result[r][FIRST + v];
   }
-  for (int64_t k = 0; k < depth; ++k, b += G * LANES) {
-    Vec factors[G];
-    for (int v = 0; v < G; ++v) factors[v] = load(b + v * LANES);
+  for (int64_t k = 0; k < depth; ++k, b += V * LANES) {
+    Vec factors[V];
+    for (int v = 0; v < V; ++v) factors[v] = load(b + v * LANES);
     for (int r = 0; r < R; ++r) {
       Vec entry = splat(rows[r][k]);
-      for (int v = 0; v < G; ++v) sums[r][v] += entry * factors[v];
+      for (int v = 0; v < V; ++v) sums[r][v] += entry * factors[v];
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < G; ++v) result[r][v] = sums[r][v];
+    for (int v = 0; v < V; ++v) result[r][FIRST + v] = sums[r][v];
   }
 }
 
+// sums[r] += sum over k of a[r][k] * b[k], for a packed block b of G vectors.
+template <int R, int G, int FIRST = 0>
+INLINE void multiply(Vec (&sums)[R][G], const float* const* a, const float* b, int64_t depth) {
+  constexpr int V = G - FIRST < PASS ? G - FIRST : PASS;
+  multiply_pass<FIRST, V>(sums, a, b + FIRST * depth * LANES, depth);
+  if constexpr (FIRST + V < G) multiply<R, G, FIRST + V>(sums, a, b, depth);
+}
+
 // ---- packing ----
+//
+// A block of G vectors for each k is packed in parts of PASS vectors, [G / PASS][k][PASS][lane], so
+// that each pass of a product reads consecutive memory.
+
+// Where vector v of entry k is in a block of GROUP vectors.
+INLINE int64_t in_block(int64_t depth, int64_t k, int v) {
+  int first = v / PASS * PASS;
+  return (first * depth + k * PASS + v - first) * LANES;
+}
 
 int64_t gate_blocks(int64_t hidden) { return padded(hidden) / LANES; }
 
 int64_t packed_gates(int64_t depth, int64_t hidden) { return gate_blocks(hidden) * depth * WIDTH; }
 
-// packed[block][k][gate][lane]
+// A block has the four gates of LANES units.
 void pack_gates(const float* kernel, int64_t depth, int64_t hidden, int64_t begin, int64_t end,
                 float* packed) {
   for (int64_t block = begin; block < end; ++block) {
     float* to = packed + block * depth * WIDTH;
     int64_t unit = block * LANES;
     for (int64_t k = 0; k < depth; ++k) {
-      for (int gate = 0; gate < 4; ++gate, to += LANES) {
+      for (int gate = 0; gate < 4; ++gate) {
         const float* from = kernel + (k * 4 + gate) * hidden + unit;
-        store(to, unit < hidden ? load_some(from, hidden - unit) : Vec{});
+        store(to + in_block(depth, k, gate),
+              unit < hidden ? load_some(from, hidden - unit) : Vec{});
       }
     }
   }
@@ -127,13 +145,12 @@ int64_t packed_columns(int64_t columns, int64_t hidden) {
   return ceil_div(columns, LANES) * LANES * 4 * padded(hidden);
 }
 
-// packed[block][gate][unit][column], with fewer vectors of columns in the last block
+// A block has WIDTH columns, the last one fewer vectors; k is a gate's unit, padding included.
 void pack_columns(const float* kernel, int64_t columns, int64_t hidden, int64_t begin, int64_t end,
                   float* packed) {
-  int64_t units = padded(hidden);
-  for (int64_t block = begin; block < end; ++block) {
-    int64_t first = block * WIDTH, count = least(WIDTH, columns - first);
-    int64_t width = ceil_div(count, LANES) * LANES;
+  int64_t units = padded(hidden), last = least(end * WIDTH, columns);
+  for (int64_t first = begin * WIDTH; first < last; first += PASS * LANES) {
+    int64_t count = least(PASS * LANES, columns - first), width = ceil_div(count, LANES) * LANES;
     float* to = packed + first * 4 * units;
     for (int gate = 0; gate < 4; ++gate) {
       for (int64_t unit = 0; unit < units; unit += PAD, to += PAD * width) {
@@ -211,11 +228,12 @@ INLINE void load_inputs(const Forward& call, const ForwardScratch& cells, int64_
   for (int r = 0; r < R; ++r) {
     const float* of_id = cells.of_id[row + r];
     const float* packed = of_id ? of_id + block * call.dims.features * WIDTH : nullptr;
+    auto of_gate = [&](int gate) { return load(packed + in_block(call.dims.features, 0, gate)); };
     for (int gate = 0; gate < 4; ++gate) {
       if (!call.ids) {
         sums[r][gate] = load(cells.z[row + r] + gate * units + unit);
       } else {
-        Vec entries = packed ? load(packed + gate * LANES) : splat(__builtin_nanf(""));
+        Vec entries = packed ? of_gate(gate) : splat(__builtin_nanf(""));
         sums[r][gate] = bias[gate] + entries;
       }
     }
@@ -303,7 +321,7 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
           fill_zero(own.cells + r * units, units);
         }
         bool known = call.ids && is_feature(call.ids[at], call.dims);
-        own.of_id[running] = known ? call.packed_ih + call.ids[at] * WIDTH : nullptr;
+        own.of_id[running] = known ? call.packed_ih + in_block(0, call.ids[at], 0) : nullptr;
         own.h[running] = own.h_now[r];
         own.z[running] = own.z_rows[s * rows + r];
         own.c[running] = own.cells + r * units;
@@ -554,26 +572,30 @@ INLINE const float* h_before(const WeightGradient& call, int64_t at, const float
   return call.outputs + (before * batch + row) * hidden;
 }
 
-// sums[m] += sum over k of rows[k][m] * dz[k], for R of the m; sums [R, WIDTH], dz [depth, WIDTH].
-template <int R>
+// sums[m] += sum over k of rows[k][m] * dz[k], for R of the m; sums [R, WIDTH], dz a packed block.
+template <int R, int FIRST = 0>
 __attribute__((noinline)) void add_outer_products(const float* const* rows, int64_t first,
                                                   const float* dz, int64_t depth, float* result) {
-  Vec sums[R][GROUP] = {};
-  for (int64_t k = 0; k < depth; ++k, dz += WIDTH) {
+  Vec sums[R][PASS] = {};
+  const float* part = dz + in_block(depth, 0, FIRST);
+  for (int64_t k = 0; k < depth; ++k, part += PASS * LANES) {
     const float* entries = rows[k] + first;
     __builtin_prefetch(entries + 16);  // of the next tiles: hardware does not follow this pattern
-    Vec factors[GROUP];
-    for (int v = 0; v < GROUP; ++v) factors[v] = load(dz + v * LANES);
+    Vec factors[PASS];
+    for (int v = 0; v < PASS; ++v) factors[v] = load(part + v * LANES);
     for (int r = 0; r < R; ++r) {
       Vec entry = splat(entries[r]);
-      for (int v = 0; v < GROUP; ++v) sums[r][v] += entry * factors[v];
+      for (int v = 0; v < PASS; ++v) sums[r][v] += entry * factors[v];
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < GROUP; ++v) {
-      float* sum = result + r * WIDTH + v * LANES;
+    for (int v = 0; v < PASS; ++v) {
+      float* sum = result + r * WIDTH + (FIRST + v) * LANES;
       store(sum, load(sum) + sums[r][v]);
     }
+  }
+  if constexpr (FIRST + PASS < GROUP) {
+    add_outer_products<R, FIRST + PASS>(rows, first, dz, depth, result);
   }
 }
 
@@ -589,7 +611,7 @@ void add_rows(const WeightGradient& call, const WeightScratch& own, int64_t firs
   for (int64_t k = 0; k < depth; ++k) {
     for (int v = 0; v < GROUP; ++v) {
       Vec part = load(call.dz + (first + k) * 4 * padded(hidden) + block * WIDTH + v * LANES);
-      store(own.dz + k * WIDTH + v * LANES, part);
+      store(own.dz + in_block(depth, k, v), part);
       bias[v] += part;
     }
   }
@@ -601,7 +623,9 @@ void add_rows(const WeightGradient& call, const WeightScratch& own, int64_t firs
   if (call.x) add(own.x_rows, features, sums);
   for (int64_t k = 0; call.ids && k < depth; ++k) {
     int32_t id = call.ids[first + k];
-    if (is_feature(id, call.dims)) add_vectors(own.dz + k * WIDTH, WIDTH, of_ids + id * WIDTH);
+    for (int v = 0; v < GROUP && is_feature(id, call.dims); v += PASS) {
+      add_vectors(own.dz + in_block(depth, k, v), PASS * LANES, of_ids + id * WIDTH + v * LANES);
+    }
   }
   add(own.h_rows, hidden, sums + features * WIDTH);
   for (int v = 0; v < GROUP; ++v) {

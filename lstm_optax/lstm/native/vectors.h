@@ -10,13 +10,13 @@
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16, ROWS = 6;  // ROWS * 4 sums, 4 factors and some room in 32 registers
-#elif defined(__AVX2__)
-constexpr int LANES = 8, ROWS = 3;   // 12 sums in 16 registers
+constexpr int LANES = 16, ROWS = 6, PASS = 4;  // ROWS * PASS sums, PASS factors and one entry at a
+#elif defined(__AVX2__)                        // time, in 32 registers
+constexpr int LANES = 8, ROWS = 6, PASS = 2;   // 12 sums in 16 registers
 #elif defined(__aarch64__)
-constexpr int LANES = 4, ROWS = 6;   // 24 sums in 32 registers
+constexpr int LANES = 4, ROWS = 6, PASS = 4;   // 24 sums in 32 registers
 #else
-constexpr int LANES = 4, ROWS = 2;   // 8 sums in 16 registers
+constexpr int LANES = 4, ROWS = 2, PASS = 4;   // 8 sums in 16 registers
 #endif
 
 typedef float Vec __attribute__((vector_size(4 * LANES)));
