@@ -2,16 +2,29 @@
 
 import ast
 import inspect
+import os
 import re
+import sys
 import textwrap
 from importlib.metadata import version as version_of
 from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "lstm_optax"
 author = "the lstm_optax authors"
 version = release = version_of("lstm_optax")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.intersphinx",
+    "sphinx_copybutton",
+    "mathml",
+    "notebook_pages",
+]
 exclude_patterns = ["_build", "jupyter_execute"]
 
 # The pages' Python blocks are run by tests/test_docs.py, so nothing is executed here.
@@ -19,10 +32,21 @@ nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 
-mathjax4_config = {"output": {"linebreaks": {"inline": False}}}
+html_math_renderer = "mathml"
+
+# Links to other documentations need the network, so only a host of the docs makes them.
+intersphinx_mapping = {
+    "jax": ("https://docs.jax.dev/en/latest/", None),
+    "optax": ("https://optax.readthedocs.io/en/latest/", None),
+    "flax": ("https://flax.readthedocs.io/en/latest/", None),
+}
+if "READTHEDOCS" not in os.environ:
+    intersphinx_mapping = {}
 
 html_theme = "furo"
 html_title = f"{project} {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_show_copyright = False
 pygments_style = "friendly"

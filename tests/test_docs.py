@@ -1,11 +1,13 @@
 """The pages of the docs and the README: their Python runs, what it prints is what they show."""
 
 import contextlib
+import importlib.util
 import inspect
 import io
 import re
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 SKIP = re.compile(r"<!-- not run: .+ -->\s*\Z")
+NEEDS = re.compile(r"<!-- needs (\w+) -->\s*\Z")
 FENCE = re.compile(r"^(?P<fence>```+)(?P<language>\S*)\n(?P<body>.*?)^(?P=fence)$", re.S | re.M)
 
 
@@ -34,7 +37,8 @@ class Block(NamedTuple):
     language: str
     body: str
     line: int  # of its first line in the page, counted from 0
-    skipped: bool  # by a comment before it that says why
+    skipped: bool  # by a comment before it that says why, or names a module that is missing
+    needs_module: bool  # a comment before it names one
     follows: bool  # only blank lines separate it from the block before
 
 
@@ -44,8 +48,11 @@ def blocks(text: str) -> Iterator[Block]:
     for match in FENCE.finditer(text):
         before = text[end : match.start()]
         line = text.count("\n", 0, match.start("body"))
-        skipped = bool(SKIP.search(before))
-        yield Block(match["language"], match["body"], line, skipped, not before.strip())
+        needs = NEEDS.search(before)
+        missing = needs and importlib.util.find_spec(needs[1]) is None
+        skipped = bool(SKIP.search(before) or missing)
+        follows = not before.strip()
+        yield Block(match["language"], match["body"], line, skipped, bool(needs), follows)
         end = match.end()
 
 
@@ -59,7 +66,10 @@ def run_page(page: Path) -> None:
         printed = None
         if block.language == "python" and not block.skipped:
             code = compile("\n" * block.line + block.body, str(page), "exec")
-            with contextlib.redirect_stdout(io.StringIO()) as output:
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output), warnings.catch_warnings():
+                if block.needs_module:
+                    warnings.simplefilter("ignore")  # those of the other library
                 exec(code, names)
             printed = output.getvalue()
 
@@ -89,6 +99,23 @@ def test_skipped_block_needs_reason(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- not run: it would fail -->\n```python\n1 / 0\n```\n")
     run_page(page)
+
+
+def test_block_needs_module(tmp_path):
+    page = tmp_path / "page.md"
+    block = "<!-- needs {} -->\n```python\nprint(1)\n```\n\n```text\n2\n```\n"
+    page.write_text(block.format("no_such_module"))
+    run_page(page)
+    page.write_text(block.format("jax"))
+    with pytest.raises(AssertionError, match="page.md"):
+        run_page(page)
+
+
+def test_gallery_shows_each_picture():
+    text = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^!\[.+\]\((\S+)\)$", text, re.M)
+    assert sorted(shown) == sorted(path.name for path in DOCS.glob("*.png"))
+    assert len(re.findall(r"^```bash$", text, re.M)) == len(shown)
 
 
 def public_paths() -> list[str]:
@@ -152,4 +179,4 @@ def test_sha256sum_accepts_a_manifest(tmp_path):
     command = "cd checkpoints && sha256sum -c *.sha256"
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert command in (DOCS / "training.md").read_text(encoding="utf-8")
+    assert command in (DOCS / "checkpoints.md").read_text(encoding="utf-8")
