@@ -33,7 +33,7 @@ from lstm_optax import CheckpointError, Checkpoints, TrainConfig, response, runs
 from lstm_optax.commands import program as cli
 from lstm_optax.commands.explain import Explain
 from lstm_optax.commands.main import main
-from lstm_optax.records import MEASURED
+from lstm_optax.records import MEASURED, read_records
 from lstm_optax.runs import Diverged, TrainScreen, progress
 from lstm_optax.runs.folder_lock import LOCK_FILE, hold_folder
 from lstm_optax.runs.own_files import MANIFEST
@@ -853,6 +853,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+COMMAND = "import sys; from lstm_optax.commands.main import main; sys.exit(main(sys.argv[1:]))"
+
+
 def outside(code: str, *arguments: str) -> subprocess.Popen:
     """Run Python code in another process with the same JAX settings."""
     environment = os.environ | {
@@ -879,33 +882,49 @@ def test_killed_run_resumes_exactly(work, finished, capsys):
     assert same(work / "run", finished / "runs/a b")
 
 
-@pytest.mark.slow
-def test_repeatedly_killed_run_resumes_exactly(work):
-    """The run is killed several times from outside, at random times."""
-    program = "import sys; from lstm_optax.commands.main import main; sys.exit(main(sys.argv[1:]))"
+@pytest.mark.parametrize(
+    "most", [pytest.param(3, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
+)
+def test_repeatedly_killed_run_resumes_exactly(work, most):
+    """Runs are killed at random times, as often as `most` in all; each ends as an unbroken one."""
     begin = ["train", "--text", "text.txt", *SIZES, "--steps", "400", "--patience", "100", "--run"]
-    assert outside(program, *begin, "unbroken").wait() == 0
-    metrics, arguments = work / "killed/metrics.jsonl", [*begin, "killed"]
-    random, kills = np.random.default_rng(0), 0
+    assert outside(COMMAND, *begin, "unbroken").wait() == 0
+    random, kills, runs = np.random.default_rng(0), 0, 0
 
-    def records() -> int:
+    def records(run: Path) -> int:
+        metrics = run / "metrics.jsonl"
         return len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
 
-    while True:
-        process, before = outside(program, *arguments), records()
-        while process.poll() is None and kills < 3:
-            before = min(before, records())  # a resumed run removes later records
-            if records() >= before + 2:  # so there is a checkpoint of the first
-                time.sleep(random.uniform(0, 0.3))
-                process.kill()
+    while kills < most:
+        runs += 1
+        run = work / f"killed {runs}"
+        arguments, before_run = [*begin, str(run)], kills
+        while True:
+            process, before = outside(COMMAND, *arguments), records(run)
+            while process.poll() is None and kills < most:
+                before = min(before, records(run))  # a resumed run removes later records
+                if records(run) >= before + 2:  # so there is a checkpoint of the first
+                    time.sleep(random.uniform(0, 0.3))
+                    process.kill()
+                    break
+                time.sleep(0.005)
+            if process.wait() == 0:
                 break
-            time.sleep(0.005)
-        if process.wait() == 0:
-            break
-        assert process.returncode == -signal.SIGKILL
-        arguments, kills = ["train", "--resume", "--run", "killed"], kills + 1
-    assert kills >= 2
-    assert same(work / "killed", work / "unbroken")
+            assert process.returncode == -signal.SIGKILL
+            arguments, kills = ["train", "--resume", "--run", str(run)], kills + 1
+        assert kills > before_run
+        assert same(run, work / "unbroken")
+
+
+@pytest.mark.soak
+def test_memory_of_long_run_is_flat(work):
+    steps = ["--steps", "20000", "--eval-every", "500", "--patience", "100"]
+    arguments = ["train", "--text", "text.txt", *SIZES, *steps, "--run", "long"]
+    assert outside(COMMAND, *arguments).wait() == 0
+    records = read_records(work / "long/metrics.jsonl")
+    memory = [r["host_memory"] for r in records if r["step"] >= 5000]
+    assert len(memory) == 31
+    assert max(memory) < 1.01 * memory[0], memory
 
 
 def test_version_is_printed(capsys):
