@@ -8,6 +8,7 @@ from . import models as models
 from . import optimizers as optimizers
 from . import presets as presets
 from . import report as report
+from . import reproductions as reproductions
 from . import response as response
 from . import runs as runs
 from . import saddles as saddles

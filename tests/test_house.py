@@ -53,9 +53,10 @@ ARROWS = {  # a room may import the rooms behind its arrow, and what those may i
     "tasks": {"data", "models", "training"},
     "studies": {"runs", "tasks"},
     "saddles": {"studies"},
+    "reproductions": {"studies"},
     "report": {"saddles"},
     "bench": {"runs"},
-    "commands": {"_version", "bench", "os_errors", "report"},
+    "commands": {"_version", "bench", "os_errors", "report", "reproductions"},
     "__main__": {"commands"},
     "__init__": {"*"},
 }

@@ -13,13 +13,14 @@ from typing import Any, TextIO
 import tyro
 
 from lstm_optax.commands.prepare import Prepare
+from lstm_optax.commands.reproduce import Reproduce
 from lstm_optax.runs.constraints import OptionError, flag_of
 from lstm_optax.runs.options import SampleConfig, TrainConfig
 
 DESCRIPTION = "Train LSTMs with exact optimizers. `lstm-optax --version` prints the version."
 OPTIONS = {
     field.name
-    for config in (TrainConfig, SampleConfig, Prepare)
+    for config in (TrainConfig, SampleConfig, Prepare, Reproduce)
     for field in dataclasses.fields(config)
 }
 

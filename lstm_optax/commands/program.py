@@ -20,6 +20,7 @@ from lstm_optax.commands.flags import flags_of, parse_flags, replace_arguments_b
 from lstm_optax.commands.output import keep_running
 from lstm_optax.commands.prepare import Prepare
 from lstm_optax.commands.report import Report
+from lstm_optax.commands.reproduce import Reproduce
 from lstm_optax.commands.sample import Sample, run_sample
 from lstm_optax.commands.sweep import Sweep
 from lstm_optax.commands.train import Train, run_train, stored_config
@@ -41,6 +42,7 @@ COMMANDS: dict[str, type] = {
     "sweep": Sweep,
     "compare": Compare,
     "report": Report,
+    "reproduce": Reproduce,
     "bench": Bench,
 }
 
@@ -94,6 +96,7 @@ def _parse(argv: list[str]) -> Any:
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
         | Annotated[Compare, tyro.conf.subcommand("compare")]
         | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
         | Annotated[Bench, tyro.conf.subcommand("bench")],
         tyro.conf.OmitSubcommandPrefixes,
     ]

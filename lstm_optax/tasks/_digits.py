@@ -1,24 +1,28 @@
-"""Sequential digits: an image is read pixel by pixel, and classified after the last one."""
+"""Sequential digits: an image is read pixel by pixel or row by row, then classified."""
 
 import math
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_optax.checks import check_integer
+from lstm_optax.checks import check_choice, check_integer
 from lstm_optax.data import Sequences
 from lstm_optax.data.shares import check_shares
 from lstm_optax.tasks.lstm_model import make_model, mean_loss
 from lstm_optax.tasks.task import Task
 
 CLASSES = 10
+SIDE = 8  # pixels
+
+Order = Literal["pixels", "rows"]
 
 
 def digits(
     *,
+    order: Order = "pixels",
     hidden: int = 32,
     batch: int = 32,
     validation: float = 0.1,
@@ -26,7 +30,7 @@ def digits(
     steps: int = 3000,
     eval_every: int = 150,
 ) -> Task:
-    """Classify handwritten digits of 8 × 8 pixels, read one pixel at each of 64 steps.
+    """Classify handwritten digits of 8 × 8 pixels, read one pixel or one row at each step.
 
     The 1,797 images of `sklearn.datasets.load_digits`, in a fixed random order. The loss and the
     metrics "validation" and "test" are cross-entropies in nats; "validation_accuracy" and
@@ -35,6 +39,7 @@ def digits(
     is our own choice, a tenth of ln 10.
 
     Args:
+      order: "pixels" for 64 steps with a pixel each, "rows" for 8 steps with 8 pixels each.
       hidden: number of hidden units.
       batch: number of images in a batch, drawn at random from the training images.
       validation, test: shares of the images.
@@ -42,23 +47,25 @@ def digits(
 
     Raises:
       ImportError: scikit-learn is not installed.
-      ValueError: a number is out of its range.
+      ValueError: a number is out of its range, or an unknown order.
 
     Reference: Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998,
     doi:10.24432/C50P49; pixel by pixel: Le et al., 2015, arXiv:1504.00941.
     """
+    check_choice("order", order, get_args(Order))
+    features = 1 if order == "pixels" else SIDE
     images, labels = _load_digits()
     train, *held = _split_images(len(images), validation, test)
     held_out = {
-        part: Sequences(_as_sequences(images[rows]), labels[rows])
+        part: Sequences(_as_sequences(images[rows], features), labels[rows])
         for part, rows in zip(("validation", "test"), held, strict=True)
     }
-    model = make_model(1, hidden, CLASSES)
+    model = make_model(features, hidden, CLASSES)
     check_integer("batch", batch)
 
     def batches(position: int, seed: int) -> Sequences:
         rows = np.random.default_rng([seed, position]).choice(train, batch)
-        return Sequences(_as_sequences(images[rows]), labels[rows])
+        return Sequences(_as_sequences(images[rows], features), labels[rows])
 
     def loss(params: Any, carry: Any, batch: Sequences, key: jax.Array):
         return mean_loss(model.apply(params, batch.inputs), batch.targets), carry
@@ -85,7 +92,7 @@ def digits(
             "uniform": math.log(CLASSES),
             "class frequencies": float(-np.log(frequencies[held_out["test"].targets]).mean()),
         },
-        settings=dict(hidden=hidden, batch=batch, validation=validation, test=test),
+        settings=dict(order=order, hidden=hidden, batch=batch, validation=validation, test=test),
     )
 
 
@@ -116,6 +123,6 @@ def _split_images(count: int, validation: float, test: float) -> tuple[np.ndarra
     return train, held, test_rows
 
 
-def _as_sequences(images: np.ndarray) -> np.ndarray:
-    """Return images [B, 64] as inputs [64, B, 1]."""
-    return images.T[:, :, None]
+def _as_sequences(images: np.ndarray, features: int) -> np.ndarray:
+    """Return images [B, 64] as inputs [64/features, B, features]."""
+    return images.reshape(len(images), -1, features).swapaxes(0, 1)

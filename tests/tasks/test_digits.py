@@ -58,6 +58,17 @@ def test_pixels_are_read_in_order(images):
     np.testing.assert_array_equal(targets, classes[rows])
 
 
+def test_rows_are_read_in_order(images):
+    pixels, _ = images
+    task = digits(order="rows", hidden=3, batch=30)
+    task.check()
+    inputs, _ = task.batches(2, 1)
+    assert inputs.shape == (8, 30, 8)
+    rows = np.rint(inputs[0, :, 0] * 16).astype(int)
+    for step in range(8):
+        np.testing.assert_array_equal(inputs[step] * 16, pixels[rows, 8 * step : 8 * step + 8])
+
+
 def test_held_out_images_are_not_trained(images):
     task = digits(hidden=3, batch=2000, validation=0.2, test=0.1)
     numbers = set(np.rint(task.batches(0, 0).inputs[0, :, 0] * 16).astype(int))
@@ -100,6 +111,7 @@ def test_accuracy_counts_correct_answers(images, key):
 @pytest.mark.parametrize(
     "changes, message",
     [
+        (dict(order="columns"), "order is 'columns', but must be 'pixels' or 'rows'"),
         (dict(batch=0), "batch is 0, but must be a whole number of at least 1"),
         (dict(validation=1.5), "validation is 1.5, but must be a share between 0 and 1"),
         (

@@ -1,0 +1,155 @@
+"""The table of reproductions: published numbers, their sources and their data; imports no JAX."""
+
+import codecs
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from lstm_optax.studies.study_records import StudyError
+
+Relation = Literal["equal", "above", "below"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number that a source published.
+
+    Attributes:
+      row: what it belongs to, such as the name of an optimizer.
+      at: where it was measured, such as "epoch 1".
+      value: the number.
+      relation: "equal" for the number itself; "above" or "below" if it is a bound.
+    """
+
+    row: str
+    at: str
+    value: float
+    relation: Relation = "equal"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that the user has to provide.
+
+    Attributes:
+      content: what the file contains.
+      sha256: of its bytes without a byte order mark.
+      where: where to get it.
+    """
+
+    content: str
+    sha256: str
+    where: str
+
+    def read(self, path: Path | None) -> bytes:
+        """Return the bytes of the file, without a byte order mark.
+
+        Raises:
+          StudyError: no file, or one with other bytes; the message says where to get the file.
+        """
+        wanted = f"{self.content} (SHA-256 {self.sha256}): get it from {self.where}"
+        if path is None:
+            raise StudyError(f"`data` is missing; pass the file with {wanted}")
+        if not path.is_file():
+            raise StudyError(f"`data={path}`: there is no such file; expected {wanted}")
+        try:
+            data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        except OSError as error:
+            raise StudyError(f"`data={path}` cannot be read: {error.strerror}") from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != self.sha256:
+            raise StudyError(f"`data={path}` has the SHA-256 {found}; expected {wanted}")
+        return data
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A published result, and what is trained to reproduce it.
+
+    Attributes:
+      name: for the command.
+      claim: what was published.
+      source: the reference.
+      trained: what is trained here.
+      published: the numbers.
+      module: that trains it, in `lstm_optax.reproductions`.
+      metric: what the numbers are, for the head of a column.
+      seeds: default number of seeds.
+      epochs: default number of passes over the data; None if the length is fixed.
+      data: the file that is needed; None for none.
+    """
+
+    name: str
+    claim: str
+    source: str
+    trained: str
+    published: tuple[Published, ...]
+    module: str
+    metric: str
+    seeds: int = 3
+    epochs: int | None = None
+    data: DataFile | None = None
+
+    @property
+    def length(self) -> str:
+        """How much is trained by default, as text."""
+        passes = "" if self.epochs is None else f", {self.epochs} epochs"
+        return f"{self.seeds} seeds{passes}"
+
+    def check_arguments(self, data: object, epochs: int | None) -> None:
+        """Raise StudyError for an argument that this reproduction does not have."""
+        if data is not None and self.data is None:
+            raise StudyError(f"{self.name} needs no file: leave out `data`")
+        if epochs is not None and self.epochs is None:
+            raise StudyError(f"{self.name} has a fixed length: leave out `epochs`")
+
+
+WAR_AND_PEACE = DataFile(
+    content="War and Peace in 3,258,243 bytes",
+    sha256="6c598f349d92e16fcf8e29b3328be35c30b814bc0f2bfacf29a429700d9c3141",
+    where="https://cs.stanford.edu/people/karpathy/char-rnn/warpeace_input.txt",
+)
+
+_DEEPOBS = {  # test losses by the row and the epoch
+    "Adam": {1: 1.703, 3: 1.505, 10: 1.383, 20: 1.338, 200: 1.264},
+    "SGD": {1: 2.168, 3: 1.714, 10: 1.431, 20: 1.375, 200: 1.247},
+    "Momentum": {1: 2.277, 3: 1.740, 10: 1.452, 20: 1.373, 200: 1.253},
+}
+
+_ALL = (
+    Reproduction(
+        name="deepobs-char-rnn",
+        claim="test losses of tuned Adam, SGD and momentum on War and Peace, by epoch",
+        source="Schneider, Balles & Hennig, 2019, DeepOBS, arXiv:1903.05499, tolstoi_char_rnn",
+        trained="two LSTM layers of 128 units on characters, with dropout, without a clip",
+        published=tuple(
+            Published(row, f"epoch {epoch}", value)
+            for row, values in _DEEPOBS.items()
+            for epoch, value in values.items()
+        ),
+        module="char_rnn",
+        metric="test loss in nats",
+        epochs=3,
+        data=WAR_AND_PEACE,
+    ),
+)
+
+REPRODUCTIONS: Mapping[str, Reproduction] = {found.name: found for found in _ALL}
+"""The reproductions by name."""
+
+
+def find_reproduction(name: str) -> Reproduction:
+    """Return a reproduction by name.
+
+    Raises:
+      StudyError: an unknown name; the message lists all.
+    """
+    if name in REPRODUCTIONS:
+        return REPRODUCTIONS[name]
+    near = get_close_matches(name, REPRODUCTIONS, n=1, cutoff=0.4)
+    hint = f"the nearest is {near[0]}; " if near else ""
+    known = ", ".join(REPRODUCTIONS)
+    raise StudyError(f"there is no reproduction {name!r}; {hint}there are {known}")
