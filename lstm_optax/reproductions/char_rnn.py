@@ -1,6 +1,7 @@
 """DeepOBS's `tolstoi_char_rnn`: characters of War and Peace, as in its TensorFlow 1 version."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,15 +11,14 @@ from numpy.typing import NDArray
 
 from lstm_optax.data import Vocabulary, Windows, split
 from lstm_optax.lstm import LSTM
-from lstm_optax.models import LanguageModel, token_losses
+from lstm_optax.models import LanguageModel
 from lstm_optax.reproductions.plan import Group, Options, Plan
 from lstm_optax.reproductions.published import Reproduction
+from lstm_optax.reproductions.text_task import make_text_task
 from lstm_optax.studies.contender import optimizer_factory
 from lstm_optax.studies.study_records import StudyRecords
 from lstm_optax.studies.trial import REPORT, make_trials
 from lstm_optax.tasks import Task
-from lstm_optax.training.batches import stack_batches
-from lstm_optax.training.evaluation import sum_over_batches
 
 DROPOUT = 0.2  # of the inputs and of the outputs of each layer, so 1 − .8² = .36 between two layers
 
@@ -83,35 +83,13 @@ def char_rnn(
       TextError: a text that is too short.
     """
     vocabulary = Vocabulary.of(text)
-    train, test = split(vocabulary.encode(text), 0.2)
-    windows, held = (whole_windows(codes, batch, window) for codes in (train, test))
-    stacked = stack_batches(list(held))
-    model = make_model(jax.random.key(0), len(vocabulary), hidden)
-    graphdef, _ = nnx.split(model)
-
-    def loss(params: Any, carry: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, Any]:
-        model = nnx.merge(graphdef, params)
-        logits, carry = model(batch.inputs, carry, resets=batch.resets, rngs=nnx.Rngs(dropout=key))
-        total, count = token_losses(logits, batch.targets)
-        return total / count, carry
-
-    def measure(params: Any, carry: Any, batch: Any) -> Any:
-        model = nnx.merge(graphdef, params)
-        logits, carry = model(batch.inputs, carry, resets=batch.resets, deterministic=True)
-        return token_losses(logits, batch.targets), carry
-
-    def evaluate(params: Any) -> dict[str, jax.Array]:
-        carry = model.lstm.initial_carry(batch)
-        (totals, counts), _ = sum_over_batches(measure, params, carry, stacked)
-        return {"test": totals.sum() / counts.sum()}
-
-    return Task(
-        name="char_rnn",
-        init=lambda key: nnx.split(make_model(key, len(vocabulary), hidden))[1],
-        loss=loss,
-        batches=lambda position, seed: windows(position),
-        evaluate=evaluate,
-        initial_carry=lambda: model.lstm.initial_carry(batch),
+    parts = split(vocabulary.encode(text), 0.2)
+    windows, held = (whole_windows(codes, batch, window) for codes in parts)
+    return make_text_task(
+        "char_rnn",
+        partial(make_model, symbols=len(vocabulary), hidden=hidden),
+        windows,
+        {"test": held},
         steps=epochs * len(windows),
         eval_every=len(windows),
         metric="test",

@@ -36,7 +36,7 @@ class StudyLog:
 
     Args:
       folder: of the study, which may not exist yet; None to keep the records in memory.
-      kind: "sweep" or "compare".
+      kind: "sweep", "compare" or "reproduce".
       task: facts about the task, for the records.
       settings: everything else that the results depend on.
       command: the command, for the records.

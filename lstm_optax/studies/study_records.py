@@ -2,7 +2,7 @@
 
 The lines of `records.jsonl`, by the value of "record":
 
-    study       kind ("sweep" or "compare"), task, settings, made_by
+    study       kind ("sweep", "compare" or "reproduce"), task, settings, made_by
     optimizer   optimizer, parameters, state_bytes_per_parameter, compile_seconds
     trial       trial, optimizer, hyper, seed, part ("tuning" or "report")
     evaluation  trial, step, seconds, loss, grad_norm, learning_rate, and the task's metrics

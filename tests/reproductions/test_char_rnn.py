@@ -87,6 +87,7 @@ def test_published_rows_are_trained(text, tmp_path):
     assert plan.trials == 9 and plan.evaluations == 27
 
 
+@pytest.mark.slow
 def test_stopped_reproduction_continues(text, tmp_path, monkeypatch):
     monkeypatch.setattr(char_rnn, "OPTIMIZERS", {"SGD": char_rnn.OPTIMIZERS["SGD"]})
     options = dict(data=tmp_path / "text.txt", epochs=1, quick=True, out=tmp_path / "out")
