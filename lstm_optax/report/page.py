@@ -21,7 +21,7 @@ from lstm_optax.report.picture import Picture
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"  # what the bundle exports
-_KINDS = {"sweep": "a sweep", "compare": "a comparison"}
+KINDS = {"sweep": "a sweep", "compare": "a comparison"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def render_page(content: Content) -> str:
 <body>
 <a class="skip" href="#main">Skip to the result</a>
 <header>
-<p class="kicker">lstm_optax, {_KINDS[content.study["kind"]]}</p>
+<p class="kicker">lstm_optax, {KINDS[content.study["kind"]]}</p>
 <h1>{escape(content.title)}</h1>
 <p class="lead" id="headline">{escape(content.headline)}</p>
 <nav aria-label="Sections"><ul>{links}</ul><button type="button" id="theme">Colours</button></nav>

@@ -13,7 +13,7 @@ from lstm_optax.report.headline import (
 )
 from lstm_optax.report.heat_maps import heat_map_pictures
 from lstm_optax.report.looks import Looks
-from lstm_optax.report.page import Content, render_page
+from lstm_optax.report.page import KINDS, Content, render_page
 from lstm_optax.report.parallel import parallel_pictures
 from lstm_optax.report.rates import rate_pictures
 from lstm_optax.report.responses import measure_responses, response_pictures
@@ -22,7 +22,7 @@ from lstm_optax.report.tables import markdown_tables, result_tables
 from lstm_optax.report.trajectories import trajectory_pictures
 from lstm_optax.studies.comparison import summarize
 from lstm_optax.studies.outcomes import Metric
-from lstm_optax.studies.study_records import StudyRecords, read_study
+from lstm_optax.studies.study_records import StudyError, StudyRecords, read_study
 
 PAGE, PLOTS, TABLE = "report.html", "plots", "table.md"
 
@@ -40,10 +40,16 @@ def write_report(folder: str | PathLike[str], *, responses: bool = True) -> Path
       The path of the page.
 
     Raises:
-      StudyError: the folder holds no study, or a damaged one, or records of several versions.
+      StudyError: the folder holds no study, a damaged one, one of another kind, or records of
+        several versions.
     """
     folder = Path(folder)
     study = read_study(folder)
+    if study.study["kind"] not in KINDS:
+        raise StudyError(
+            f"{folder} holds a study of the kind {study.study['kind']}, but a report needs a sweep "
+            "or a compare: the command that wrote it prints its table"
+        )
     content = make_content(study, folder, responses=responses)
     plots = folder / PLOTS
     plots.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """The command `lstm-optax report`."""
 
 import pytest
-from made_records import made_study, write_study
+from made_records import made_study, study_record, write_study
 
 from lstm_optax.commands.main import main
 
@@ -15,6 +15,14 @@ def test_report_needs_a_study(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     message = "has no records.jsonl: name the folder of a sweep or a compare"
     assert f"error: {tmp_path} {message}\n" in capsys.readouterr().err
+
+
+def test_report_refuses_a_reproduction(tmp_path, capsys):
+    folder = write_study(tmp_path / "other", [study_record("reproduce")])
+    assert main(["report", str(folder)]) == 2
+    message = "holds a study of the kind reproduce, but a report needs a sweep or a compare"
+    assert f"error: {folder} {message}" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["records.jsonl"]
 
 
 @pytest.mark.slow

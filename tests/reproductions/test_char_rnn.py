@@ -62,6 +62,7 @@ def test_dropout_between_layers_is_that_of_two_masks(key):
     assert model.lstm.dropout.rate == pytest.approx(1 - 0.8 * 0.8)
 
 
+@pytest.mark.slow
 def test_test_loss_carries_state_over_windows(key):
     text = "".join(map(chr, np.random.default_rng(1).integers(97, 105, size=300)))
     task = char_rnn.char_rnn(text, hidden=5, batch=2, window=4, epochs=1)
