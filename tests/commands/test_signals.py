@@ -182,8 +182,13 @@ def wait_for_records(run: Path, count: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(n, marks=pytest.mark.slow if n in (2, 15) else pytest.mark.soak)
+        for n in SIGNALS
+    ],
+)
 def test_signal_saves_and_resumes(text, number):
     process = train("--run", "run", "--steps", "100000")
     wait_for_records(Path("run"), 3, process)

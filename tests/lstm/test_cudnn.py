@@ -39,7 +39,7 @@ def test_equals_reference(lengths, reverse, calls):
     assert len(calls) == 2  # one for the results, one for the gradients
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape_of=st.tuples(*[st.integers(1, 5)] * 4),

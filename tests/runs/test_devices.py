@@ -188,7 +188,7 @@ def test_resume_keeps_devices_and_is_exact(config, unbroken, tmp_path):
     chex.assert_trees_all_equal(arrays(run), arrays(unbroken))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_resume_warns_of_other_devices(config, unbroken, tmp_path):
     run, warnings = RunFolder(tmp_path / "run"), []
     train_language_model(config, run.path, observer=stop_after(8))

@@ -83,7 +83,7 @@ def test_resumed_rewound_run_equals_unbroken(config, poison, tmp_path):
         assert rows(run) == rows(unbroken)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_interruptions_keep_last_record(config, poison, tmp_path, monkeypatch):
     """Of two in one interval, whose record is not the best; it is what the run rewinds to."""
     monkeypatch.setattr("lstm_optax.runs.keeper.best_record", lambda history: history[0])
