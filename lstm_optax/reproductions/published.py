@@ -135,6 +135,38 @@ _ALL = (
         epochs=3,
         data=WAR_AND_PEACE,
     ),
+    Reproduction(
+        name="greff-2017",
+        claim="the learning rate explains more than two thirds of the variance, momentum below 1 %",
+        source="Greff et al., 2017, LSTM: A Search Space Odyssey, arXiv:1503.04069",
+        trained="random searches of four hyper-parameters on 8 × 8 digits, read row by row",
+        published=(
+            Published("learning rate", "share of variance", 2 / 3, "above"),
+            Published("momentum", "share of variance", 0.01, "below"),
+        ),
+        module="rate_share",
+        metric="share of the variance of the test error",
+    ),
+    Reproduction(
+        name="sequential-digits",
+        claim="none that is comparable: published numbers are of the larger images of MNIST",
+        source="none",
+        trained="64 LSTM units on 8 × 8 digits, read pixel by pixel and row by row",
+        published=(),
+        module="sequential_digits",
+        metric="accuracy",
+        seeds=5,
+    ),
+    Reproduction(
+        name="awd-lstm-averaging",
+        claim="NT-ASGD is better than SGD: 63.7/57.3 in perplexity on the Penn Treebank",
+        source="Merity, Keskar & Socher, 2018, AWD-LSTM, arXiv:1708.02182",
+        trained="200 LSTM units on the words of the first 500 kB of War and Peace",
+        published=(Published("SGD / NT-ASGD", "ratio of test perplexities", 1.0, "above"),),
+        module="word_averaging",
+        metric="ratio of perplexities",
+        data=WAR_AND_PEACE,
+    ),
 )
 
 REPRODUCTIONS: Mapping[str, Reproduction] = {found.name: found for found in _ALL}

@@ -1,0 +1,111 @@
+"""AWD-LSTM's averaged SGD against SGD, on the words of the begin of War and Peace."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import jax
+from flax import nnx
+
+from lstm_optax.data import Windows, WordVocabulary
+from lstm_optax.data.tokens import UNKNOWN, words_in
+from lstm_optax.lstm import LSTM
+from lstm_optax.models import LanguageModel
+from lstm_optax.reproductions.plan import Group, Options, Plan
+from lstm_optax.reproductions.published import Reproduction
+from lstm_optax.reproductions.text_task import make_text_task
+from lstm_optax.studies.contender import optimizer_factory
+from lstm_optax.studies.study_records import StudyRecords, TrialRecords
+from lstm_optax.studies.trial import REPORT, make_trials
+from lstm_optax.tasks import Task
+
+BYTES = 500_000  # of the text
+RAREST = 2  # occurrences of a word of the vocabulary in the training part
+CLIP = 0.25
+RATES = {"SGD": 10.0, "NT-ASGD": 30.0}  # of the character model in docs/evidence.md, not tuned
+ROW, AT = "SGD / NT-ASGD", "ratio of test perplexities"
+SIZES = dict(hidden=200, batch=20, window=35, steps=2400, eval_every=120)
+QUICK = dict(hidden=8, batch=2, window=5, steps=4, eval_every=2)
+
+
+def make_plan(options: Options) -> Plan:
+    """Return the trials: both optimizers with each seed, at their constant rates."""
+    text = (options.data or b"")[:BYTES].decode("utf-8", errors="ignore")
+    task = words(text, **(QUICK if options.quick else SIZES))
+    common: dict[str, Any] = dict(schedule="constant", steps=task.steps)
+    factories = {
+        "SGD": optimizer_factory("sgd", clip=CLIP, **common),
+        "NT-ASGD": optimizer_factory(
+            "awd_sgd", clip=0.0, settings=dict(clip=CLIP, weight_decay=0.0), **common
+        ),
+    }
+    groups = [
+        Group(
+            row,
+            task,
+            factory,
+            make_trials(row, {"learning_rate": (RATES[row],)}, range(options.seeds), REPORT),
+        )
+        for row, factory in factories.items()
+    ]
+    return Plan(options.reproduction.name, groups, {"clip": CLIP, "rates": RATES})
+
+
+def measure(study: StudyRecords, reproduction: Reproduction) -> dict[tuple[str, str], list[float]]:
+    """Return for each seed the test perplexity of SGD divided by that of NT-ASGD."""
+    losses: dict[str, dict[int, float]] = {row: {} for row in RATES}
+    for trial in study.trials.values():
+        if trial.end:
+            losses[trial.optimizer][trial.seed] = _best_test_loss(trial)
+    seeds = losses["SGD"].keys() & losses["NT-ASGD"].keys()
+    ratios = [math.exp(losses["SGD"][s] - losses["NT-ASGD"][s]) for s in sorted(seeds)]
+    return {(ROW, AT): ratios} if ratios else {}
+
+
+def words(text: str, *, hidden: int, batch: int, window: int, steps: int, eval_every: int) -> Task:
+    """Return the task of predicting the next word, with a tied embedding and AWD-LSTM's dropout.
+
+    The last two tenths of the words are for validation and test. Words that occur less than twice
+    in the training part are `<unk>`.
+
+    Args:
+      text: of any length.
+      hidden: units of the layer, and features of the embedding.
+      batch: rows of text in a batch.
+      window: words of each row in a step.
+      steps, eval_every: defaults of the task.
+
+    Raises:
+      TextError: a text that is too short.
+    """
+    found = words_in(text.replace("\r\n", "\n"))
+    size = len(found) // 10
+    parts = found[: -2 * size], found[-2 * size : -size], found[-size:]
+    counts = Counter(parts[0])
+    known = [word for word, count in counts.most_common() if count >= RAREST and word != UNKNOWN]
+    vocabulary = WordVocabulary([UNKNOWN, *known])
+    train, *others = map(vocabulary.encode_words, parts)
+
+    def make_model(key: jax.Array) -> LanguageModel:
+        rngs = nnx.Rngs(params=key)
+        lstm = LSTM(hidden, hidden, weight_dropout=0.5, rngs=rngs)
+        options: dict[str, Any] = dict(dropout=0.4, locked_dropout=True, embedding_dropout=0.1)
+        return LanguageModel(len(vocabulary), lstm, tied=True, **options, rngs=rngs)
+
+    names = ("validation", "test")
+    return make_text_task(
+        "words",
+        make_model,
+        Windows.of(train, batch, window),
+        {n: Windows.of(c, batch, window, pad=True) for n, c in zip(names, others, strict=True)},
+        steps=steps,
+        eval_every=eval_every,
+        settings=dict(hidden=hidden, batch=batch, window=window, words=len(vocabulary)),
+    )
+
+
+def _best_test_loss(trial: TrialRecords) -> float:
+    """Return the test loss at the best validation loss; infinite if there is none."""
+    rows = [row for row in trial.evaluations if None not in (row["validation"], row["test"])]
+    best = min(rows, key=lambda row: row["validation"], default={"test": math.inf})
+    return math.inf if trial.diverged else best["test"]
