@@ -37,7 +37,7 @@ def test_diverged_trial_has_no_ratio():
 
 
 def test_rare_words_are_unknown():
-    train = "a b a b c\r\n" * 4 + "rare words a b\n" + "a b\n" * 5
+    train = "a b a b c\r\n" * 4 + "rare words a b\n" + "a b\n" * 9  # four fifths of all words
     held = "rare a b c a b\n" * 2
     text = train + held
     found = text.replace("\r\n", "\n").replace("\n", " <eos> ").split()
