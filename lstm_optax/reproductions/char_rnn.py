@@ -14,11 +14,11 @@ from lstm_optax.lstm import LSTM
 from lstm_optax.models import LanguageModel
 from lstm_optax.reproductions.plan import Group, Options, Plan
 from lstm_optax.reproductions.published import Reproduction
-from lstm_optax.reproductions.text_task import make_text_task
 from lstm_optax.studies.contender import optimizer_factory
 from lstm_optax.studies.study_records import StudyRecords
 from lstm_optax.studies.trial import REPORT, make_trials
 from lstm_optax.tasks import Task
+from lstm_optax.tasks.text_task import make_text_task
 
 DROPOUT = 0.2  # of the inputs and of the outputs of each layer, so 1 − .8² = .36 between two layers
 

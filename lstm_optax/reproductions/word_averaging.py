@@ -13,11 +13,11 @@ from lstm_optax.lstm import LSTM
 from lstm_optax.models import LanguageModel
 from lstm_optax.reproductions.plan import Group, Options, Plan
 from lstm_optax.reproductions.published import Reproduction
-from lstm_optax.reproductions.text_task import make_text_task
 from lstm_optax.studies.contender import optimizer_factory
 from lstm_optax.studies.study_records import StudyRecords, TrialRecords
 from lstm_optax.studies.trial import REPORT, make_trials
 from lstm_optax.tasks import Task
+from lstm_optax.tasks.text_task import make_text_task
 
 BYTES = 500_000  # of the text
 RAREST = 2  # occurrences of a word of the vocabulary in the training part

@@ -11,10 +11,9 @@ from flax import nnx
 from lstm_optax.checks import check_integer
 from lstm_optax.data import Vocabulary, Windows, ngram_losses, read_text, topics_text
 from lstm_optax.lstm import LSTM
-from lstm_optax.models import LanguageModel, token_losses
+from lstm_optax.models import LanguageModel
 from lstm_optax.tasks.task import Task
-from lstm_optax.training.batches import stack_batches
-from lstm_optax.training.evaluation import sum_over_batches
+from lstm_optax.tasks.text_task import make_text_task
 
 
 def characters(
@@ -63,10 +62,9 @@ def characters(
     size = max(2, round(held_out * len(codes)))
     train, validation, test = codes[: -2 * size], codes[-2 * size : -size], codes[-size:]
     windows = Windows.of(train, batch, window)
-    parts = {"validation": validation, "test": test}
     held = {
-        name: stack_batches(list(Windows.of(part, batch, window, pad=True)))
-        for name, part in parts.items()
+        part: Windows.of(found, batch, window, pad=True)
+        for part, found in (("validation", validation), ("test", test))
     }
 
     def make_model(key: jax.Array) -> LanguageModel:
@@ -74,28 +72,6 @@ def characters(
         between = dropout if layers > 1 else 0.0
         lstm = LSTM(embedding, hidden, num_layers=layers, dropout=between, rngs=rngs)
         return LanguageModel(len(vocabulary), lstm, dropout=dropout, rngs=rngs)
-
-    model = make_model(jax.random.key(0))
-    graphdef, _ = nnx.split(model)
-
-    def loss(params: Any, carry: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, Any]:
-        model = nnx.merge(graphdef, params)
-        random = nnx.Rngs(dropout=key)
-        logits, carry = model(batch.inputs, carry, resets=batch.resets, rngs=random)
-        total, count = token_losses(logits, batch.targets)
-        return total / count, carry
-
-    def measure(params: Any, carry: Any, batch: Any) -> Any:
-        model = nnx.merge(graphdef, params)
-        logits, carry = model(batch.inputs, carry, resets=batch.resets, deterministic=True)
-        return token_losses(logits, batch.targets), carry
-
-    def evaluate(params: Any) -> dict[str, jax.Array]:
-        carry, found = model.lstm.initial_carry(batch), {}
-        for name, stacked in held.items():
-            (totals, counts), _ = sum_over_batches(measure, params, carry, stacked)
-            found[name] = totals.sum() / counts.sum()
-        return found
 
     def batches(position: int, seed: int) -> Any:
         first = int(np.random.default_rng([seed, 0]).integers(len(windows)))
@@ -109,13 +85,12 @@ def characters(
     settings: dict[str, Any] = sizes | dict(batch=batch, window=window, held_out=held_out)
     settings |= {"text": "pydoc_data.topics" if text is None else Path(text).name}
     settings |= {"sha256": hashlib.sha256(content.encode()).hexdigest()}
-    return Task(
-        name="characters",
-        init=lambda key: nnx.split(make_model(key))[1],
-        loss=loss,
+    return make_text_task(
+        "characters",
+        make_model,
+        windows,
+        held,
         batches=batches,
-        evaluate=evaluate,
-        initial_carry=lambda: model.lstm.initial_carry(batch),
         steps=steps,
         eval_every=eval_every,
         baselines=baselines,

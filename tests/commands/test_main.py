@@ -811,15 +811,14 @@ def test_warning_of_missing_locks_is_shown(run, work, capsys, monkeypatch):
 @pytest.mark.usefixtures("no_picture")
 def test_two_processes_train_in_one_folder(work, finished):
     """The second one, that resumes or overwrites, ends; the first one is not disturbed."""
-    program = "import sys; from lstm_optax.commands.main import main; sys.exit(main(sys.argv[1:]))"
     begin = ["train", "--text", "text.txt", *SIZES, "--steps", "800", "--run", "run"]
-    first = outside(program, *begin)
+    first = outside(COMMAND, *begin)
     deadline = time.monotonic() + 120
     while not Path("run/metrics.jsonl").exists():
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     for again in (["train", "--run", "run", "--resume"], [*begin, "--overwrite"], begin):
-        command = [sys.executable, "-c", program, *again]
+        command = [sys.executable, "-c", COMMAND, *again]
         second = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert second.returncode == 2 and f"in use by process {first.pid} on" in second.stderr
     assert first.wait(timeout=120) == 0

@@ -623,7 +623,8 @@ void add_rows(const WeightGradient& call, const WeightScratch& own, int64_t firs
   if (call.x) add(own.x_rows, features, sums);
   for (int64_t k = 0; call.ids && k < depth; ++k) {
     int32_t id = call.ids[first + k];
-    for (int v = 0; v < GROUP && is_feature(id, call.dims); v += PASS) {
+    if (!is_feature(id, call.dims)) continue;
+    for (int v = 0; v < GROUP; v += PASS) {
       add_vectors(own.dz + in_block(depth, k, v), PASS * LANES, of_ids + id * WIDTH + v * LANES);
     }
   }

@@ -9,9 +9,10 @@
 
 namespace {
 
+// The registers hold ROWS * PASS sums, PASS factors and an entry.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, ROWS = 6, PASS = 4;  // ROWS * PASS sums, PASS factors and one entry at a
-#elif defined(__AVX2__)                        // time, in 32 registers
+constexpr int LANES = 16, ROWS = 6, PASS = 4;  // 24 sums in 32 registers
+#elif defined(__AVX2__)
 constexpr int LANES = 8, ROWS = 6, PASS = 2;   // 12 sums in 16 registers
 #elif defined(__aarch64__)
 constexpr int LANES = 4, ROWS = 6, PASS = 4;   // 24 sums in 32 registers

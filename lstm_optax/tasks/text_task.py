@@ -1,16 +1,18 @@
 """A language model on the windows of a text as a task: the carry runs from window to window."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from flax import nnx
 
-from lstm_optax.data import Windows
+from lstm_optax.data import Batch, Windows
 from lstm_optax.models import LanguageModel, token_losses
-from lstm_optax.tasks import Task
+from lstm_optax.tasks.task import Task
 from lstm_optax.training.batches import stack_batches
 from lstm_optax.training.evaluation import sum_over_batches
+
+Batches: TypeAlias = Callable[[int, int], Batch]
 
 
 def make_text_task(
@@ -18,9 +20,11 @@ def make_text_task(
     make_model: Callable[[jax.Array], LanguageModel],
     windows: Windows,
     held: Mapping[str, Windows],
+    *,
+    batches: Batches | None = None,
     **fields: Any,
 ) -> Task:
-    """Return the task of training a language model on windows in their order.
+    """Return the task of training a language model on the windows of a text.
 
     The metrics are mean losses in nats per token, without dropout.
 
@@ -29,6 +33,7 @@ def make_text_task(
       make_model: key → model with parameters as its only state.
       windows: of the training text.
       held: windows of the held-out texts, by the name of the metric.
+      batches: (position, seed) → window; by default the windows in their order, for each seed.
       fields: other fields of the task.
     """
     batch = windows.rows.batch
@@ -58,7 +63,7 @@ def make_text_task(
         name=name,
         init=lambda key: nnx.split(make_model(key))[1],
         loss=loss,
-        batches=lambda position, seed: windows(position),
+        batches=batches or (lambda position, seed: windows(position)),
         evaluate=evaluate,
         initial_carry=lambda: model.lstm.initial_carry(batch),
         **fields,
