@@ -1,7 +1,7 @@
 """Which share of the variance of results each hyper-parameter explains, by functional ANOVA."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ HIDDEN = (20, 36, 63, 112, 200)
 RATES = (1e-3, 10.0)
 LARGEST_MOMENTUM = 0.99
 
-SCALES = {
+SCALES: dict[str, tuple[str, Callable[[float], float], tuple[float, float]]] = {
     "learning rate": ("learning_rate", math.log10, (-3.0, 1.0)),
     "hidden size": ("hidden", math.log10, (math.log10(HIDDEN[0]), math.log10(HIDDEN[-1]))),
     "input noise": ("noise", float, (0.0, 1.0)),
