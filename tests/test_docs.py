@@ -159,10 +159,14 @@ def test_getting_started_lists_all_flags(capsys):
     assert named == {f for f in flags if not f.startswith("--no-")} | {"--help", "--version"}
 
 
-def test_speed_page_matches_records():
-    text = (DOCS / "speed.md").read_text(encoding="utf-8")
-    assert bench_markdown(read_bench(DOCS / "records" / "bench.jsonl")) in text, (
-        "rewrite it: lstm-optax bench --show --out docs/records/bench.jsonl --page docs/speed.md"
+@pytest.mark.parametrize(
+    "page, records", [("speed", "bench"), ("speed_second_cpu", "bench_second_cpu")]
+)
+def test_speed_page_matches_records(page, records):
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    assert bench_markdown(read_bench(DOCS / "records" / f"{records}.jsonl")) in text, (
+        f"rewrite it: lstm-optax bench --show --out docs/records/{records}.jsonl "
+        f"--page docs/{page}.md"
     )
 
 

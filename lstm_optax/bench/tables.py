@@ -141,16 +141,33 @@ def _summary_grid(
 ) -> Grid:
     names = list(dict.fromkeys(name for row in rows for name in row.contenders()))
     others = [name for name in names if name not in (OURS, LOWER_BOUND)]
+    has_products = kind == "layer"
+    header = ["row", "shape", "ours, ms", *["GFLOP/s"] * has_products, "lower bound ÷ time"]
     lines = []
     for row in rows:
         ours = row.results[measure, OURS]
-        cells = [row.name, row.facts["shape"], _format_ms(ours), _format_share(ours)]
+        cells = [row.name, row.facts["shape"], _format_ms(ours)]
+        if has_products:
+            cells.append(_format_number(products(row.facts) / ours["seconds"][1], 1e-9))
+        cells.append(_format_share(ours))
         lines.append(cells + [_format_ratio(row.results.get((measure, name))) for name in others])
     mean = [means.get((kind, measure, name)) for name in others]
     if len(rows) > 1:
         cells = [f"{m:.2f}" if m else NONE for m in mean]
-        lines.append(["geometric mean", "", "", "", *cells])
-    return Grid(title, ["row", "shape", "ours, ms", "lower bound ÷ time", *others], lines)
+        lines.append(["geometric mean", *[""] * (len(header) - 1), *cells])
+    return Grid(title, [*header, *others], lines)
+
+
+def products(facts: Mapping[str, Any]) -> int:
+    """Return the multiplications and additions in the products of a layer, forward and backward.
+
+    The backward pass has twice as many as the forward pass: those of the inputs and of the weights.
+    """
+    total, features = 0, facts["features"]
+    for hidden in facts["hidden"]:
+        total += 6 * facts["time"] * facts["batch"] * 4 * hidden * (features + hidden)
+        features = hidden
+    return total
 
 
 def _row_grid(row: BenchRow) -> Grid:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -22,14 +22,15 @@ from lstm_optax.tasks.text_task import make_text_task
 BYTES = 500_000  # of the text
 RAREST = 2  # occurrences of a word of the vocabulary in the training part
 CLIP = 0.25
-RATES = {"SGD": 10.0, "NT-ASGD": 30.0}  # of the character model in docs/evidence.md, not tuned
-ROW, AT = "SGD / NT-ASGD", "ratio of test perplexities"
+RATES = (1.0, 3.0, 10.0, 30.0, 100.0)  # for both
+ROWS = "SGD", "NT-ASGD"
+RATIO = "SGD / NT-ASGD", "ratio of test perplexities"
 SIZES = dict(hidden=200, batch=20, window=35, steps=2400, eval_every=120)
 QUICK = dict(hidden=8, batch=2, window=5, steps=4, eval_every=2)
 
 
 def make_plan(options: Options) -> Plan:
-    """Return the trials: both optimizers with each seed, at their constant rates."""
+    """Return the trials: both optimizers with each rate, which stays constant, and each seed."""
     text = (options.data or b"")[:BYTES].decode("utf-8", errors="ignore")
     task = words(text, **(QUICK if options.quick else SIZES))
     common: dict[str, Any] = dict(schedule="constant", steps=task.steps)
@@ -39,27 +40,35 @@ def make_plan(options: Options) -> Plan:
             "awd_sgd", clip=0.0, settings=dict(clip=CLIP, weight_decay=0.0), **common
         ),
     }
+    grid, seeds = {"learning_rate": RATES}, range(options.seeds)
     groups = [
-        Group(
-            row,
-            task,
-            factory,
-            make_trials(row, {"learning_rate": (RATES[row],)}, range(options.seeds), REPORT),
-        )
+        Group(row, task, factory, make_trials(row, grid, seeds, REPORT))
         for row, factory in factories.items()
     ]
     return Plan(options.reproduction.name, groups, {"clip": CLIP, "rates": RATES})
 
 
 def measure(study: StudyRecords, reproduction: Reproduction) -> dict[tuple[str, str], list[float]]:
-    """Return for each seed the test perplexity of SGD divided by that of NT-ASGD."""
-    losses: dict[str, dict[int, float]] = {row: {} for row in RATES}
+    """Return for each seed the test perplexities, and that of SGD divided by that of NT-ASGD.
+
+    Each optimizer has the rate with the best mean validation loss of those that all seeds have.
+    """
+    losses: dict[str, dict[float, dict[int, _Losses]]] = {row: {} for row in ROWS}
     for trial in study.trials.values():
         if trial.end:
-            losses[trial.optimizer][trial.seed] = _best_test_loss(trial)
-    seeds = losses["SGD"].keys() & losses["NT-ASGD"].keys()
-    ratios = [math.exp(losses["SGD"][s] - losses["NT-ASGD"][s]) for s in sorted(seeds)]
-    return {(ROW, AT): ratios} if ratios else {}
+            rate = trial.hyper["learning_rate"]
+            losses[trial.optimizer].setdefault(rate, {})[trial.seed] = _best_losses(trial)
+    seeds = sorted({trial.seed for trial in study.trials.values()})
+    found, tests = {}, {}
+    for row, by_rate in losses.items():
+        whole = {rate: by_seed for rate, by_seed in by_rate.items() if len(by_seed) == len(seeds)}
+        if not whole:
+            return {}
+        rate = min(whole, key=lambda rate: sum(loss.validation for loss in whole[rate].values()))
+        tests[row] = [whole[rate][seed].test for seed in seeds]
+        found[row, f"test perplexity, rate {rate:g}"] = [math.exp(loss) for loss in tests[row]]
+    ratios = [math.exp(sgd - averaged) for sgd, averaged in zip(*tests.values(), strict=True)]
+    return {RATIO: ratios, **found}
 
 
 def words(text: str, *, hidden: int, batch: int, window: int, steps: int, eval_every: int) -> Task:
@@ -104,8 +113,16 @@ def words(text: str, *, hidden: int, batch: int, window: int, steps: int, eval_e
     )
 
 
-def _best_test_loss(trial: TrialRecords) -> float:
-    """Return the test loss at the best validation loss; infinite if there is none."""
+class _Losses(NamedTuple):
+    """Validation loss at its best, and the test loss there; infinite if there is none."""
+
+    validation: float
+    test: float
+
+
+def _best_losses(trial: TrialRecords) -> _Losses:
     rows = [row for row in trial.evaluations if None not in (row["validation"], row["test"])]
-    best = min(rows, key=lambda row: row["validation"], default={"test": math.inf})
-    return math.inf if trial.diverged else best["test"]
+    if trial.diverged or not rows:
+        return _Losses(math.inf, math.inf)
+    best = min(rows, key=lambda row: row["validation"])
+    return _Losses(best["validation"], best["test"])

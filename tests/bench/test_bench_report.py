@@ -59,9 +59,9 @@ def run_of(run, scale=1.0, platform="cpu", ended=True):
     records = [dict(FACTS, record="run", run=run, platform=platform)]
     for row, time, ratio in (("small", 10, 2.0), ("large", 20, 8.0)):
         shape = f"{time}×3, 4-5"
-        records.append(
-            dict(record="row", run=run, row=row, kind="layer", shape=shape, about="one", time=time)
-        )
+        sizes = dict(time=time, batch=3, features=4, hidden=[5])
+        facts = dict(row=row, kind="layer", shape=shape, about="one", **sizes)
+        records.append(dict(record="row", run=run, **facts))
         for measure, factor in (("step", 1), ("steps", 0.5), ("double", 1.5), ("forward", 0.25)):
             ours = 0.004 * factor * scale
             records += [
@@ -91,13 +91,22 @@ RECORDS = run_of("1")
 def test_summary_shows_ratios_and_means():
     first, *others = summary_grids(RECORDS)
     assert first.title == "LSTM layer, forward and backward, one step per dispatch"
-    head = ["row", "shape", "ours, ms", "lower bound ÷ time"]
+    head = ["row", "shape", "ours, ms", "GFLOP/s", "lower bound ÷ time"]
     assert first.header == [*head, "flax-nnx", "haiku", "torch"]
     assert first.lines == [
-        ["small", "10×3, 4-5", "4.00", "50 %", "2.00 (1.90–2.10)", "not installed"]
+        ["small", "10×3, 4-5", "4.00", "0.008", "50 %", "2.00 (1.90–2.10)", "not installed"]
         + ["0.50 (0.40–0.60)"],
-        ["large", "20×3, 4-5", "4.00", "50 %", "8.00 (7.90–8.10)", "not installed", "cannot"],
-        ["geometric mean", "", "", "", "4.00", "—", "0.50"],
+        [
+            "large",
+            "20×3, 4-5",
+            "4.00",
+            "0.0162",
+            "50 %",
+            "8.00 (7.90–8.10)",
+            "not installed",
+            "cannot",
+        ],
+        ["geometric mean", "", "", "", "", "4.00", "—", "0.50"],
     ]
     assert [grid.title for grid in others] == [
         "LSTM layer, forward and backward, 8 steps per dispatch",

@@ -11,9 +11,10 @@ from lstm_optax.studies import StudyRecords, TrialRecords
 KEY = ("SGD / NT-ASGD", "ratio of test perplexities")
 
 
-def trial(row, seed, losses, status="finished"):
+def trial(row, seed, losses, status="finished", rate=10.0):
     rows = [{"step": i, "validation": v, "test": t} for i, (v, t) in enumerate(losses)]
-    return TrialRecords(f"{row} {seed}", row, {}, seed, "report", rows, {"status": status})
+    hyper, end = {"learning_rate": rate}, {"status": status}
+    return TrialRecords(f"{row} {rate} {seed}", row, hyper, seed, "report", rows, end)
 
 
 def measure(*trials):
@@ -25,9 +26,25 @@ def test_ratio_is_of_the_best_validation():
     found = measure(
         trial("SGD", 0, [(5.0, 5.1), (4.8, 4.9), (4.9, 4.7)]),
         trial("NT-ASGD", 0, [(5.0, 5.1), (4.7, 4.8)]),
-        trial("NT-ASGD", 1, [(5.0, 5.1)]),
     )
     assert found[KEY] == pytest.approx([math.exp(0.1)])
+    assert found["SGD", "test perplexity, rate 10"] == pytest.approx([math.exp(4.9)])
+
+
+def test_each_rate_is_chosen_on_validation_over_all_seeds():
+    found = measure(
+        *(trial("SGD", seed, [(5.0, 5.1)], rate=3.0) for seed in (0, 1)),
+        trial("SGD", 0, [(4.0, 4.1)], rate=10.0),  # the best, but the other seed diverges
+        trial("SGD", 1, [(4.0, 4.1)], "diverged", rate=10.0),
+        trial("SGD", 0, [(4.0, 4.1)], rate=30.0),  # a seed is missing
+        *(trial("NT-ASGD", seed, [(5.2, 4.0)], rate=3.0) for seed in (0, 1)),
+        *(trial("NT-ASGD", seed, [(5.1, 4.9)], rate=30.0) for seed in (0, 1)),
+    )
+    assert found[KEY] == pytest.approx([math.exp(0.2)] * 2)
+    assert set(found) - {KEY} == {
+        ("SGD", "test perplexity, rate 3"),
+        ("NT-ASGD", "test perplexity, rate 30"),
+    }
 
 
 def test_diverged_trial_has_no_ratio():

@@ -1,0 +1,150 @@
+"""Per-gate Muon against whole kernels and other optimizers: one comparison per task and size.
+
+    python tests/studies/study_gate_muon.py [CELL …] [--out docs/records]
+
+Each cell, such as `characters_32`, is a comparison in the folder gate_muon_CELL, which continues
+where it stopped; without names all run. The numbers of docs/gate_muon.md come from these records.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from lstm_optax import adam, by_gate, clip_by_global_norm, gate_muon, momentum_sgd, nadam
+from lstm_optax.gates import GATES
+from lstm_optax.optimizers import rmsprop_momentum
+from lstm_optax.optimizers.classic import nadam_direction
+from lstm_optax.studies import compare
+from lstm_optax.tasks import Task, characters, digits, sequences
+from lstm_optax.transforms.muon import muon_direction
+
+RMS, MOMENTUM = 0.2, 0.95
+"""Defaults of `gate_muon`."""
+
+NADAM = dict(b1=0.9, b2=0.999, eps=1e-8)
+CLIP, SEEDS, TUNING_SEEDS = 1.0, 5, 2
+
+MUON_RATES = (3e-3, 1e-2, 3e-2, 0.1, 0.3)
+ADAM_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1)
+MOMENTUM_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
+
+TASKS: dict[str, Callable[[int], Task]] = {
+    "characters": lambda hidden: characters(hidden=hidden, steps=300, eval_every=50),
+    "digits": lambda hidden: digits(hidden=hidden, steps=400, eval_every=50),
+    "adding": lambda hidden: sequences(length=30, hidden=hidden, steps=400, eval_every=50),
+}
+SIZES = 32, 128
+CELLS = tuple(f"{task}_{hidden}" for task in TASKS for hidden in SIZES)
+
+Rule = Callable[[Any], optax.GradientTransformation]
+"""A schedule of the learning rate → optimizer."""
+
+
+class JordanState(NamedTuple):
+    """State of `jordan_momentum`."""
+
+    mu: Any
+
+
+def jordan_momentum(b: float) -> optax.GradientTransformation:
+    """Return the look-ahead of Jordan's code, which corrects no bias: m ← b m + (1−b) g.
+
+    returns (1−b) g + b m
+    """
+
+    def init(params):
+        return JordanState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates, state, params=None):
+        del params
+        mu = jax.tree.map(lambda m, g: b * m + (1 - b) * g, state.mu, updates)
+        return jax.tree.map(lambda m, g: (1 - b) * g + b * m, mu, updates), JordanState(mu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def muon_on(*keys: Any, jordan: bool = False) -> Rule:
+    """Return `gate_muon` on some blocks only, named as in `by_gate`; the others have Nadam."""
+    inner = muon_direction(MOMENTUM, RMS)
+    if jordan:
+        inner = optax.chain(jordan_momentum(MOMENTUM), muon_direction(0.0, RMS))
+    return lambda rate: optax.chain(
+        by_gate(dict.fromkeys(keys, inner), others=nadam_direction(**NADAM)),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def whole_muon(rate: Any) -> optax.GradientTransformation:
+    """Return Optax's Muon on the whole kernels of the layer, with Nadam for the rest.
+
+    The same directions as in `gate_muon`, so that only the four gates' coupling differs.
+    """
+
+    def label(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "muon" if "kernel_" in jax.tree_util.keystr(path) else "others", params
+        )
+
+    rules: dict[Any, optax.GradientTransformation] = {
+        "muon": muon_direction(MOMENTUM, RMS),
+        "others": nadam_direction(**NADAM),
+    }
+    return optax.chain(optax.partition(rules, label), optax.scale_by_learning_rate(rate))
+
+
+KERNELS = "kernel_ih", "kernel_hh"
+RULES: dict[str, tuple[Rule, tuple[float, ...]]] = {
+    "gate_muon": (gate_muon, MUON_RATES),
+    "muon": (whole_muon, MUON_RATES),
+    "nadam": (nadam, ADAM_RATES),
+    "adam": (adam, ADAM_RATES),
+    "rmsprop_momentum": (rmsprop_momentum, MUON_RATES),
+    "momentum_sgd": (momentum_sgd, MOMENTUM_RATES),
+    "gate_muon, Jordan's mixing": (muon_on(*KERNELS, jordan=True), MUON_RATES),
+    "gate_muon, input kernels only": (muon_on("kernel_ih"), MUON_RATES),
+    "gate_muon, recurrent kernels only": (muon_on("kernel_hh"), MUON_RATES),
+}
+RULES |= {
+    f"gate_muon, {gate} gate only": (
+        muon_on(*((kernel, gate) for kernel in KERNELS)),
+        MUON_RATES,
+    )
+    for gate in GATES
+}
+
+
+def make_optimizer(rule: Rule, steps: int, learning_rate: Any) -> optax.GradientTransformation:
+    """Return a rule with a clip and a cosine schedule, as `compare` gives them to a name."""
+    rate = optax.cosine_decay_schedule(learning_rate, steps)
+    return optax.chain(clip_by_global_norm(CLIP), rule(rate))
+
+
+def run(cell: str, out: str) -> None:
+    """Run what is missing in a cell."""
+    name, hidden = cell.rsplit("_", 1)
+    task = TASKS[name](int(hidden))
+    compare(
+        task,
+        {name: partial(make_optimizer, rule, task.steps) for name, (rule, _) in RULES.items()},
+        grids={name: {"learning_rate": rates} for name, (_, rates) in RULES.items()},
+        seeds=SEEDS,
+        tuning_seeds=TUNING_SEEDS,
+        out=f"{out}/gate_muon_{cell}",
+        command=f"python tests/studies/study_gate_muon.py {cell}",
+        on_evaluation=lambda trial, record: print(trial.name, record["step"], flush=True),
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cells", nargs="*", metavar="CELL", help=f"of {', '.join(CELLS)}")
+    parser.add_argument("--out", default="docs/records")
+    given = parser.parse_args()
+    for cell in given.cells or CELLS:
+        run(cell, given.out)
