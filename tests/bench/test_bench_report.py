@@ -100,7 +100,7 @@ def test_summary_shows_ratios_and_means():
             "large",
             "20×3, 4-5",
             "4.00",
-            "0.0162",
+            "0.016",
             "50 %",
             "8.00 (7.90–8.10)",
             "not installed",
@@ -146,7 +146,7 @@ def test_newest_finished_run_counts():
 
 def test_markdown_names_machine_and_missing_results():
     text = bench_markdown(RECORDS)
-    assert "| small | 10×3, 4-5 | 4.00 | 50 % | 2.00 (1.90–2.10) | not installed |" in text
+    assert "| small | 10×3, 4-5 | 4.00 | 0.008 | 50 % | 2.00 (1.90–2.10) | not installed |" in text
     assert "haiku: not installed." in text and "torch in large: has no resets." in text
     assert text.endswith("## GPU\n\nNot measured.\n")
     assert "A Processor, 2 cores, load 0.1 before, at most 20 rounds, seed 0; jax 1.2.3" in text
