@@ -1,12 +1,13 @@
-"""Memory that the C library keeps is returned to the system."""
+"""Threads share one heap, and memory that the C library keeps is returned to the system."""
 
 import ctypes
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lstm_optax.heap import release_freed_memory
+from lstm_optax.heap import release_freed_memory, share_one_heap
 
 C = ctypes.CDLL(None) if sys.platform == "linux" else None
 CHUNK, COUNT = 60_000, 1000  # smaller than what glibc maps apart
@@ -32,6 +33,32 @@ def test_freed_memory_is_released():
         C.free(chunk)
 
 
-def test_nothing_is_released_elsewhere(monkeypatch):
+IN_HEAP = """
+import ctypes, re, sys, threading
+from pathlib import Path
+from lstm_optax.heap import share_one_heap
+if sys.argv[1] == "shared":
+    share_one_heap()
+C = ctypes.CDLL(None)
+C.malloc.restype = ctypes.c_void_p
+found = []
+thread = threading.Thread(target=lambda: found.extend(C.malloc(1000) for _ in range(100)))
+thread.start()
+thread.join()
+heap = re.search(r"(\\w+)-(\\w+) .*\\[heap\\]", Path("/proc/self/maps").read_text())
+print(sum(int(heap[1], 16) <= place < int(heap[2], 16) for place in found))
+"""
+
+
+@pytest.mark.skipif(not hasattr(C, "mallopt"), reason="no glibc")
+@pytest.mark.parametrize("how, expected", [("shared", "100"), ("apart", "0")])
+def test_thread_allocates_from_shared_heap(how, expected):
+    command = [sys.executable, "-c", IN_HEAP, how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == [expected], done.stderr
+
+
+def test_nothing_happens_without_glibc(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     release_freed_memory()
+    share_one_heap()

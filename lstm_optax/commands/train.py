@@ -18,6 +18,7 @@ from lstm_optax.commands.output import keep_running
 from lstm_optax.commands.pictures import save_picture
 from lstm_optax.commands.sample import Folder, generate_text, print_warning
 from lstm_optax.commands.signals import INTERRUPTED, STOP
+from lstm_optax.heap import share_one_heap
 from lstm_optax.records import write_atomically
 from lstm_optax.runs.constraints import POSITIVE, OptionError, check_fields
 from lstm_optax.runs.devices import prepare_devices, use_all_devices
@@ -65,6 +66,7 @@ class Train:
 
 def run_train(command: Train, console: Console) -> int:
     """Train and show the results; return the exit status."""
+    share_one_heap()
     check_fields(command)
     _check_options(command)
     exists = bool(command.run) and any(command.run.glob("*"))

@@ -1,6 +1,7 @@
 """Saving in the background: what `save` waits for, what fails when, and what a kill leaves."""
 
 import errno
+import gc
 import os
 import re
 import signal
@@ -75,6 +76,22 @@ def test_readers_wait_for_save(saved, held):
     assert lo.Checkpoints(saved.folder).steps() == [1, 2, 3]
     saved.save(4, tree(4))
     assert saved.is_whole(4) and lo.read_params(saved.folder).step == 4
+
+
+def test_saves_leave_nothing_in_memory(tmp_path):
+    """Lists and dictionaries are what a leak of descriptions of the arrays consists of."""
+    checkpoints = lo.Checkpoints(tmp_path, keep=1)
+    state = {f"array {i}": jnp.ones(3) for i in range(50)}
+
+    def objects_after(first: int, end: int) -> int:
+        for step in range(first, end):
+            checkpoints.save(step, state)
+        checkpoints.wait()
+        gc.collect()
+        return sum(isinstance(found, list | dict) for found in gc.get_objects())
+
+    before = objects_after(1, 4)
+    assert objects_after(4, 12) - before < 8 * len(state)
 
 
 def test_later_changes_do_not_reach_checkpoint(tmp_path, monkeypatch):
