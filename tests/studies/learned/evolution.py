@@ -1,0 +1,100 @@
+"""Stage 2 of the meta-training: antithetic evolution strategies on whole runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from learned.episodes import FLOOR, Episode, start_episode, train_step
+from learned.meta_tasks import Family
+from learned.tensor_lstm import Theta
+
+SIGMA = 0.1
+PAIRS = 16
+LARGEST_DIFFERENCE = 0.5
+HEADS = ("head", "head_bias")
+"""The weights that this stage changes; so few numbers need few pairs."""
+
+
+def run_losses(family: Family, theta: Theta, episode: Episode, steps: int) -> jax.Array:
+    """Return the losses [steps] of a whole run."""
+
+    def step(episode, _):
+        episode, loss, _ = train_step(family, theta, episode)
+        return episode, loss
+
+    return jax.lax.scan(step, episode, length=steps)[1]
+
+
+def final_log_loss(losses: jax.Array) -> jax.Array:
+    """Return the mean log(f + FLOOR) over the last tenth; at most 1 above that of the first ten."""
+    logs = jnp.log(losses + FLOOR)
+    worst = jnp.mean(logs[:10]) + 1
+    last = jnp.mean(logs[-(len(losses) // 10) :])
+    return jnp.where(jnp.isfinite(last), jnp.minimum(last, worst), worst)
+
+
+def make_evolution(family: Family, steps: int) -> Callable[[Theta, jax.Array], Any]:
+    """Return (theta, key) → estimated derivative of the final log loss, mean final log loss.
+
+    Both runs of a pair have the same task and batches, and opposite changes of the heads; a change
+    stays the same for the whole run.
+    """
+
+    def run(theta: Theta, heads: Theta, key: jax.Array) -> jax.Array:
+        theta = theta | heads
+        episode = start_episode(family, theta, key, steps)
+        episode = episode._replace(horizon=jnp.int32(steps))
+        return final_log_loss(run_losses(family, theta, episode, steps))
+
+    @jax.jit
+    def estimate(theta, key):
+        noise_key, run_key = jax.random.split(key)
+        heads = {name: theta[name] for name in HEADS}
+        noise = {
+            name: jax.random.normal(k, (PAIRS, *heads[name].shape))
+            for k, name in zip(jax.random.split(noise_key, len(HEADS)), HEADS, strict=True)
+        }
+        both = jax.tree.map(lambda x, e: x[None] + SIGMA * jnp.concatenate([e, -e]), heads, noise)
+        keys = jax.random.split(run_key, PAIRS)
+        finals = jax.vmap(run, (None, 0, 0))(theta, both, jnp.concatenate([keys, keys]))
+        plus, minus = finals[:PAIRS], finals[PAIRS:]
+        difference = jnp.clip(plus - minus, -LARGEST_DIFFERENCE, LARGEST_DIFFERENCE)
+        slopes = jax.tree.map(
+            lambda e: jnp.tensordot(difference, e, axes=1) / (2 * SIGMA * PAIRS), noise
+        )
+        return slopes, jnp.mean(finals)
+
+    return estimate
+
+
+def make_score(families: dict[str, Family], steps: tuple[int, ...], tasks: int = 8) -> Any:
+    """Return theta → final log losses by family and length, on fixed runs that know the horizon."""
+
+    def one(family, length):
+        @jax.jit
+        def mean(theta):
+            def run(key):
+                episode = start_episode(family, theta, key, length)
+                yes = jnp.bool_(True)
+                episode = episode._replace(
+                    horizon=jnp.int32(length), shows_horizon=yes, shows_loss=yes
+                )
+                return final_log_loss(run_losses(family, theta, episode, length))
+
+            return jnp.mean(jax.vmap(run)(jax.random.split(jax.random.key(17), tasks)))
+
+        return mean
+
+    programs = {
+        f"{name} × {length}": one(family, length)
+        for name, family in families.items()
+        for length in steps
+    }
+    return lambda theta: {name: float(program(theta)) for name, program in programs.items()}
+
+
+def adam(rate: Any) -> optax.GradientTransformation:
+    """Return the outer optimizer of both stages."""
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
