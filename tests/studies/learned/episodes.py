@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+
 from learned.learned_rule import learned
 from learned.meta_tasks import Family
 from learned.tensor_lstm import Theta

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from learned import gate
 from learned.held_out import HIDDEN, TASKS, WIDE, WIDER
 from learned.vectorised_runs import (
@@ -27,7 +28,6 @@ from learned.vectorised_runs import (
     train_all,
 )
 from learned.weights import load_theta, theta_hash
-
 from lstm_optax import records
 
 ROOT = Path(__file__).parents[3]

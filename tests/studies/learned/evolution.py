@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+
 from learned.episodes import FLOOR, Episode, start_episode, train_step
 from learned.meta_tasks import Family
 from learned.tensor_lstm import Theta
+from lstm_optax import clip_by_global_norm
 
 SIGMA = 0.1
 PAIRS = 16
@@ -97,4 +99,4 @@ def make_score(families: dict[str, Family], steps: tuple[int, ...], tasks: int =
 
 def adam(rate: Any) -> optax.GradientTransformation:
     """Return the outer optimizer of both stages."""
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    return optax.chain(clip_by_global_norm(1.0), optax.adam(rate))

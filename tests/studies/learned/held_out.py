@@ -5,10 +5,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from learned.small_models import apply_lstm, cross_entropy, init_lstm, squared_error
 
+from learned.small_models import apply_lstm, cross_entropy, init_lstm, squared_error
 from lstm_optax.data import Sequences, Vocabulary, copy_memory, delayed_xor, topics_text
 from lstm_optax.tasks._digits import _as_sequences, _load_digits
 

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+
 from learned.loss_watch import LossWatch, loss_features, start_watch, too_high, watch
 from learned.tensor_features import Moments, tensor_features, time_features
 from learned.tensor_lstm import Controls, Theta, read_heads, run_cell, zero_state
-
+from lstm_optax import clip_by_global_norm
 from lstm_optax.checks import DECAY, RATE, SIZE
 from lstm_optax.lstm import LSTMState
 from lstm_optax.transforms._finite import all_finite, is_finite_loss, new_if, zero_unless
@@ -156,7 +157,7 @@ def scale_by_learned(
 def learned(theta: Theta, **options: Any) -> optax.GradientTransformationExtraArgs:
     """Descend along `scale_by_learned`, after a clip of the gradient's global norm to 1."""
     return optax.chain(
-        optax.clip_by_global_norm(1.0), scale_by_learned(theta, **options), optax.scale(-1.0)
+        clip_by_global_norm(1.0), scale_by_learned(theta, **options), optax.scale(-1.0)
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
 from learned.small_models import (
     apply_lstm,
     apply_perceptron,

@@ -16,11 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+
 from learned import evolution, tbptt
 from learned.meta_tasks import SELECTION, TRAINING, reparametrised
 from learned.tensor_lstm import Theta, init_theta
 from learned.weights import save_theta, theta_hash
-
 from lstm_optax import records
 
 ROOT = Path(__file__).parents[3]

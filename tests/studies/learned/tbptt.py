@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+
 from learned.episodes import Episode, restart_ended, start_episode, train_step
 from learned.meta_tasks import Family
 from learned.tensor_lstm import Theta
@@ -52,7 +53,7 @@ def make_window(family: Family, steps: int = WINDOW) -> Callable[..., Any]:
 
 def clip_or_drop(derivative: Theta, bound: float = 1.0) -> Theta:
     """Return the derivative with a norm of at most `bound`; zeros if it is not finite."""
-    norm = optax.global_norm(derivative)
+    norm = optax.tree.norm(derivative)
     good = jnp.isfinite(norm)
     factor = jnp.where(good, jnp.minimum(1, bound / jnp.maximum(norm, 1e-12)), 0)
     return jax.tree.map(lambda d: factor * jnp.where(good, d, 0), derivative)

@@ -5,8 +5,8 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from learned.tensor_features import FEATURES
 
+from learned.tensor_features import FEATURES
 from lstm_optax.lstm import LSTMParams, LSTMState, lstm_cell
 
 HEADS = ("rate", "look-ahead", "clip")

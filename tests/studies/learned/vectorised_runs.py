@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
 from learned.held_out import HeldOut
 from learned.learned_rule import learned
 from learned.tensor_lstm import Theta
-
-from lstm_optax import nadam
+from lstm_optax import clip_by_global_norm, nadam
 
 CHUNK = 50  # steps in a call of the compiled program
 
@@ -47,7 +47,7 @@ def nadam_rule(steps: int) -> Callable[[Any], optax.GradientTransformationExtraA
             share = jnp.minimum(count / jnp.float32(steps), 1)
             return setting.rate * jnp.where(setting.cosine, 0.5 * (1 + jnp.cos(jnp.pi * share)), 1)
 
-        return optax.chain(optax.clip_by_global_norm(1.0), nadam(schedule))
+        return optax.chain(clip_by_global_norm(1.0), nadam(schedule))
 
     return rule
 

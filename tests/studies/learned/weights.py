@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from learned.tensor_features import FEATURES
 from learned.tensor_lstm import AHEAD_RANGE, HEADS, RATE_RANGE, Theta, init_theta
 

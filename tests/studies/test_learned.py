@@ -1,0 +1,405 @@
+"""The learned rule: equal to Nadam before training, guarded, and judged as its gate says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from learned import evaluate, gate, held_out, meta_tasks
+from learned.episodes import FLOOR
+from learned.evolution import final_log_loss, make_evolution
+from learned.learned_rule import learned, scale_by_learned
+from learned.loss_watch import WAIT, start_watch, too_high, watch
+from learned.tbptt import clip_or_drop, make_window, start_episodes
+from learned.tensor_lstm import init_theta
+from learned.vectorised_runs import LEARNED, SETTINGS, Nadam, learned_rule, nadam_rule, train_all
+from learned.weights import WeightsError, load_theta, save_theta, theta_hash
+
+from lstm_optax import nadam
+from lstm_optax.transforms import find_states
+
+RATE = 0.01
+PARAMS = {
+    "kernel": np.linspace(-1, 1, 12).reshape(3, 4).astype(np.float32),
+    "bias": np.full(4, 0.5, np.float32),
+    "scalar": np.float32(2),
+}
+
+
+def gradients(steps, scale=1.0):
+    """Gradients of very different sizes, some entries 0."""
+    rng = np.random.default_rng(0)
+    for _ in range(steps):
+        size = scale * 10 ** rng.uniform(-3, 1)
+        entries = {name: rng.normal(size=p.shape) for name, p in PARAMS.items()}
+        kept = {name: rng.random(p.shape) < 0.8 for name, p in PARAMS.items()}
+        yield {name: jnp.asarray(size * x * kept[name], jnp.float32) for name, x in entries.items()}
+
+
+def trained(key):
+    """Weights whose heads do something."""
+    first, second = jax.random.split(key)
+    head = jax.random.normal(second, (16, 3))
+    return init_theta(first) | {"head": head, "head_bias": jnp.array([0.5, -0.5, 0.3])}
+
+
+def run(rule, found, losses=None):
+    """The updates of each step, and the last state."""
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    state, updates, step = rule.init(params), [], jax.jit(rule.update)
+    for t, g in enumerate(found):
+        value = {} if losses is None else {"value": jnp.float32(losses[t])}
+        new, state = step(g, state, params, **value)
+        params = optax.apply_updates(params, new)
+        updates.append(new)
+    return updates, state
+
+
+def assert_close(ours, theirs, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), ours, theirs)
+
+
+@pytest.mark.parametrize("losses", [None, np.linspace(2, 1, 20)])
+def test_untrained_rule_is_nadam(key, losses):
+    rule = optax.chain(scale_by_learned(init_theta(key), base_rate=RATE), optax.scale(-1.0))
+    ours, _ = run(rule, gradients(20), losses)
+    theirs, _ = run(nadam(RATE), gradients(20))
+    assert_close(ours, theirs, rtol=1e-6, atol=1e-6 * RATE)
+
+
+def test_trained_rule_ignores_gradient_scale(key):
+    rule = scale_by_learned(trained(key), base_rate=RATE)
+    ours, _ = run(rule, gradients(20), np.linspace(2, 1, 20))
+    scaled, _ = run(rule, gradients(20, 1e4), 1e4 * np.linspace(2, 1, 20))
+    plain, _ = run(nadam(RATE), gradients(20))
+    assert_close(ours, scaled, rtol=1e-3, atol=1e-6)
+    assert np.abs(ours[-1]["kernel"] + plain[-1]["kernel"]).max() > 0.1 * RATE
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_heads_reach_their_bounds(key, sign):
+    bias = jnp.array([sign * 1e3, 0.0, sign * 1e3])
+    rule = scale_by_learned(init_theta(key) | {"head_bias": bias}, base_rate=RATE)
+    ours, _ = run(rule, gradients(20))
+    plain, _ = run(nadam(1.0), gradients(20))
+
+    def expected(u):
+        d = -np.asarray(u)
+        return (
+            RATE * 30 * np.clip(d, -1, 1) if sign > 0 else RATE / 30 * (2 * d - np.clip(d, -1, 1))
+        )
+
+    assert max(np.abs(u["kernel"]).max() for u in plain) > 1.2, "the clip has an effect"
+    assert_close(ours, jax.tree.map(expected, plain), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(("ahead", "weight"), [(-1e3, 0.1), (1e3, 10.0)])
+def test_look_ahead_is_from_adam_to_no_momentum(key, ahead, weight):
+    theta = init_theta(key) | {"head_bias": jnp.array([0.0, ahead, 0.0])}
+    ours, _ = run(scale_by_learned(theta, base_rate=1.0), gradients(20))
+    adam, _ = run(optax.adam(1.0), gradients(20))
+    plain, _ = run(nadam(1.0), gradients(20))
+    mixed = jax.tree.map(lambda a, n: -(a + weight * (n - a)), adam, plain)
+    assert_close(ours, mixed, rtol=1e-4, atol=2e-4)
+
+
+def test_rising_loss_makes_rule_nadam(key):
+    losses = np.concatenate([np.linspace(2, 1, 60), np.linspace(1, 9, 60)])
+    rule = scale_by_learned(trained(key), base_rate=RATE)
+    ours, state = run(rule, gradients(120), losses)
+    theirs, _ = run(nadam(RATE), gradients(120))
+    assert state.guard.tripped and state.guard.not_finite == 0
+    assert not np.any(state.cell.h) and not np.any(state.cell.c)
+    assert_close(ours[-1], jax.tree.map(jnp.negative, theirs[-1]), rtol=1e-5, atol=1e-8)
+    falling, calm = run(rule, gradients(120), np.linspace(2, 1, 120))
+    assert not calm.guard.tripped and np.any(calm.cell.h)
+    assert not np.allclose(falling[-1]["kernel"], ours[-1]["kernel"])
+
+
+def test_watch_ignores_scale_and_shift_of_loss():
+    rng = np.random.default_rng(0)
+    losses = np.concatenate([np.linspace(2, 1, 60), np.linspace(1, 3, 60)])
+    losses = losses + 0.05 * rng.normal(size=120)
+
+    def first_objection(values):
+        state, step = start_watch(), jax.jit(watch)
+        for t, value in enumerate(values):
+            state = step(state, jnp.float32(value))
+            if too_high(state):
+                return t
+        return None
+
+    found = first_objection(losses)
+    assert 60 + WAIT <= found < 120
+    assert first_objection(100 * losses) == first_objection(losses - 5) == found
+    assert first_objection(losses[:60]) is None
+
+
+@pytest.mark.parametrize("where", ["gradient", "loss"])
+def test_infinite_step_is_skipped_and_latched(key, where):
+    found, losses = list(gradients(6)), np.ones(6)
+    before, last = run(scale_by_learned(trained(key), base_rate=RATE), found[:3], losses)
+    if where == "gradient":
+        found[3] = found[3] | {"bias": found[3]["bias"].at[1].set(jnp.nan)}
+    else:
+        losses[3] = np.inf
+    rule = scale_by_learned(trained(key), base_rate=RATE)
+    ours, state = run(rule, found[:4], losses)
+    assert all(not np.any(x) for x in jax.tree.leaves(ours[3]))
+    assert_close((state.mu, state.nu, state.count), (last.mu, last.nu, last.count), rtol=0)
+    assert state.guard.tripped and state.guard.not_finite == 1 and not np.any(state.cell.h)
+    ours, state = run(rule, found, losses)
+    assert state.guard.tripped and np.all(np.isfinite(ours[-1]["kernel"])) and state.count == 5
+    if where == "gradient":
+        ours, state = run(scale_by_learned(trained(key), guard=False), found, losses)
+        assert np.isnan(ours[-1]["bias"][1]) and not state.guard.tripped
+
+
+def test_large_finite_gradient_keeps_cell_finite(key):
+    found = [jax.tree.map(lambda p: jnp.full(p.shape, 1e30), PARAMS)] * 2
+    _, state = run(scale_by_learned(trained(key), guard=False), found)
+    assert np.all(np.isfinite(state.cell.h)) and np.any(state.cell.h)
+
+
+def test_leaves_keep_their_dtype(key):
+    params = {"a": jnp.ones((2, 3), jnp.bfloat16), "b": jnp.ones([]), "c": jnp.zeros((0, 3))}
+    rule = learned(trained(key))
+    updates, state = rule.update(params, rule.init(params), params, value=1.0)
+    assert jax.tree.map(lambda u: u.dtype, updates) == jax.tree.map(lambda p: p.dtype, params)
+    (own,) = find_states(state, type(scale_by_learned(trained(key)).init({})))
+    assert own.mu["a"].dtype == own.cell.h.dtype == jnp.float32
+    assert all(np.all(np.isfinite(np.asarray(u, np.float32))) for u in jax.tree.leaves(updates))
+
+
+def test_empty_tree_has_empty_update(key):
+    rule = scale_by_learned(init_theta(key))
+    updates, state = rule.update({}, rule.init({}), {})
+    assert updates == {} and state.count == 1 and state.cell.h.shape == (0, 16)
+
+
+def test_vmap_equals_single_runs(key):
+    theta = trained(key)
+
+    def last(scale, guard):
+        rule = learned(theta, base_rate=RATE, guard=guard)
+        state = rule.init(PARAMS)
+        for g in gradients(3):
+            g = jax.tree.map(lambda x: scale * x, g)
+            updates, state = rule.update(g, state, PARAMS, value=scale)
+        return updates
+
+    scales, guards = jnp.array([1e-3, 1e-2]), jnp.array([True, False])
+    many = jax.jit(jax.vmap(last))(scales, guards)
+    for i in range(2):
+        one = jax.jit(last)(scales[i], guards[i])
+        assert_close(jax.tree.map(lambda x, i=i: x[i], many), one, rtol=1e-4, atol=1e-7)
+
+
+def test_weights_survive_their_file(key, tmp_path):
+    theta, path = trained(key), tmp_path / "weights.npz"
+    save_theta(path, theta, {"seed": 3})
+    loaded, about = load_theta(path)
+    assert theta_hash(loaded) == theta_hash(theta) != theta_hash(init_theta(key))
+    assert about["seed"] == 3 and path.stat().st_size < 100_000
+
+
+def test_weights_for_other_features_are_refused(key, tmp_path, monkeypatch):
+    path = tmp_path / "weights.npz"
+    save_theta(path, init_theta(key), {})
+    monkeypatch.setattr("learned.weights.FEATURES", ("rank", "log size"))
+    with pytest.raises(WeightsError, match="expect features with hash .* train the weights again"):
+        load_theta(path)
+
+
+def test_wrong_files_of_weights_are_refused(key, tmp_path):
+    path = tmp_path / "weights.npz"
+    np.savez(path, about=np.array([{"a": 1}], object))
+    with pytest.raises(WeightsError, match="not a file of weights"):
+        load_theta(path)
+    save_theta(path, init_theta(key) | {"head": jnp.zeros((16, 2))}, {})
+    with pytest.raises(WeightsError, match=r"head in .* is \(16, 2\), but must be \(16, 3\)"):
+        load_theta(path)
+    with pytest.raises(WeightsError, match="at most 100000"):
+        big = {"kernel_ih": jax.random.normal(key, (200, 400))}
+        save_theta(path, init_theta(key) | big, {})
+
+
+def linear_family():
+    """f(x) = 5 + ⟨c, x⟩: its gradient is constant, so the derivative of stage 1 is exact."""
+    slope = jnp.array([0.2, -0.1, 0.3])
+    return meta_tasks.Family(
+        lambda key: (),
+        lambda key, instance: jnp.ones(3),
+        lambda params, instance, key: 5 + slope @ params,
+    )
+
+
+def test_window_derivative_is_exact_for_constant_gradient(key):
+    family, theta, steps = linear_family(), trained(key), 3
+    episodes = start_episodes(family, theta, key, 100)
+    found, _, losses = make_window(family, steps)(theta, episodes, 100)
+
+    def objective(theta, horizon, use_loss):
+        rule = learned(theta, horizon=horizon, guard=False, use_loss=use_loss)
+        x, total = jnp.ones(3), 0.0
+        state = rule.init(x)
+        for _ in range(steps):
+            loss, g = jax.value_and_grad(family.loss)(jax.lax.stop_gradient(x), (), key)
+            total += jnp.log(family.loss(x, (), key) + FLOOR) / steps
+            updates, state = rule.update(g, state, x, value=loss)
+            x = x + updates
+        return total
+
+    horizons = jnp.where(episodes.shows_horizon, episodes.horizon, 0)
+    wanted = jax.vmap(jax.grad(objective), (None, 0, 0))(theta, horizons, episodes.shows_loss)
+    wanted = jax.tree.map(lambda d: jnp.mean(d, axis=0), wanted)
+    assert losses.shape == (8, steps) and optax.tree.norm(wanted) > 1e-3
+    assert_close(found, wanted, rtol=1e-3, atol=1e-6)
+
+
+def test_derivative_of_task_is_clipped_or_dropped():
+    assert_close(clip_or_drop({"a": jnp.array([3.0, 4.0])}), {"a": np.array([0.6, 0.8])})
+    assert_close(clip_or_drop({"a": jnp.array([3.0, jnp.nan])}), {"a": np.zeros(2)})
+
+
+def test_evolution_finds_direction_of_higher_rate(key):
+    slopes, mean = make_evolution(linear_family(), 20)(init_theta(key), key)
+    assert slopes["head_bias"][0] < 0, "a higher rate lowers a linear loss"
+    assert abs(slopes["head_bias"][0]) > 3 * abs(slopes["head_bias"][1]) and np.isfinite(mean)
+
+
+def test_final_log_loss_is_capped():
+    falling = jnp.linspace(1.0, 0.1, 100)
+    assert np.isclose(final_log_loss(falling), np.log(falling[-10:] + FLOOR).mean())
+    start = np.log(falling[:10] + FLOOR).mean()
+    for last in (jnp.nan, jnp.inf, 1e9):
+        assert np.isclose(final_log_loss(falling.at[-10:].set(last)), start + 1, rtol=1e-5)
+
+
+def test_held_out_tasks_are_not_trained_on(need):
+    need("sklearn")
+    assert len(held_out.TASKS) == 8 and set(held_out.WIDER) <= set(held_out.TASKS)
+    assert not set(held_out.TASKS) & (set(meta_tasks.TRAINING) | set(meta_tasks.SELECTION))
+    for name, make in held_out.TASKS.items():
+        task = make()
+        batch, again = task.batches(3, 1), task.batches(3, 1)
+        jax.tree.map(np.testing.assert_array_equal, batch, again)
+        assert not np.array_equal(batch.targets, task.batches(3, 2).targets), name
+        params = jax.eval_shape(lambda task=task: task.init(jax.random.key(0), 16))
+        assert jax.eval_shape(task.loss, params, batch).shape == (), name
+    rows, noisy = held_out.digits(8), held_out.digits(8, wrong=0.3)
+    pairs = [(rows.batches(p, 0), noisy.batches(p, 0)) for p in range(50)]
+    changed = np.mean([np.mean(a.targets != b.targets) for a, b in pairs])
+    assert 0.2 < changed < 0.34
+
+
+def line_task():
+    """A task with the parameter x and the loss (x − b)², for batches b."""
+    return held_out.HeldOut(
+        lambda key, hidden: {"x": jnp.ones(hidden)},
+        lambda params, batch: jnp.mean(jnp.square(params["x"] - jnp.mean(batch))),
+        lambda position, seed: np.float32([seed, 0.01 * position]),
+    )
+
+
+def test_runs_side_by_side_equal_single_runs(key):
+    settings, seeds = (Nadam(0.1, False), Nadam(0.1, True), Nadam(1e-3, False)), (1, 2)
+    losses = train_all(line_task(), 3, nadam_rule(100), settings, seeds, 100)
+    assert losses.shape == (3, 2, 100)
+    task, rule = line_task(), optax.chain(optax.clip_by_global_norm(1.0), nadam(0.1))
+    params, state = task.init(key, 3), rule.init(task.init(key, 3))
+    for t in range(10):
+        loss, g = jax.value_and_grad(task.loss)(params, task.batches(t, 2))
+        assert np.isclose(loss, losses[0, 1, t], rtol=1e-5)
+        updates, state = rule.update(g, state, params)
+        params = optax.apply_updates(params, updates)
+    assert not np.allclose(losses[0], losses[1], rtol=1e-3)
+    ours = train_all(line_task(), 3, learned_rule(trained(key), 50), LEARNED, seeds, 50)
+    assert not np.allclose(ours[0], ours[2]), "the horizon has no influence"
+
+
+def cell(task, column="base", ours=1.0, shared=1.0, seeds=5):
+    final = dict.fromkeys(("tuned", "default", *evaluate.NAMES), [1.0] * seeds)
+    final |= {gate.GUARDED: [ours] * seeds, "shared": [shared] * seeds}
+    setting = {"rate": 0.01, "cosine": True}
+    tuned = setting | {"edge": False}
+    return dict(task=task, column=column, final=final, first=3.0, tuned=tuned, shared=setting)
+
+
+def all_cells(**first):
+    cells = [cell(f"task {i}") for i in range(8)]
+    cells += [cell("task 0", column) for column in ("longer", "wider")]
+    cells[0] |= first
+    return cells
+
+
+def test_gate_is_met_by_equal_losses():
+    assert all(c.met for c in gate.judge(all_cells()))
+    assert "The gate is met." in gate.verdict(gate.judge(all_cells()))
+    assert gate.task_table(all_cells()).count("\n") == 11
+
+
+@pytest.mark.parametrize(
+    ("cells", "unmet"),
+    [
+        (all_cells()[1:], {"held-out tasks"}),
+        (all_cells(**cell("task 0", seeds=4)), {"seeds"}),
+        (all_cells(**cell("task 0", ours=None)), {"diverged"}),
+        (all_cells(**cell("task 0", ours=3.1)), {"diverged"}),
+        ([cell(str(i), ours=1.05) for i in range(8)] + all_cells()[8:], {"tasks"}),
+        ([cell(str(i), ours=1.2, shared=2) for i in range(8)] + all_cells()[8:], {"median"}),
+        (all_cells()[:9] + [cell("0", "wider", ours=1.2)], {"median"}),
+        (all_cells()[:8] + [cell("0", "longer", ours=1.2), all_cells()[9]], {"median"}),
+        (all_cells()[:9], {"median"}),
+    ],
+)
+def test_gate_fails_for_one_criterion(cells, unmet):
+    criteria = gate.judge(cells)
+    failed = [c.text for c in criteria if not c.met]
+    if unmet == {"held-out tasks"}:  # fewer tasks also win against the shared setting on fewer
+        failed = [text for text in failed if text == "held-out tasks"]
+    assert len(failed) == 1 and failed[0].startswith(tuple(unmet)), failed
+    assert "The gate is not met." in gate.verdict(criteria)
+
+
+def test_no_records_meet_no_gate():
+    assert not any(c.met for c in gate.judge([]))
+
+
+def test_settings_are_chosen_by_tuning_losses():
+    worse = [[9.0, 9.0] for _ in SETTINGS]
+    first, second = [list(map(list, worse)) for _ in range(2)]
+    first[3], first[5] = [1.0, 1.2], [1.0, None]
+    first[7], second[7], second[4] = [1.5, 1.5], [1.5, 1.5], [1.0, 1.0]
+    tunings = [{"final": first}, {"final": second}]
+    assert evaluate.best_setting(tunings[0]) == SETTINGS[3]
+    assert evaluate.best_shared(tunings) == SETTINGS[7]
+    assert evaluate.final(np.arange(20.0)[None]).tolist() == [18.5]
+
+
+def test_evaluation_continues_where_it_stopped(key, tmp_path, monkeypatch):
+    weights, path, ran = tmp_path / "weights.npz", tmp_path / "records.jsonl", []
+    save_theta(weights, init_theta(key), {})
+
+    def tune(cell):
+        ran.append(("tuning", *cell))
+        final = [[1.0, 1.0]] * len(SETTINGS)
+        return dict(part="tuning", column=cell[0], task=cell[1], final=final, seconds=0)
+
+    def report(found, tuned, shared, theta):
+        ran.append(("report", *found))
+        record = dict(part="report", weights=theta_hash(theta), seconds=0)
+        return cell(found[1], found[0]) | record
+
+    monkeypatch.setattr(evaluate, "tune", tune)
+    monkeypatch.setattr(evaluate, "report", report)
+    todo = evaluate.cells(("wider",))
+    evaluate.run_missing(path, todo, weights, 60)
+    assert len(ran) == len(set(ran)) == 8 + 3 + 3
+    evaluate.run_missing(path, todo, weights, 60)
+    assert len(ran) == 14, "nothing is computed twice"
+    save_theta(weights, trained(key), {})
+    evaluate.run_missing(path, todo, weights, 60)
+    assert ran[14:] == ran[11:14], "other weights need only their reports"
+    evaluate.run_missing(path, evaluate.cells(), weights, -1)
+    assert len(ran) == 17, "no time is left"
