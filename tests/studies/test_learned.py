@@ -270,10 +270,12 @@ def test_evolution_finds_direction_of_higher_rate(key):
 
 def test_final_log_loss_is_capped():
     falling = jnp.linspace(1.0, 0.1, 100)
-    assert np.isclose(final_log_loss(falling), np.log(falling[-10:] + FLOOR).mean())
+    assert np.isclose(final_log_loss(falling, 100), np.log(falling[-10:] + FLOOR).mean())
+    assert np.isclose(final_log_loss(falling, 60), np.log(falling[54:60] + FLOOR).mean())
     start = np.log(falling[:10] + FLOOR).mean()
     for last in (jnp.nan, jnp.inf, 1e9):
-        assert np.isclose(final_log_loss(falling.at[-10:].set(last)), start + 1, rtol=1e-5)
+        capped = final_log_loss(falling.at[-10:].set(last), 100)
+        assert np.isclose(capped, start + 1, rtol=1e-5)
 
 
 def test_held_out_tasks_are_not_trained_on(need):

@@ -29,11 +29,16 @@ def run_losses(family: Family, theta: Theta, episode: Episode, steps: int) -> ja
     return jax.lax.scan(step, episode, length=steps)[1]
 
 
-def final_log_loss(losses: jax.Array) -> jax.Array:
-    """Return the mean log(f + FLOOR) over the last tenth; at most 1 above that of the first ten."""
+def final_log_loss(losses: jax.Array, horizon: Any) -> jax.Array:
+    """Return the mean log(f + FLOOR) over the last tenth of the horizon.
+
+    It is at most 1 above that of the first ten steps, also where it is not finite.
+    """
     logs = jnp.log(losses + FLOOR)
     worst = jnp.mean(logs[:10]) + 1
-    last = jnp.mean(logs[-(len(losses) // 10) :])
+    t = jnp.arange(len(losses))
+    counts = (t >= horizon - horizon // 10) & (t < horizon)
+    last = jnp.sum(jnp.where(counts, logs, 0)) / jnp.sum(counts)
     return jnp.where(jnp.isfinite(last), jnp.minimum(last, worst), worst)
 
 
@@ -48,7 +53,7 @@ def make_evolution(family: Family, steps: int) -> Callable[[Theta, jax.Array], A
         theta = theta | heads
         episode = start_episode(family, theta, key, steps)
         episode = episode._replace(horizon=jnp.int32(steps))
-        return final_log_loss(run_losses(family, theta, episode, steps))
+        return final_log_loss(run_losses(family, theta, episode, steps), steps)
 
     @jax.jit
     def estimate(theta, key):
@@ -74,27 +79,33 @@ def make_evolution(family: Family, steps: int) -> Callable[[Theta, jax.Array], A
 def make_score(families: dict[str, Family], steps: tuple[int, ...], tasks: int = 8) -> Any:
     """Return theta → final log losses by family and length, on fixed runs that know the horizon."""
 
-    def one(family, length):
+    def of_family(family):
         @jax.jit
-        def mean(theta):
-            def run(key):
-                episode = start_episode(family, theta, key, length)
+        def score(theta):
+            def run(key, horizon):
+                episode = start_episode(family, theta, key, max(steps))
                 yes = jnp.bool_(True)
-                episode = episode._replace(
-                    horizon=jnp.int32(length), shows_horizon=yes, shows_loss=yes
-                )
-                return final_log_loss(run_losses(family, theta, episode, length))
+                episode = episode._replace(horizon=horizon, shows_horizon=yes, shows_loss=yes)
+                losses = run_losses(family, theta, episode, max(steps))
+                return final_log_loss(losses, horizon)
 
-            return jnp.mean(jax.vmap(run)(jax.random.split(jax.random.key(17), tasks)))
+            keys = jax.random.split(jax.random.key(17), tasks)
+            return jnp.mean(jax.vmap(jax.vmap(run, (0, None)), (None, 0))(keys, lengths), axis=1)
 
-        return mean
+        return score
 
-    programs = {
-        f"{name} × {length}": one(family, length)
-        for name, family in families.items()
-        for length in steps
-    }
-    return lambda theta: {name: float(program(theta)) for name, program in programs.items()}
+    lengths = jnp.asarray(steps, jnp.int32)
+    programs = {name: of_family(family) for name, family in families.items()}
+
+    def scores(theta: Theta) -> dict[str, float]:
+        found = {name: program(theta) for name, program in programs.items()}
+        return {
+            f"{name}, {length} steps": float(found[name][i])
+            for name in programs
+            for i, length in enumerate(steps)
+        }
+
+    return scores
 
 
 def adam(rate: Any) -> optax.GradientTransformation:

@@ -28,13 +28,15 @@ class LossWatch(NamedTuple):
 
 def start_watch() -> LossWatch:
     """Return the watch before the first loss; distinct arrays, because they may be donated."""
-    zeros = [jnp.zeros([], jnp.float32) for _ in range(4)]
     return LossWatch(
-        jnp.zeros([], jnp.int32),
-        *zeros,
-        jnp.full([], jnp.inf, jnp.float32),
-        jnp.zeros([], jnp.float32),
-        jnp.zeros([], jnp.int32),
+        count=jnp.zeros([], jnp.int32),
+        first=jnp.zeros([], jnp.float32),
+        fast=jnp.zeros([], jnp.float32),
+        slow=jnp.zeros([], jnp.float32),
+        square=jnp.zeros([], jnp.float32),
+        best=jnp.full([], jnp.inf, jnp.float32),
+        best_sigma=jnp.zeros([], jnp.float32),
+        in_a_row=jnp.zeros([], jnp.int32),
     )
 
 
