@@ -128,9 +128,9 @@ def main() -> None:
     facts = {name: x for name, x in facts.items() if name not in ("out", "log")}
     records.append_record(options.log, facts)
     selection.judge(theta, stage="Nadam at the base rate", updates=0, seconds=0)
-    left = seconds - (time.monotonic() - begun)
+    left = max(1.0, seconds - (time.monotonic() - begun))
     theta = first_stage(theta, first, (1 - options.evolution) * left, selection)
-    left = seconds - (time.monotonic() - begun)
+    left = max(1.0, seconds - (time.monotonic() - begun))
     second_stage(theta, second, left, selection)
     about = facts | {"selection": selection.value, "seconds": _since(begun)}
     about |= {"license": "Apache-2.0", "training": list(TRAINING), "selection tasks": [*SELECTION]}
