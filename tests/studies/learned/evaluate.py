@@ -10,6 +10,8 @@ computes only those that are missing, in the order of the columns, until the tim
 import argparse
 import math
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +106,7 @@ def best_setting(tuning: dict[str, Any]) -> Nadam:
     return SETTINGS[int(np.argmin(_means(tuning)))]
 
 
-def best_shared(tunings: list[dict[str, Any]]) -> Nadam:
+def best_shared(tunings: list[Any]) -> Nadam:
     """Return the setting with the lowest geometric mean ratio to the best one of each task."""
     logs = np.log([_means(tuning) for tuning in tunings])  # [tasks, settings]
     return SETTINGS[int(np.argmin(np.mean(logs - logs.min(axis=1, keepdims=True), axis=0)))]
@@ -126,26 +128,30 @@ def run_missing(path: Path, todo: list[Cell], weights: Path, seconds: float) -> 
     begun, made_by = time.monotonic(), records.provenance("python -m learned.evaluate")
     theta, _ = load_theta(weights)
 
-    def record(result: dict[str, Any]) -> None:
-        records.append_record(path, result | made_by)
-        print(result["part"], result["column"], result["task"], result["seconds"], flush=True)
+    def found_or_run(make: Callable[[], dict[str, Any]], **facts: Any) -> dict[str, Any] | None:
+        found = find(path, **facts)
+        if not found and time.monotonic() - begun < seconds:
+            found = [make()]
+            records.append_record(path, found[0] | made_by)
+            print(*facts.values(), found[0]["seconds"], flush=True)
+        return found[0] if found else None
 
-    def over() -> bool:
-        return time.monotonic() - begun > seconds
+    def tuning(cell: Cell) -> dict[str, Any] | None:
+        return found_or_run(lambda: tune(cell), part="tuning", column=cell[0], task=cell[1])
 
-    # The shared setting needs the tuning of all tasks in the base column.
-    for cell in dict.fromkeys(cells(("base",)) + todo):
-        if not find(path, part="tuning", column=cell[0], task=cell[1]) and not over():
-            record(tune(cell))
-    base = find(path, part="tuning", column="base")
-    if len(base) < len(TASKS):
+    base = [tuning(cell) for cell in cells(("base",))]
+    if None in base:
         return
     shared = best_shared(base)
-    for column, task in todo:
-        tuning = find(path, part="tuning", column=column, task=task)
-        facts = dict(part="report", column=column, task=task, weights=theta_hash(theta))
-        if tuning and not find(path, **facts) and not over():
-            record(report((column, task), best_setting(tuning[0]), shared, theta))
+    for cell in todo:
+        if tuned := tuning(cell):
+            found_or_run(
+                partial(report, cell, best_setting(tuned), shared, theta),
+                part="report",
+                column=cell[0],
+                task=cell[1],
+                weights=theta_hash(theta),
+            )
 
 
 def main() -> None:

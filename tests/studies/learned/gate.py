@@ -13,7 +13,7 @@ import numpy as np
 
 from lstm_optax.records import markdown_table
 
-COLUMNS = "base", "longer", "wider"
+COLUMNS = "base", "wider", "longer"
 LONGER, WIDER = 4, 4  # times the steps, times the units
 TASKS, SEEDS = 8, 5  # at least
 LIMITS = {"tuned": 1.10, "shared": 1.00, "longer": 1.15, "wider": 1.15}
@@ -69,8 +69,14 @@ def judge(cells: Sequence[dict[str, Any]], contender: str = GUARDED) -> list[Cri
             f"≥ {needed}",
             wins >= needed,
         ),
-        _at_most(f"median ratio at {LONGER} × the steps", against["longer"], LIMITS["longer"]),
-        _at_most(f"median ratio at {WIDER} × the units", against["wider"], LIMITS["wider"]),
+        *(
+            _at_most(
+                f"median ratio at {times} × the {unit}, {len(by_column[name])} tasks",
+                against[name],
+                LIMITS[name],
+            )
+            for name, times, unit in (("longer", LONGER, "steps"), ("wider", WIDER, "units"))
+        ),
     ]
 
 
