@@ -1,9 +1,10 @@
 """Meta-train the learned rule, and store the weights that are best on the selection's tasks.
 
-    PYTHONPATH=tests/studies python -m learned.meta_train --minutes 15 [--evolution 0.4]
+    PYTHONPATH=tests/studies python -m learned.meta_train --minutes 13 [--evolution 0.75]
 
-The first part of the time is truncated back-propagation, the rest evolution on whole runs. The
-rates follow a cosine of the elapsed time, so two runs do not give equal weights.
+The first part of the time is truncated back-propagation; the rest is evolution on whole runs, from
+the best weights so far. The rates follow a cosine of the elapsed time, so two runs do not give
+equal weights.
 """
 
 import argparse
@@ -29,7 +30,8 @@ WEIGHTS = Path(__file__).with_name("weights.npz")
 LONGEST = (100, 200, 500)  # of episodes, by the share of the first stage that is over
 EVOLVED = ("perceptrons", "additions", "sines", "orders", "chains")
 EVOLVED_STEPS, SELECTION_STEPS = 300, (300, 1000)
-FIRST_RATE, HEAD_RATE = 3e-3, 2e-2
+JUDGE_EVERY = 25  # seconds
+FIRST_RATE, HEAD_RATE = 5e-4, 3e-2
 
 
 class Selection:
@@ -73,7 +75,7 @@ def first_stage(theta: Theta, key: jax.Array, seconds: float, selection: Selecti
             found, episodes[name], _ = windows[name](theta, episodes[name], longest)
             theta, state = step(found, state, theta, FIRST_RATE * cosine(share))
             update += 1
-        if time.monotonic() - judged > max(60, seconds / 8):
+        if time.monotonic() - judged > JUDGE_EVERY:
             selection.judge(theta, stage="tbptt", updates=update, seconds=_since(begun))
             judged = time.monotonic()
     selection.judge(theta, stage="tbptt", updates=update, seconds=_since(begun))
@@ -95,7 +97,7 @@ def second_stage(theta: Theta, key: jax.Array, seconds: float, selection: Select
         slopes, _ = programs[update % len(programs)](theta, own)
         heads, state = _outer_step(optimizer, slopes, state, heads, HEAD_RATE * cosine(share))
         theta, update = theta | heads, update + 1
-        if time.monotonic() - judged > max(60, seconds / 5):
+        if time.monotonic() - judged > 2 * JUDGE_EVERY:
             selection.judge(theta, stage="evolution", updates=update, seconds=_since(begun))
             judged = time.monotonic()
     selection.judge(theta, stage="evolution", updates=update, seconds=_since(begun))
@@ -114,8 +116,8 @@ def _since(begun: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--evolution", type=float, default=0.4, help="share of the time")
+    parser.add_argument("--minutes", type=float, default=13)
+    parser.add_argument("--evolution", type=float, default=0.75, help="share of the time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--log", type=Path, default=LOG)
@@ -129,9 +131,9 @@ def main() -> None:
     records.append_record(options.log, facts)
     selection.judge(theta, stage="Nadam at the base rate", updates=0, seconds=0)
     left = max(1.0, seconds - (time.monotonic() - begun))
-    theta = first_stage(theta, first, (1 - options.evolution) * left, selection)
+    first_stage(theta, first, (1 - options.evolution) * left, selection)
     left = max(1.0, seconds - (time.monotonic() - begun))
-    second_stage(theta, second, left, selection)
+    second_stage(selection.best, second, left, selection)
     about = facts | {"selection": selection.value, "seconds": _since(begun)}
     about |= {"license": "Apache-2.0", "training": list(TRAINING), "selection tasks": [*SELECTION]}
     save_theta(options.out, selection.best, about)
