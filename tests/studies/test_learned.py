@@ -10,6 +10,7 @@ from learned.episodes import FLOOR
 from learned.evolution import final_log_loss, make_evolution
 from learned.learned_rule import learned, scale_by_learned
 from learned.loss_watch import WAIT, start_watch, too_high, watch
+from learned.meta_train import mean_advantage
 from learned.tbptt import clip_or_drop, make_window, start_episodes
 from learned.tensor_lstm import init_theta
 from learned.vectorised_runs import LEARNED, SETTINGS, Nadam, learned_rule, nadam_rule, train_all
@@ -276,6 +277,13 @@ def test_final_log_loss_is_capped():
     for last in (jnp.nan, jnp.inf, 1e9):
         capped = final_log_loss(falling.at[-10:].set(last), 100)
         assert np.isclose(capped, start + 1, rtol=1e-5)
+
+
+def test_one_task_does_not_decide_selection():
+    untrained = {"a": -1.0, "b": -1.0, "c": -5.0}
+    better, worse = {"a": -1.2, "b": -1.2, "c": -4.0}, {"a": -0.8, "b": -0.8, "c": -9.0}
+    assert mean_advantage(better, untrained) < 0 < mean_advantage(worse, untrained)
+    assert mean_advantage(untrained, untrained) == 0
 
 
 def test_held_out_tasks_are_not_trained_on(need):

@@ -1,6 +1,6 @@
 """Meta-train the learned rule, and store the weights that are best on the selection's tasks.
 
-    PYTHONPATH=tests/studies python -m learned.meta_train --minutes 13 [--evolution 0.75]
+    PYTHONPATH=tests/studies python -m learned.meta_train --minutes 8 [--evolution 0.9]
 
 The first part of the time is truncated back-propagation; the rest is evolution on whole runs, from
 the best weights so far. The rates follow a cosine of the elapsed time, so two runs do not give
@@ -31,24 +31,36 @@ LONGEST = (100, 200, 500)  # of episodes, by the share of the first stage that i
 EVOLVED = ("perceptrons", "additions", "sines", "orders", "chains")
 EVOLVED_STEPS, SELECTION_STEPS = 300, (300, 1000)
 JUDGE_EVERY = 25  # seconds
-FIRST_RATE, HEAD_RATE = 5e-4, 3e-2
+FIRST_RATE, HEAD_RATE = 5e-4, 5e-3
+LARGEST_ADVANTAGE = 0.3  # in a log loss of the selection
 
 
 class Selection:
-    """Keep the weights with the best mean final log loss so far."""
+    """Keep the weights that are best against untrained ones, which are judged first."""
 
     def __init__(self, log: Path):
         self._score = evolution.make_score(SELECTION, SELECTION_STEPS)
-        self._log, self.best, self.value = log, {}, math.inf
+        self._log, self._untrained = log, {}
+        self.best, self.value = {}, math.inf
 
     def judge(self, theta: Theta, **facts: Any) -> None:
         scores = self._score(theta)
-        value = float(np.mean(list(scores.values())))
+        self._untrained = self._untrained or scores
+        value = mean_advantage(scores, self._untrained)
         if value < self.value:
             self.best, self.value = theta, value
         record = facts | {"selection": value, "scores": scores, "weights": theta_hash(theta)}
         records.append_record(self._log, record)
         print({name: x for name, x in record.items() if name != "scores"}, flush=True)
+
+
+def mean_advantage(scores: dict[str, float], untrained: dict[str, float]) -> float:
+    """Return the mean difference of log losses, each within ±LARGEST_ADVANTAGE; < 0 is better.
+
+    Without the bound, a task whose loss is nearly 0 would decide alone.
+    """
+    differences = [scores[name] - untrained[name] for name in scores]
+    return float(np.mean(np.clip(differences, -LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)))
 
 
 def cosine(share: float) -> float:
@@ -116,8 +128,8 @@ def _since(begun: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=13)
-    parser.add_argument("--evolution", type=float, default=0.75, help="share of the time")
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--evolution", type=float, default=0.9, help="share of the time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--log", type=Path, default=LOG)
