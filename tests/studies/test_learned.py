@@ -1,22 +1,24 @@
 """The learned rule: equal to Nadam before training, guarded, and judged as its gate says."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from learned import evaluate, gate, held_out, meta_tasks
+from learned import evaluate, gate, held_out, meta_tasks, meta_train
 from learned.episodes import FLOOR
 from learned.evolution import final_log_loss, make_evolution
 from learned.learned_rule import learned, scale_by_learned
 from learned.loss_watch import WAIT, start_watch, too_high, watch
-from learned.meta_train import mean_advantage
 from learned.tbptt import clip_or_drop, make_window, start_episodes
 from learned.tensor_lstm import init_theta
 from learned.vectorised_runs import LEARNED, SETTINGS, Nadam, learned_rule, nadam_rule, train_all
 from learned.weights import WeightsError, load_theta, save_theta, theta_hash
 
 from lstm_optax import nadam
+from lstm_optax.records import read_records
 from lstm_optax.transforms import find_states
 
 RATE = 0.01
@@ -281,9 +283,10 @@ def test_final_log_loss_is_capped():
 
 def test_one_task_does_not_decide_selection():
     untrained = {"a": -1.0, "b": -1.0, "c": -5.0}
-    better, worse = {"a": -1.2, "b": -1.2, "c": -4.0}, {"a": -0.8, "b": -0.8, "c": -9.0}
-    assert mean_advantage(better, untrained) < 0 < mean_advantage(worse, untrained)
-    assert mean_advantage(untrained, untrained) == 0
+    advantage = partial(meta_train.mean_advantage, untrained=untrained)
+    assert advantage({"a": -1.2, "b": -1.2, "c": -4.0}) < 0
+    assert advantage({"a": -0.8, "b": -0.8, "c": -9.0}) > 0
+    assert advantage(untrained) == 0
 
 
 def test_held_out_tasks_are_not_trained_on(need):
@@ -413,3 +416,26 @@ def test_evaluation_continues_where_it_stopped(key, tmp_path, monkeypatch):
     assert ran[14:] == [part for part in ran[:14] if part[0] == "report"], "only the reports"
     evaluate.run_missing(path, evaluate.cells(), weights, -1)
     assert len(ran) == 17, "no time is left"
+
+
+def test_page_shows_the_records_of_the_stored_weights():
+    """Rewrite the tables of the page with `python -m learned.evaluate` if this fails."""
+    theta, about = load_theta(evaluate.WEIGHTS)
+    (*_, last) = read_records(meta_train.LOG)
+    assert last["stored"] == theta_hash(theta) and about["selection"] < 0
+    cells = evaluate.find(evaluate.RECORDS, part="report", weights=theta_hash(theta))
+    assert sorted((c["column"], c["task"]) for c in cells) == sorted(evaluate.cells())
+    page = (evaluate.ROOT / "docs" / "learned.md").read_text(encoding="utf-8")
+    assert gate.verdict(gate.judge(cells)) in page
+    assert gate.task_table(cells) in page
+
+
+def test_reports_use_the_tuned_settings():
+    tunings = {(r["column"], r["task"]): r for r in evaluate.find(evaluate.RECORDS, part="tuning")}
+    shared = evaluate.best_shared([r for (column, _), r in tunings.items() if column == "base"])
+    reports = evaluate.find(evaluate.RECORDS, part="report")
+    assert reports
+    for report in reports:
+        best = evaluate.best_setting(tunings[report["column"], report["task"]])
+        assert report["tuned"] == best._asdict() | {"edge": False}
+        assert report["shared"] == shared._asdict()

@@ -82,7 +82,7 @@ def judge(cells: Sequence[dict[str, Any]], contender: str = GUARDED) -> list[Cri
 
 def verdict(criteria: Sequence[Criterion]) -> str:
     """Return the table of the criteria in Markdown, and the verdict below it."""
-    rows = [[c.text, f"{c.number:.3g}", c.limit, "yes" if c.met else "no"] for c in criteria]
+    rows = [[c.text, f"{c.number:.4g}", c.limit, "yes" if c.met else "no"] for c in criteria]
     table = markdown_table(["criterion", "measured", "limit", "met"], rows)
     met = all(c.met for c in criteria)
     return f"{table}\n\nThe gate is {'met' if met else 'not met'}."
