@@ -1,4 +1,7 @@
-"""A learned optimizer: a recurrent network sets Nadam's rate, look-ahead and clip per tensor."""
+"""A learned optimizer: a recurrent network sets Nadam's rate, look-ahead and clip per tensor.
+
+Experimental, and not part of the library: see docs/learned.md.
+"""
 
 from typing import Any, NamedTuple
 
