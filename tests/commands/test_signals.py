@@ -15,6 +15,7 @@ from rich.console import Console
 from lstm_optax import Checkpoints
 from lstm_optax.commands.output import keep_running
 from lstm_optax.commands.signals import SIGNALS, STOP
+from lstm_optax.records import MEASURED
 
 LIMIT = 60  # seconds that a process may take to end
 IN_C = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # runs no handler for minutes
@@ -174,11 +175,11 @@ def train(*arguments: str, **options) -> subprocess.Popen:
 def records(run: Path) -> list[dict]:
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) | {"seconds": 0} for line in lines]
+    return [json.loads(line) | dict.fromkeys(MEASURED) for line in lines]
 
 
 def wait_for_records(run: Path, count: int, process: subprocess.Popen) -> None:
-    """Wait until a run has some records, and so a checkpoint of the one before the last."""
+    """Wait until a run has some records."""
     limit = time.monotonic() + LIMIT
     while len(records(run)) < count:
         assert time.monotonic() < limit and process.poll() is None
