@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,12 @@ import chex
 import hypothesis
 import jax
 import pytest
+
+# a shell that starts the tests in the background, or nohup, lets all programs ignore these
+for name in ("SIGINT", "SIGHUP"):
+    if (number := getattr(signal, name, None)) and signal.getsignal(number) == signal.SIG_IGN:
+        default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+        signal.signal(number, default)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)
