@@ -886,7 +886,8 @@ def test_killed_run_resumes_exactly(work, finished, capsys):
 )
 def test_repeatedly_killed_run_resumes_exactly(work, most):
     """Runs are killed at random times, as often as `most` in all; each ends as an unbroken one."""
-    begin = ["train", "--text", "text.txt", *SIZES, "--steps", "400", "--patience", "100", "--run"]
+    steps = ["--steps", str(100 + 3 * most), "--patience", "100"]
+    begin = ["train", "--text", "text.txt", *SIZES, *steps, "--run"]
     assert outside(COMMAND, *begin, "unbroken").wait() == 0
     random, kills, runs = np.random.default_rng(0), 0, 0
 

@@ -41,7 +41,7 @@ def bare_step(loss, optimizer):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value)
         params = optax.apply_updates(state.params, updates)
         new = state._replace(step=state.step + 1, position=state.position + 1, params=params)
-        no = OptimizerEvents(*[jnp.bool_(False)] * 3)
+        no = OptimizerEvents(*[jnp.bool_(False)] * len(OptimizerEvents._fields))
         metrics = StepMetrics(value, jnp.zeros([]), (), *no)
         return new._replace(opt_state=opt_state, carry=carry), metrics
 
