@@ -61,7 +61,8 @@ def test_small_losses_need_loss_scaling(config):
     """2⁻¹⁴ times the loss has the gradients that one token has in the mean over 2¹⁴ tokens."""
     small = dict(shrink=2.0**-14)
     exact = losses(config, "float32")
-    np.testing.assert_array_equal(losses(config, "float32", **small), exact)
+    # not equal to the bit: the compiler may fuse the other factor in another way
+    np.testing.assert_allclose(losses(config, "float32", **small), exact, rtol=2e-6)
     half = losses(config, "float16", scaled=True, **small)
     np.testing.assert_allclose(half, exact, rtol=TOLERANCE)
     without = losses(config, "float16", **small)
