@@ -80,6 +80,21 @@ def muon_on(*keys: Any, jordan: bool = False) -> Rule:
     )
 
 
+def on_each(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return a transformation for single arrays, such as Optax's Muon, for the leaves of a tree."""
+
+    def init(params):
+        return tuple(tx.init(leaf) for leaf in jax.tree.leaves(params))
+
+    def update(updates, state, params=None):
+        del params
+        leaves, tree = jax.tree.flatten(updates)
+        pairs = [tx.update(leaf, of) for leaf, of in zip(leaves, state, strict=True)]
+        return tree.unflatten([u for u, _ in pairs]), tuple(new for _, new in pairs)
+
+    return optax.GradientTransformation(init, update)
+
+
 def whole_muon(rate: Any) -> optax.GradientTransformation:
     """Return Optax's Muon on the whole kernels of the layer, with Nadam for the rest.
 
@@ -92,7 +107,7 @@ def whole_muon(rate: Any) -> optax.GradientTransformation:
         )
 
     rules: dict[Any, optax.GradientTransformation] = {
-        "muon": muon_direction(MOMENTUM, RMS),
+        "muon": on_each(muon_direction(MOMENTUM, RMS)),
         "others": nadam_direction(**NADAM),
     }
     return optax.chain(optax.partition(rules, label), optax.scale_by_learning_rate(rate))
