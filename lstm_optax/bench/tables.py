@@ -148,7 +148,7 @@ def _summary_grid(
         ours = row.results[measure, OURS]
         cells = [row.name, row.facts["shape"], _format_ms(ours)]
         if has_products:
-            cells.append(_format_number(products(row.facts) / ours["seconds"][1], 1e-9))
+            cells.append(_format_number(_products(row.facts) / ours["seconds"][1], 1e-9))
         cells.append(_format_share(ours))
         lines.append(cells + [_format_ratio(row.results.get((measure, name))) for name in others])
     mean = [means.get((kind, measure, name)) for name in others]
@@ -158,7 +158,7 @@ def _summary_grid(
     return Grid(title, [*header, *others], lines)
 
 
-def products(facts: Mapping[str, Any]) -> int:
+def _products(facts: Mapping[str, Any]) -> int:
     """Return the multiplications and additions in the products of a layer, forward and backward.
 
     The backward pass has twice as many as the forward pass: those of the inputs and of the weights.

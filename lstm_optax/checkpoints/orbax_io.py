@@ -82,12 +82,18 @@ def start_write(path: Path, tree: Any, agreement: Agreement) -> Callable[[], Non
 
 
 def check_written(path: Path, tree: Any) -> None:
-    """Raise OSError unless the names, shapes and dtypes of a written tree can be read back.
+    """Raise OSError unless the names, shapes and dtypes of a written tree can be read back."""
+    if describe_stored(path) != describe_tree(tree):
+        raise OSError(errno.EIO, "the arrays of the checkpoint cannot be read back", str(path))
+
+
+def describe_stored(path: Path) -> dict[str, str] | None:
+    """Return dtype and shape of each stored leaf by its name; None if there is none.
 
     This reads the header of each array but no data. It does not ask Orbax, which converts the
     descriptions of TensorStore to JSON: TensorStore 0.1.86 never frees what its `to_json` returns.
     """
-    written = {}
+    found = {}
     with plain_path(path.resolve()) as plain:
         base = {"driver": "file", "path": f"{plain}/"}
         store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
@@ -96,22 +102,8 @@ def check_written(path: Path, tree: Any) -> None:
             if file == HEADER:
                 header = json.loads(store[key])
                 leaf = jax.ShapeDtypeStruct(header["shape"], jnp.dtype(header["dtype"]))
-                written[name] = describe_leaf(leaf)
-    if written != describe_tree(tree):
-        raise OSError(errno.EIO, "the arrays of the checkpoint cannot be read back", str(path))
-
-
-def describe_stored(path: Path) -> dict[str, str] | None:
-    """Return dtype and shape of each stored leaf by its name; None if one cannot be opened."""
-    options = alone()
-    with (
-        plain_path(path) as plain,
-        ocp.StandardCheckpointer(multiprocessing_options=options) as checkpointer,
-    ):
-        stored = checkpointer.metadata(plain).item_metadata
-    if stored is None:
-        return None
-    return {name: describe_leaf(leaf) for name, leaf in _leaves_by_name(stored.tree).items()}
+                found[name] = describe_leaf(leaf)
+    return found or None
 
 
 def describe_tree(tree: Any) -> dict[str, str]:

@@ -893,7 +893,7 @@ def test_repeatedly_killed_run_resumes_exactly(work, most):
 
     def newest(run: Path) -> int:
         """Return the step of the newest complete checkpoint; 0 for none."""
-        return max((int(path.stem) for path in run.glob("checkpoints/*.sha256")), default=0)
+        return max(Checkpoints(run / "checkpoints").steps(), default=0)
 
     while kills < most:
         runs += 1

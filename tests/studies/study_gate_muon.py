@@ -3,7 +3,7 @@
     python tests/studies/study_gate_muon.py [CELL …] [--out docs/records]
 
 Each cell, such as `characters_32`, is a comparison in the folder gate_muon_CELL, which continues
-where it stopped; without names all run. The numbers of docs/gate_muon.md come from these records.
+where it stopped; without names all run.
 """
 
 import argparse
@@ -18,8 +18,10 @@ import optax.contrib
 
 from lstm_optax import adam, by_gate, clip_by_global_norm, gate_muon, momentum_sgd, nadam
 from lstm_optax.gates import GATES
+from lstm_optax.names import ADAM_RATES, SLOW_RATES
 from lstm_optax.optimizers import rmsprop_momentum
 from lstm_optax.optimizers.classic import nadam_direction
+from lstm_optax.runs.build import named_schedule
 from lstm_optax.studies import compare
 from lstm_optax.tasks import Task, characters, digits, sequences
 from lstm_optax.transforms.muon import muon_direction
@@ -30,8 +32,6 @@ RMS, MOMENTUM = 0.2, 0.95
 NADAM = dict(b1=0.9, b2=0.999, eps=1e-8)
 CLIP, SEEDS, TUNING_SEEDS = 1.0, 5, 2
 
-MUON_RATES = (3e-3, 1e-2, 3e-2, 0.1, 0.3)
-ADAM_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1)
 MOMENTUM_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 
 TASKS: dict[str, Callable[[int], Task]] = {
@@ -115,20 +115,20 @@ def whole_muon(rate: Any) -> optax.GradientTransformation:
 
 KERNELS = "kernel_ih", "kernel_hh"
 RULES: dict[str, tuple[Rule, tuple[float, ...]]] = {
-    "gate_muon": (gate_muon, MUON_RATES),
-    "muon": (whole_muon, MUON_RATES),
+    "gate_muon": (gate_muon, SLOW_RATES),
+    "muon": (whole_muon, SLOW_RATES),
     "nadam": (nadam, ADAM_RATES),
     "adam": (adam, ADAM_RATES),
-    "rmsprop_momentum": (rmsprop_momentum, MUON_RATES),
+    "rmsprop_momentum": (rmsprop_momentum, SLOW_RATES),
     "momentum_sgd": (momentum_sgd, MOMENTUM_RATES),
-    "gate_muon, Jordan's mixing": (muon_on(*KERNELS, jordan=True), MUON_RATES),
-    "gate_muon, input kernels only": (muon_on("kernel_ih"), MUON_RATES),
-    "gate_muon, recurrent kernels only": (muon_on("kernel_hh"), MUON_RATES),
+    "gate_muon, Jordan's mixing": (muon_on(*KERNELS, jordan=True), SLOW_RATES),
+    "gate_muon, input kernels only": (muon_on("kernel_ih"), SLOW_RATES),
+    "gate_muon, recurrent kernels only": (muon_on("kernel_hh"), SLOW_RATES),
 }
 RULES |= {
     f"gate_muon, {gate} gate only": (
         muon_on(*((kernel, gate) for kernel in KERNELS)),
-        MUON_RATES,
+        SLOW_RATES,
     )
     for gate in GATES
 }
@@ -136,7 +136,7 @@ RULES |= {
 
 def make_optimizer(rule: Rule, steps: int, learning_rate: Any) -> optax.GradientTransformation:
     """Return a rule with a clip and a cosine schedule, as `compare` gives them to a name."""
-    rate = optax.cosine_decay_schedule(learning_rate, steps)
+    rate = named_schedule("cosine", learning_rate, steps)
     return optax.chain(clip_by_global_norm(CLIP), rule(rate))
 
 

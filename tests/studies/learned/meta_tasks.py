@@ -186,7 +186,7 @@ def chains(hidden: int = 16, length: int = 12, symbols: int = 8) -> Family:
     return Family(draw, lambda key, instance: init_lstm(key, symbols, hidden, symbols), loss)
 
 
-def recalls(hidden: int = 16, length: int = 12, symbols: int = 6, layers: int = 1) -> Family:
+def recalls(hidden: int = 16, length: int = 12, symbols: int = 6) -> Family:
     """The first symbol, after others of the same alphabet. For the selection only."""
 
     def loss(params, instance, key):
@@ -194,10 +194,7 @@ def recalls(hidden: int = 16, length: int = 12, symbols: int = 6, layers: int = 
         answers = apply_lstm(params, jax.nn.one_hot(text, symbols))
         return cross_entropy(answers, text[0])
 
-    def init(key, instance):
-        return init_lstm(key, symbols, hidden, symbols, layers)
-
-    return Family(_no_facts, init, loss)
+    return Family(_no_facts, lambda key, instance: init_lstm(key, symbols, hidden, symbols), loss)
 
 
 def swings(hidden: int = 16, length: int = 16) -> Family:

@@ -137,9 +137,8 @@ def main() -> None:
     begun, seconds = time.monotonic(), 60 * options.minutes
     key, first, second = jax.random.split(jax.random.key(options.seed), 3)
     theta, selection = init_theta(key), Selection(options.log)
-    facts = records.provenance("python -m learned.meta_train") | vars(options)
-    facts = {name: str(x) if isinstance(x, Path) else x for name, x in facts.items()}
-    facts = {name: x for name, x in facts.items() if name not in ("out", "log")}
+    given = {name: vars(options)[name] for name in ("minutes", "evolution", "seed")}
+    facts = records.provenance("python -m learned.meta_train") | given
     records.append_record(options.log, facts)
     selection.judge(theta, stage="Nadam at the base rate", updates=0, seconds=0)
     left = max(1.0, seconds - (time.monotonic() - begun))
