@@ -8,10 +8,11 @@ ARENA_MAX = -8
 
 
 def share_one_heap() -> None:
-    """Let all threads of this process allocate from one heap, from now on.
+    """Let the threads that start from now on allocate from a heap that exists.
 
     Otherwise each thread of XLA and of Orbax has a heap of its own, and what is freed in one is of
-    no use in another. It is for a program at its start, not for a library.
+    no use in another. It is for a program at its start, when there are one or two, not for a
+    library.
     """
     if option := getattr(_c_library(), "mallopt", None):
         option(ARENA_MAX, 1)
