@@ -111,6 +111,15 @@ def test_block_needs_module(tmp_path):
         run_page(page)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_of_the_repository(page):
+    """Not to the copies that a build of the site makes: the pages are read without a build, too."""
+    prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+    targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", prose)
+    missing = [link for link in targets if not (page.parent / link).is_file()]
+    assert not missing and not any(link.startswith("notebooks/") for link in targets)
+
+
 def test_gallery_shows_each_picture():
     text = (DOCS / "gallery.md").read_text(encoding="utf-8")
     shown = re.findall(r"^!\[.+\]\((\S+)\)$", text, re.M)

@@ -1,4 +1,7 @@
-"""The notebooks as pages: a build copies them from `notebooks/` of the repository to the docs."""
+"""The notebooks as pages: a build copies them from `notebooks/` of the repository to the docs.
+
+The pages link to the originals, so that the links also work where the repository is read.
+"""
 
 import re
 import shutil
@@ -19,6 +22,12 @@ def copy_notebooks(app):
         shutil.copystat(notebook, copy)  # an unchanged notebook is not rendered again
 
 
+def link_copies(app, name, content):
+    """Let the links of a page to notebooks of the repository point to their copies."""
+    content[0] = content[0].replace("](../notebooks/", "](notebooks/")
+
+
 def setup(app):
     app.connect("builder-inited", copy_notebooks)
+    app.connect("source-read", link_copies)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
