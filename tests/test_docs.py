@@ -21,6 +21,7 @@ import pytest
 import lstm_optax
 from lstm_optax import Checkpoints
 from lstm_optax.bench import bench_markdown, read_bench
+from lstm_optax.bench.tables import bench_means, bench_rows
 from lstm_optax.commands.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -177,6 +178,44 @@ def test_speed_page_matches_records(page, records):
         f"rewrite it: lstm-optax bench --show --out docs/records/{records}.jsonl "
         f"--page docs/{page}.md"
     )
+
+
+def test_readme_has_ratios_of_records():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    first = read_bench(DOCS / "records" / "bench.jsonl")
+    layers = [row for row in bench_rows(first) if row.facts["kind"] == "layer"]
+    flax, torch = (
+        sorted(ratio[1] for row in layers if (ratio := row.ratio("step", name)))
+        for name in ("flax-nnx", "torch")
+    )
+    means = bench_means(first)
+    second = bench_means(read_bench(DOCS / "records" / "bench_second_cpu.jsonl"))
+    assert len(layers) == len(flax) == len(torch) == 9
+    assert f"it was {flax[0]:.1f} to {flax[-1]:.1f} times as fast as Flax's" in text
+    assert f"({means['layer', 'step', 'flax-nnx']:.1f} in the geometric mean" in text
+    assert f"{torch[0]:.2f} to {torch[-1]:.1f} times as fast as PyTorch's" in text
+    assert f"`nn.LSTM` ({means['layer', 'step', 'torch']:.1f})" in text
+    both = [f"{second['layer', 'step', name]:.1f}" for name in ("flax-nnx", "torch")]
+    assert f"the means were {both[0]} and {both[1]}" in text
+
+
+def test_second_cpu_has_means_of_records():
+    text = " ".join((DOCS / "speed_second_cpu.md").read_text(encoding="utf-8").split())
+    found = bench_means(read_bench(DOCS / "records" / "bench_second_cpu.jsonl"))
+    layer, train = (
+        {
+            (measure, contender): f"{value:.2f}"
+            for (kind, measure, contender), value in found.items()
+            if kind == wanted
+        }
+        for wanted in ("layer", "train")
+    )
+    assert f"{layer['step', 'flax-nnx']} times as fast in the geometric mean with one step" in text
+    assert f"and {layer['steps', 'flax-nnx']} with eight" in text
+    assert f"{layer['step', 'torch']} and {layer['steps', 'torch']} times" in text
+    assert f"as each is used: {train['used', 'flax-nnx']} times as fast as Flax" in text
+    assert f"{train['used', 'torch']} times as fast as PyTorch" in text
+    assert f"for all, {train['steps', 'flax-nnx']} and {train['steps', 'torch']}." in text
 
 
 def test_the_changelog_begins_with_this_version():
