@@ -1,7 +1,6 @@
 """The command `lstm-optax train`."""
 
 import contextlib
-import logging
 import shlex
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,6 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from lstm_optax.commands.advise import print_advice
+from lstm_optax.commands.failed_save import hide_repeated_errors
 from lstm_optax.commands.output import keep_running
 from lstm_optax.commands.pictures import save_picture
 from lstm_optax.commands.sample import Folder, generate_text, print_warning
@@ -160,8 +160,7 @@ def _train_on_devices(run: RunFolder, command: Train, corpus: "Corpus", console:
     # the latter lets the first of several processes hold the folder
     train = train_language_model if command.job.distributed else train_in_held_folder
     config = command.config
-    for name in ("absl", "asyncio"):  # Orbax logs the errors that it raises, with a traceback
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    hide_repeated_errors()
     units: dict[str, Any] = dict(unit="nats", item_unit=f"{corpus.unit}s")
     screen = TrainScreen(console, config.steps, config.batch * config.window, **units)
     rate = f"learning rate {config.learning_rate:g} {config.schedule}"
