@@ -11,6 +11,7 @@ from lstm_optax.data import Windows, WordVocabulary
 from lstm_optax.data.tokens import UNKNOWN, words_in
 from lstm_optax.lstm import LSTM
 from lstm_optax.models import LanguageModel
+from lstm_optax.reproductions.chosen_rate import chosen_rate
 from lstm_optax.reproductions.plan import Group, Options, Plan
 from lstm_optax.reproductions.published import Reproduction
 from lstm_optax.studies.contender import optimizer_factory
@@ -53,19 +54,13 @@ def measure(study: StudyRecords, reproduction: Reproduction) -> dict[tuple[str, 
 
     Each optimizer has the rate with the best mean validation loss of those that all seeds have.
     """
-    losses: dict[str, dict[float, dict[int, _Losses]]] = {row: {} for row in ROWS}
-    for trial in study.trials.values():
-        if trial.end:
-            rate = trial.hyper["learning_rate"]
-            losses[trial.optimizer].setdefault(rate, {})[trial.seed] = _best_losses(trial)
-    seeds = sorted({trial.seed for trial in study.trials.values()})
     found, tests = {}, {}
-    for row, by_rate in losses.items():
-        whole = {rate: by_seed for rate, by_seed in by_rate.items() if len(by_seed) == len(seeds)}
-        if not whole:
+    for row in ROWS:
+        chosen = chosen_rate(study, row, lambda trial: _best_losses(trial).validation)
+        if chosen is None:
             return {}
-        rate = min(whole, key=lambda rate: sum(loss.validation for loss in whole[rate].values()))
-        tests[row] = [whole[rate][seed].test for seed in seeds]
+        rate, trials = chosen
+        tests[row] = [_best_losses(trial).test for trial in trials]
         found[row, f"test perplexity, rate {rate:g}"] = [math.exp(loss) for loss in tests[row]]
     ratios = [math.exp(sgd - averaged) for sgd, averaged in zip(*tests.values(), strict=True)]
     return {RATIO: ratios, **found}
