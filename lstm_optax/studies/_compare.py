@@ -82,6 +82,7 @@ def compare(
         `sweep` refuses.
       OptionError: an unknown optimizer or hyper-parameter, or a folder that another process uses.
     """
+    budget = make_budget(task, steps, eval_every, layout)
     named = dict(optimizers) if isinstance(optimizers, Mapping) else {o: o for o in optimizers}
     if len(named) < 2:
         got = ", ".join(named) or "none"
@@ -95,7 +96,6 @@ def compare(
         )
     _check_names("grids", grids or {}, named)
     _check_names("settings", settings or {}, named)
-    budget = make_budget(task, steps, eval_every, layout)
     tuning = make_tuning(tuning_seeds, extensions, halving)
     shared = {name: dict((settings or {}).get(name, {})) for name in named}
     checked = {

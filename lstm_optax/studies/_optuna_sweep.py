@@ -99,8 +99,8 @@ def optuna_sweep(
     """
     check_integer("trials", trials, 1)
     at_once = None if at_once is None else check_integer("at_once", at_once, 1)
-    name = optimizer_name(optimizer, name)
     budget = make_budget(task, steps, eval_every, layout)
+    name = optimizer_name(optimizer, name)
     tuning = make_tuning(seeds, extensions=0, halving=0)
     common: dict[str, Any] = dict(schedule=schedule, warmup=warmup, clip=clip)
     factory = optimizer_factory(

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
 
-from lstm_optax.checks import check_choice, check_integer
+from lstm_optax.checks import check_choice, check_integer, format_value
 from lstm_optax.names import default_rates
 from lstm_optax.records import Record
 from lstm_optax.runs.options import Schedule
@@ -96,8 +96,8 @@ def sweep(
         with another study.
       OptionError: an unknown optimizer or hyper-parameter, or a folder that another process uses.
     """
-    name = optimizer_name(optimizer, name)
     budget = make_budget(task, steps, eval_every, layout)
+    name = optimizer_name(optimizer, name)
     checked = check_grid(
         grid if grid is not None else {"learning_rate": default_rates(name)}, settings or {}
     )
@@ -157,10 +157,13 @@ def make_budget(
     """Return the budget of a trial, and check the task with it.
 
     Raises:
-      StudyError: the task does not work, or steps are no multiple of eval_every.
+      StudyError: no task, or one that does not work, or steps are no multiple of eval_every.
       ValueError: a count that is not a whole number above 0, or an unknown layout.
     """
     check_choice("layout", layout, get_args(Layout))
+    if not isinstance(task, Task):
+        shown = format_value(task)
+        raise StudyError(f"task is {shown}, but must be a Task, such as lstm_optax.tasks.digits()")
     steps, every = steps_and_interval(task, steps, eval_every)
     try:
         task.check()

@@ -385,3 +385,8 @@ def test_two_processes_share_a_study(tmp_path):
     rates = [trial.params["learning_rate"] for trial in trials]
     assert len(set(rates)) == len(rates)
     assert 12 <= len(rates) <= 13 and {t.state.name for t in trials} == {"COMPLETE"}
+
+
+def test_arguments_in_the_wrong_order_are_named():
+    with pytest.raises(StudyError, match="task is 'nadam', but must be a Task, such as"):
+        optuna_sweep("nadam", quadratic, space=RATES, trials=1)

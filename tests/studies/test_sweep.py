@@ -11,7 +11,7 @@ from quadratic import assert_same_rows, fit_records, make_task, without_seconds
 import lstm_optax as lo
 from lstm_optax.records import read_records
 from lstm_optax.runs import OptionError
-from lstm_optax.studies import StudyError, read_study, sweep
+from lstm_optax.studies import StudyError, compare, range_test, read_study, sweep
 from lstm_optax.studies._sweep import make_budget
 from lstm_optax.studies.contender import Budget, optimizer_factory
 
@@ -280,3 +280,10 @@ def test_error_of_user_function_is_cut():
 
     with pytest.raises(StudyError, match="(?s)failed:.Traceback.*in broken.*absent|indices"):
         sweep(replace(make_task(), evaluate=broken), "sgd", grid={"learning_rate": (0.1,)})
+
+
+@pytest.mark.parametrize("study", [sweep, compare, range_test])
+def test_arguments_in_the_wrong_order_are_named(study):
+    given, task = ("nadam", make_task()) if study is not compare else (["sgd", "adam"], make_task())
+    with pytest.raises(StudyError, match=r"task is .*(nadam|sgd).*, but must be a Task, such as"):
+        study(given, task)
