@@ -150,6 +150,7 @@ def run(cell: str, out: str) -> None:
         grids={name: {"learning_rate": rates} for name, (_, rates) in RULES.items()},
         seeds=SEEDS,
         tuning_seeds=TUNING_SEEDS,
+        extensions=3,
         out=f"{out}/gate_muon_{cell}",
         command=f"python tests/studies/study_gate_muon.py {cell}",
         on_evaluation=lambda trial, record: print(trial.name, record["step"], flush=True),
