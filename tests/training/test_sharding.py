@@ -46,7 +46,7 @@ def test_sharded_run_equals_one_device_run(uninterrupted):
     assert placements(uninterrupted.state.carry) == {(2, False)}
     assert placements(uninterrupted.state._replace(carry=())) == {(2, True)}
     for a, b in zip(reproducible(uninterrupted.history), reproducible(one.history), strict=True):
-        assert a == pytest.approx(b, rel=1e-5)
+        assert a == pytest.approx(b, rel=2e-6)  # the devices add in another order
     state, other = jax.device_get((uninterrupted.state, one.state))
     chex.assert_trees_all_close(state, other, rtol=1e-5, atol=1e-6)
 
@@ -187,4 +187,4 @@ def test_sharded_run_in_two_processes(uninterrupted):
     names = ("train_loss", "val_loss")
     expected = [record[name] for record in uninterrupted.history for name in names]
     for line in printed:
-        assert [float(number) for number in line.split()] == pytest.approx(expected, rel=1e-5)
+        assert [float(number) for number in line.split()] == pytest.approx(expected, rel=2e-6)
