@@ -24,6 +24,12 @@ OPTIONS = {
     for field in dataclasses.fields(config)
 }
 
+FILES_APART = ("--train", "--valid", "--test")
+PREPARE_FIRST = (
+    "write files that are given apart to a folder with `lstm-optax prepare --train FILE… "
+    "--valid FILE… --test FILE… --out DIR`, and train with --text DIR"
+)
+
 
 def parse_flags(kind: Any, argv: Sequence[str], prog: str, names: Sequence[str] = ()) -> Any:
     """Parse the command line with tyro.
@@ -35,13 +41,16 @@ def parse_flags(kind: Any, argv: Sequence[str], prog: str, names: Sequence[str] 
       names: names of all flags, without dashes, for hints.
 
     Raises:
-      OptionError: a flag has no value, or is unknown and similar to a flag, as --lr is.
+      OptionError: a flag has no value, or is unknown and similar to a flag, as --lr is,
+        or is one of `prepare` for files given apart.
     """
     for argument, value in pairwise([*argv, "-"]):
         flag, has_value, given = argument.partition("=")
         if flag.startswith("--") and (value == "" if not has_value else given == ""):
             raise OptionError(f"{flag} is empty: pass a value")
         if flag.startswith("--") and flag[2:].removeprefix("no-") not in names:
+            if flag in FILES_APART and "train" in (*argv[:1], *prog.split()[1:]):
+                raise OptionError(f"{flag} is not an option of train: {PREPARE_FIRST}")
             if meant := next((name for name in names if _is_similar(name, flag[2:])), None):
                 raise OptionError(f"{flag} is not an option: did you mean --{meant}?")
     with contextlib.redirect_stdout(_WrappingStream(sys.stdout)):  # pyright: ignore[reportArgumentType]

@@ -95,6 +95,21 @@ def test_misspelt_flag_gets_hint(work, capsys, arguments, message):
     assert capsys.readouterr() == ("", f"error: {message}\n")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["--train t.txt", "--valid=t.txt", "--text t.txt --test t.txt", "--resume --train t.txt"],
+)
+def test_files_apart_get_hint(work, capsys, arguments):
+    flag = re.search("--(train|valid|test)", arguments)[0]
+    assert main(["train", *arguments.split()]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"error: {flag} is not an option of train: write files that are given apart to a folder "
+        "with `lstm-optax prepare --train FILE… --valid FILE… --test FILE… --out DIR`, and train "
+        "with --text DIR\n",
+    )
+
+
 @pytest.mark.parametrize("flag", ["--run", "--text", "--optimizer", "--hidden"])
 @pytest.mark.parametrize("form", ["{} ", "{}="])
 def test_empty_values_are_rejected(work, capsys, flag, form):
