@@ -186,7 +186,8 @@ def wait_for_records(run: Path, count: int, process: subprocess.Popen) -> None:
 @pytest.mark.parametrize(
     "number",
     [
-        pytest.param(n, marks=pytest.mark.slow if n in (2, 15) else pytest.mark.soak)
+        # SIGINT and SIGHUP are those of the two tests below
+        pytest.param(n, marks=pytest.mark.soak if n in (1, 2) else pytest.mark.slow)
         for n in SIGNALS
     ],
 )
