@@ -1,0 +1,18 @@
+"""`study_deepobs_momentum.py`: the rows of an embedding that TensorFlow 1 leaves alone."""
+
+import jax.numpy as jnp
+import numpy as np
+from study_deepobs_momentum import MOMENTUM, lazy_momentum
+
+
+def test_rows_without_gradient_keep_their_velocity():
+    params = {"embedding": jnp.zeros((2, 2)), "kernel": jnp.zeros((2, 2))}
+    first, second = np.float32([[1, 0], [2, 3]]), np.float32([[0, 0], [1, 0]])
+    tx, rate = lazy_momentum(0.5), 0.5
+    state = tx.init(params)
+    _, state = tx.update({"embedding": first, "kernel": first}, state)
+    found, state = tx.update({"embedding": second, "kernel": second}, state)
+    velocity = MOMENTUM * first + second
+    np.testing.assert_allclose(found["kernel"], -rate * velocity, rtol=1e-6)
+    np.testing.assert_allclose(found["embedding"], [[0, 0], -rate * velocity[1]], rtol=1e-6)
+    np.testing.assert_allclose(state.velocity["embedding"], [first[0], velocity[1]], rtol=1e-6)
