@@ -142,6 +142,21 @@ _ALL = (
         data=WAR_AND_PEACE,
     ),
     Reproduction(
+        name="deepobs-momentum",
+        claim="momentum's test loss on War and Peace, by two other readings of the source",
+        source="Schneider, Balles & Hennig, 2019, DeepOBS, arXiv:1903.05499, tolstoi_char_rnn",
+        trained="the model of deepobs-char-rnn",
+        published=tuple(
+            Published(f"Momentum, {reading}", f"epoch {epoch}", value)
+            for reading in ("Nesterov", "lazy embedding rows")
+            for epoch, value in _DEEPOBS["Momentum"].items()
+        ),
+        module="char_rnn_momentum",
+        metric="test loss in nats",
+        epochs=1,
+        data=WAR_AND_PEACE,
+    ),
+    Reproduction(
         name="greff-2017",
         claim="the learning rate explains more than two thirds of the variance, momentum below 1 %",
         source="Greff et al., 2017, LSTM: A Search Space Odyssey, arXiv:1503.04069",

@@ -47,7 +47,7 @@ def test_errors_name_flags(capsys, work):
         shown = capsys.readouterr().err
         assert message in shown and shown.count("\n") == 1
         assert "https://cs.stanford.edu" in shown and REPRODUCTIONS[NAME].data.sha256 in shown
-    assert main(["reproduce", "deepobs"]) == 2
+    assert main(["reproduce", "deepobs-char"]) == 2
     assert "the nearest is deepobs-char-rnn" in capsys.readouterr().err
     assert not (work / "studies").exists()
 

@@ -14,8 +14,10 @@ EXPECTED = rf"expected some text \(SHA-256 {FILE.sha256}\): get it from https://
 
 
 def test_unknown_name_lists_known_ones():
-    with pytest.raises(StudyError, match="'deepobs'; the nearest is deepobs-char-rnn; there are"):
-        find_reproduction("deepobs")
+    with pytest.raises(
+        StudyError, match="'deepobs-char'; the nearest is deepobs-char-rnn; there are"
+    ):
+        find_reproduction("deepobs-char")
 
 
 def test_missing_data_names_source(tmp_path):

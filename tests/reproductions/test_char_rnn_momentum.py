@@ -1,8 +1,11 @@
-"""`study_deepobs_momentum.py`: the rows of an embedding that TensorFlow 1 leaves alone."""
+"""`deepobs-momentum`: the rows of an embedding that TensorFlow 1 leaves alone, and the trials."""
 
 import jax.numpy as jnp
 import numpy as np
-from study_deepobs_momentum import MOMENTUM, lazy_momentum
+from small_text import use_small_text
+
+from lstm_optax.reproductions import reproduce
+from lstm_optax.reproductions.char_rnn_momentum import MOMENTUM, READINGS, lazy_momentum
 
 
 def test_rows_without_gradient_keep_their_velocity():
@@ -16,3 +19,10 @@ def test_rows_without_gradient_keep_their_velocity():
     np.testing.assert_allclose(found["kernel"], -rate * velocity, rtol=1e-6)
     np.testing.assert_allclose(found["embedding"], [[0, 0], -rate * velocity[1]], rtol=1e-6)
     np.testing.assert_allclose(state.velocity["embedding"], [first[0], velocity[1]], rtol=1e-6)
+
+
+def test_every_reading_is_trained(tmp_path, monkeypatch):
+    use_small_text(tmp_path / "text.txt", monkeypatch, "deepobs-momentum")
+    records = reproduce("deepobs-momentum", data=tmp_path / "text.txt", seeds=2, quick=True)
+    ended = [trial.optimizer for trial in records.trials.values() if trial.end]
+    assert sorted(ended) == sorted([*READINGS] * 2)
