@@ -5,7 +5,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import chex
@@ -44,6 +46,23 @@ for line in sys.stdin:
 """
 
 
+@contextmanager
+def killed_at_end(process):
+    """Kill a process and its children at the end, or after two minutes."""
+
+    def kill():
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(120, kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        kill()
+
+
 def test_six_kills_lose_no_checkpoint(tmp_path):
     """Each of six trainings continues from the last one and is killed; the end is unchanged."""
     environment = os.environ | {
@@ -52,10 +71,11 @@ def test_six_kills_lose_no_checkpoint(tmp_path):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     }
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    options = dict(env=environment, cwd=Path(toy.__file__).parent, start_new_session=True)
+    options |= dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     random, checkpoints, newest = np.random.default_rng(0), lo.Checkpoints(tmp_path), 0
-    with subprocess.Popen(command, env=environment, cwd=Path(toy.__file__).parent, **pipes) as own:
+    with subprocess.Popen(command, **options) as own, killed_at_end(own):
         for _ in range(6):
             own.stdin.write("train\n")
             own.stdin.flush()
