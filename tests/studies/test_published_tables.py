@@ -55,5 +55,6 @@ def test_published_study_can_be_repeated(path):
     study = read_study(path.parent).study
     made_by = study["made_by"]
     assert re.fullmatch("[0-9a-f]{40}", made_by["commit"] or ""), "run it from a clean commit"
-    assert made_by["command"].startswith(f"lstm-optax {study['kind']} ")
+    made = rf"lstm-optax {study['kind']} |python tests/studies/study_\w+\.py "
+    assert re.match(made, made_by["command"])
     assert not re.search(r"[ =]([/~]|\w:\\)", made_by["command"]), "name a relative folder"
