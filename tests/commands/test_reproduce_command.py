@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from small_text import use_small_text
+from small_data import use_small_data
 
 from lstm_optax.commands.main import main
 from lstm_optax.reproductions import REPRODUCTIONS, char_rnn
@@ -60,8 +60,8 @@ def test_each_reproduction_runs_small(name, capsys, work, monkeypatch):
     monkeypatch.setattr(char_rnn, "OPTIMIZERS", {"Adam": char_rnn.OPTIMIZERS["Adam"]})
     found, command = REPRODUCTIONS[name], ["reproduce", name, "--seeds", "2", "--quick"]
     if found.data:
-        use_small_text(work / "text.txt", monkeypatch, name)
-        command += ["--data", "text.txt"]
+        use_small_data(work / "data", monkeypatch, name)
+        command += ["--data", "data"]
     command += ["--epochs", "1"] if found.epochs else []
     assert main(command) == 0
     shown = " ".join(capsys.readouterr().out.split())

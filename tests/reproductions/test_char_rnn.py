@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_text import use_small_text
+from small_data import use_small_data
 
 from lstm_optax.models import token_losses
 from lstm_optax.reproductions import REPRODUCTIONS, char_rnn, compare_with_published, reproduce
@@ -17,7 +17,7 @@ HIDDEN, SYMBOLS = 32, 20
 
 @pytest.fixture
 def text(tmp_path, monkeypatch):
-    return use_small_text(tmp_path / "text.txt", monkeypatch, NAME)
+    return use_small_data(tmp_path / "text.txt", monkeypatch, NAME).decode()
 
 
 def test_rows_are_those_of_deepobs():

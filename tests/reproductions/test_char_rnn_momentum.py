@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from small_text import use_small_text
+from small_data import use_small_data
 
 from lstm_optax.reproductions import reproduce
 from lstm_optax.reproductions.char_rnn_momentum import MOMENTUM, READINGS, lazy_momentum
@@ -22,7 +22,7 @@ def test_rows_without_gradient_keep_their_velocity():
 
 
 def test_every_reading_is_trained(tmp_path, monkeypatch):
-    use_small_text(tmp_path / "text.txt", monkeypatch, "deepobs-momentum")
+    use_small_data(tmp_path / "text.txt", monkeypatch, "deepobs-momentum")
     records = reproduce("deepobs-momentum", data=tmp_path / "text.txt", seeds=2, quick=True)
     ended = [trial.optimizer for trial in records.trials.values() if trial.end]
     assert sorted(ended) == sorted([*READINGS] * 2)

@@ -1,40 +1,18 @@
 """`spoken-vowels`: the files of the data, their split, and the accuracy that is reported."""
 
-import hashlib
-import io
 import math
-import zipfile
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_data import small_wheel, use_small_data
 
-from lstm_optax.reproductions import REPRODUCTIONS, published, reproduce, spoken_vowels
+from lstm_optax.reproductions import REPRODUCTIONS, reproduce, spoken_vowels
 from lstm_optax.studies import StudyRecords, TrialRecords
-
-UTTERANCES = 8  # of each speaker: 2 for training, 6 for validation
-
-
-def series(speaker, number, frames):
-    """Utterances whose first feature is their number, in the form of the file."""
-    features = [[number] * frames, *[[speaker + f] * frames for f in range(1, 12)]]
-    return ":".join(",".join(map(str, feature)) for feature in features) + f":{speaker + 1}"
-
-
-def wheel():
-    """A ZIP archive with few utterances, speaker after speaker in turn."""
-    lines = [series(s, n, 7 + (s + n) % 23) for n in range(UTTERANCES) for s in range(9)]
-    content = "#Comment\n@problemName JapaneseVowels\n@data\n" + "\n".join(lines) + "\n"
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for part in ("TRAIN", "TEST"):
-            archive.writestr(spoken_vowels.FILES.format(part), content)
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
 def task():
-    return spoken_vowels.speakers(wheel(), hidden=2, steps=2, eval_every=2, batch=64)
+    return spoken_vowels.speakers(small_wheel(), hidden=2, steps=2, eval_every=2, batch=64)
 
 
 def test_series_are_read_and_padded():
@@ -97,11 +75,7 @@ def test_rate_at_which_a_trial_diverged_is_not_chosen():
 
 
 def test_command_trains_every_rate_and_seed(tmp_path, monkeypatch):
-    path, known = tmp_path / "aeon.whl", published.REPRODUCTIONS["spoken-vowels"]
-    path.write_bytes(content := wheel())
-    data = replace(known.data, sha256=hashlib.sha256(content).hexdigest())
-    changed = {**published.REPRODUCTIONS, "spoken-vowels": replace(known, data=data)}
-    monkeypatch.setattr(published, "REPRODUCTIONS", changed)
+    use_small_data(path := tmp_path / "aeon.whl", monkeypatch, "spoken-vowels")
     records = reproduce("spoken-vowels", data=path, seeds=2, quick=True)
     assert len(records.trials) == 8
     assert all(trial.end for trial in records.trials.values())
