@@ -57,7 +57,8 @@ def test_errors_name_flags(capsys, work):
 def test_each_reproduction_runs_small(name, capsys, work, monkeypatch):
     for library in ("optuna", "sklearn"):
         pytest.importorskip(library, reason="needs the extras optuna and digits")
-    monkeypatch.setattr(char_rnn, "OPTIMIZERS", {"Adam": char_rnn.OPTIMIZERS["Adam"]})
+    if name == NAME:
+        monkeypatch.setattr(char_rnn, "OPTIMIZERS", {"Adam": char_rnn.OPTIMIZERS["Adam"]})
     found, command = REPRODUCTIONS[name], ["reproduce", name, "--seeds", "2", "--quick"]
     if found.data:
         use_small_data(work / "data", monkeypatch, name)
