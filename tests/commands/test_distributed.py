@@ -64,10 +64,16 @@ def losses(folder):
 
 
 def wait_for_records(folder, count, limit=100):
-    """Wait until a run has written a number of records."""
+    """Wait until a run has written a number of records, and its first checkpoint."""
     end = time.monotonic() + limit
-    while not (folder / "metrics.jsonl").exists() or len(records(folder)) < count:
-        assert time.monotonic() < end, "the run has not written its records"
+
+    def has_written():
+        if not (folder / "metrics.jsonl").exists() or len(records(folder)) < count:
+            return False
+        return Checkpoints(folder / "checkpoints").steps()
+
+    while not has_written():
+        assert time.monotonic() < end, "the run has not written its records and a checkpoint"
         time.sleep(0.1)
 
 
