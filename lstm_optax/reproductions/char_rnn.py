@@ -1,6 +1,7 @@
 """DeepOBS's `tolstoi_char_rnn`: characters of War and Peace, as in its TensorFlow 1 version."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from lstm_optax.reproductions.published import Reproduction
 from lstm_optax.studies.contender import optimizer_factory
 from lstm_optax.studies.study_records import StudyRecords
 from lstm_optax.studies.trial import REPORT, make_trials
+from lstm_optax.studies.trial_program import Factory
 from lstm_optax.tasks import Task
 from lstm_optax.tasks.text_task import make_text_task
 
@@ -34,6 +36,16 @@ QUICK = dict(hidden=8, batch=4, window=8)
 
 def make_plan(options: Options) -> Plan:
     """Return the trials: each optimizer with each seed, at a constant learning rate."""
+    rules = {row: [optimizer, settings] for row, (optimizer, settings, _) in OPTIMIZERS.items()}
+    return plan_of(options, OPTIMIZERS, {"rules": rules})
+
+
+def plan_of(
+    options: Options,
+    optimizers: Mapping[str, tuple[str | Factory, Mapping[str, float], float]],
+    facts: Mapping[str, Any],
+) -> Plan:
+    """Return the trials of the model with other optimizers, given as in `OPTIMIZERS`."""
     text = (options.data or b"").decode("utf-8")
     sizes: dict[str, int] = QUICK if options.quick else {}
     task = char_rnn(text, epochs=options.epochs or 1, **sizes)
@@ -45,10 +57,9 @@ def make_plan(options: Options) -> Plan:
             optimizer_factory(optimizer, settings=settings, **common),
             make_trials(row, {"learning_rate": (rate,)}, range(options.seeds), REPORT),
         )
-        for row, (optimizer, settings, rate) in OPTIMIZERS.items()
+        for row, (optimizer, settings, rate) in optimizers.items()
     ]
-    rules = {row: [optimizer, settings] for row, (optimizer, settings, _) in OPTIMIZERS.items()}
-    return Plan(options.reproduction.name, groups, {"rules": rules})
+    return Plan(options.reproduction.name, groups, facts)
 
 
 def measure(study: StudyRecords, reproduction: Reproduction) -> dict[tuple[str, str], list[float]]:

@@ -7,11 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.optimizers import nesterov_sgd
-from lstm_optax.reproductions.char_rnn import OPTIMIZERS, QUICK, char_rnn
+from lstm_optax.reproductions.char_rnn import OPTIMIZERS, plan_of
 from lstm_optax.reproductions.char_rnn import measure as measure
-from lstm_optax.reproductions.plan import Group, Options, Plan
-from lstm_optax.studies.contender import optimizer_factory
-from lstm_optax.studies.trial import REPORT, make_trials
+from lstm_optax.reproductions.plan import Options, Plan
 
 MOMENTUM = 0.99
 
@@ -59,18 +57,6 @@ READINGS = {"Momentum, Nesterov": nesterov, "Momentum, lazy embedding rows": laz
 
 def make_plan(options: Options) -> Plan:
     """Return the trials: each reading with each seed, at the rate of the momentum there."""
-    text = (options.data or b"").decode("utf-8")
-    sizes: dict[str, int] = QUICK if options.quick else {}
-    task = char_rnn(text, epochs=options.epochs or 1, **sizes)
-    common: dict[str, Any] = dict(schedule="constant", clip=0.0, steps=task.steps)
-    grid = {"learning_rate": (OPTIMIZERS["Momentum"][2],)}
-    groups = [
-        Group(
-            row,
-            task,
-            optimizer_factory(rule, **common),
-            make_trials(row, grid, range(options.seeds), REPORT),
-        )
-        for row, rule in READINGS.items()
-    ]
-    return Plan(options.reproduction.name, groups, {"momentum": MOMENTUM})
+    rate = OPTIMIZERS["Momentum"][2]
+    optimizers = {row: (rule, {}, rate) for row, rule in READINGS.items()}
+    return plan_of(options, optimizers, {"momentum": MOMENTUM})

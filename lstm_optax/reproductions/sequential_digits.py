@@ -1,8 +1,8 @@
 """Handwritten digits of 8 × 8 pixels, read pixel by pixel and row by row."""
 
-import math
 from typing import Any
 
+from lstm_optax.reproductions.last_value import last_value
 from lstm_optax.reproductions.plan import Group, Options, Plan
 from lstm_optax.reproductions.published import Reproduction
 from lstm_optax.studies.contender import optimizer_factory
@@ -37,7 +37,6 @@ def measure(study: StudyRecords, reproduction: Reproduction) -> dict[tuple[str, 
     found: dict[tuple[str, str], list[float]] = {}
     for trial in study.trials.values():
         if trial.end:
-            accuracy = None if trial.diverged else trial.evaluations[-1]["test_accuracy"]
-            value = math.nan if accuracy is None else accuracy
+            value = last_value(trial, "test_accuracy")
             found.setdefault((trial.optimizer, AT), []).append(value)
     return found

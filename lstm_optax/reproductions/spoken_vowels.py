@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from lstm_optax.lstm import LSTM
 from lstm_optax.models import SequenceModel
 from lstm_optax.reproductions.chosen_rate import chosen_rate
+from lstm_optax.reproductions.last_value import last_value
 from lstm_optax.reproductions.plan import Group, Options, Plan
 from lstm_optax.reproductions.published import Reproduction
 from lstm_optax.studies.contender import optimizer_factory
-from lstm_optax.studies.study_records import StudyRecords, TrialRecords
+from lstm_optax.studies.outcomes import Metric, value_at_end
+from lstm_optax.studies.study_records import StudyRecords
 from lstm_optax.studies.trial import REPORT, make_trials
 from lstm_optax.tasks import Task
 from lstm_optax.tasks.lstm_model import mean_loss
@@ -55,14 +57,14 @@ def make_plan(options: Options) -> Plan:
 
 def measure(study: StudyRecords, reproduction: Reproduction) -> dict[tuple[str, str], list[float]]:
     """Return the last accuracies of the seeds, at the rate that validation chooses."""
-    chosen = chosen_rate(study, ROW, _last_validation)
+    chosen = chosen_rate(study, ROW, lambda trial: value_at_end(trial, Metric("validation")))
     if chosen is None:
         return {}
     rate, trials = chosen
     return {
-        (ROW, AT): [_last(trial, "test_accuracy") for trial in trials],
+        (ROW, AT): [last_value(trial, "test_accuracy") for trial in trials],
         (ROW, f"validation accuracy, rate {rate:g}"): [
-            _last(trial, "validation_accuracy") for trial in trials
+            last_value(trial, "validation_accuracy") for trial in trials
         ],
     }
 
@@ -138,14 +140,3 @@ def read_series(text: str) -> Utterances:
         padded[: len(frames), row], lengths[row] = frames, len(frames)
         targets[row] = int(speaker) - 1
     return Utterances(padded, lengths, targets)
-
-
-def _last_validation(trial: TrialRecords) -> float:
-    loss = _last(trial, "validation")
-    return math.inf if math.isnan(loss) else loss
-
-
-def _last(trial: TrialRecords, metric: str) -> float:
-    """Return a metric after the last step; NaN if the trial diverged."""
-    value = None if trial.diverged else trial.evaluations[-1][metric]
-    return math.nan if value is None else value

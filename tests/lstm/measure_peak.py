@@ -2,8 +2,8 @@
 
     python tests/lstm/measure_peak.py
 
-A loop in C++ multiplies and adds in registers only, on every core; a product of two matrices of
-2,048 × 2,048 by XLA shows how much of that a program can reach. The best of several runs counts.
+A loop in C++ multiplies and adds in registers only, on every core; the best of several runs counts.
+`measure_native.py` shows how much of that a large product of XLA reaches.
 """
 
 import ctypes
@@ -12,9 +12,6 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-
-import jax
-import jax.numpy as jnp
 
 from lstm_optax.lstm.native.build import find_compiler
 
@@ -65,19 +62,6 @@ def loop_rate(cores: int) -> float:
     return cores * 2 * SUMS * LANES * ROUNDS / min(times)
 
 
-def product_rate(size: int = 2048) -> float:
-    """Return the operations per second of a product of two square matrices by XLA."""
-    product, x = jax.jit(lambda a: a @ a), jnp.ones((size, size))
-    product(x).block_until_ready()
-    times = []
-    for _ in range(3 * REPEATS):
-        begun = time.perf_counter()
-        product(x).block_until_ready()
-        times.append(time.perf_counter() - begun)
-    return 2 * size**3 / min(times)
-
-
 if __name__ == "__main__":
     cores = len(os.sched_getaffinity(0))
     print(f"{cores} cores, loop in registers: {loop_rate(cores) / 1e9:.0f} GFLOP/s")
-    print(f"XLA's product of 2,048³: {product_rate() / 1e9:.0f} GFLOP/s")
