@@ -3,16 +3,19 @@
     python tests/studies/study_gate_muon.py [CELL …] [--out docs/records]
 
 Each cell, such as `characters_32`, is a comparison in the folder gate_muon_CELL, which continues
-where it stopped; without names all run.
+where it stopped; without names all run. In `characters_32_seconds` Nadam and Adam have the number
+of steps in which Nadam takes the seconds of `gate_muon`, by the records of `measure_gate_muon.py`.
 """
 
 import argparse
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 
@@ -21,6 +24,7 @@ from lstm_optax.gates import GATES
 from lstm_optax.names import ADAM_RATES, SLOW_RATES
 from lstm_optax.optimizers import rmsprop_momentum
 from lstm_optax.optimizers.classic import nadam_direction
+from lstm_optax.records import Record, read_records
 from lstm_optax.runs.build import named_schedule
 from lstm_optax.studies import compare
 from lstm_optax.tasks import Task, characters, digits, sequences
@@ -41,6 +45,12 @@ TASKS: dict[str, Callable[[int], Task]] = {
 }
 SIZES = 32, 128
 CELLS = tuple(f"{task}_{hidden}" for task in TASKS for hidden in SIZES)
+
+OURS, BASE = "gate_muon", "nadam"
+SECONDS = "_seconds"
+"""End of the name of a cell at equal seconds."""
+IN_SECONDS = BASE, "adam"
+TIMES = Path(__file__).parents[2] / "docs/records/gate_muon_steps.jsonl"
 
 Rule = Callable[[Any], optax.GradientTransformation]
 """A schedule of the learning rate → optimizer."""
@@ -140,14 +150,46 @@ def make_optimizer(rule: Rule, steps: int, learning_rate: Any) -> optax.Gradient
     return optax.chain(clip_by_global_norm(CLIP), rule(rate))
 
 
+def cell_task(cell: str) -> Task:
+    """Return the task of a cell, with its number of units."""
+    name, hidden = cell.removesuffix(SECONDS).rsplit("_", 1)
+    return TASKS[name](int(hidden))
+
+
+def read_times(path: Path = TIMES) -> dict[str, Record]:
+    """Return the last record of `measure_gate_muon.py` for each cell, in the order of `CELLS`."""
+    found = {record["cell"]: record for record in read_records(path) if record}
+    return {cell: found[cell] for cell in CELLS if cell in found}
+
+
+def time_ratio(found: Record, name: str) -> float:
+    """Return the median over the rounds of a step's seconds divided by those of Nadam's step."""
+    return float(np.median(np.divide(found["seconds"][name], found["seconds"][BASE])))
+
+
+def length(cell: str) -> tuple[int, int]:
+    """Return the steps of a cell, and those between evaluations.
+
+    At equal seconds both grow by the same factor, rounded to whole steps between evaluations.
+    """
+    task = cell_task(cell)
+    if not cell.endswith(SECONDS):
+        return task.steps, task.eval_every
+    found = read_times()[cell.removesuffix(SECONDS)]
+    eval_every = round(task.eval_every * time_ratio(found, OURS))
+    return task.steps // task.eval_every * eval_every, eval_every
+
+
 def run(cell: str, out: str) -> None:
     """Run what is missing in a cell."""
-    name, hidden = cell.rsplit("_", 1)
-    task = TASKS[name](int(hidden))
+    steps, eval_every = length(cell)
+    names = IN_SECONDS if cell.endswith(SECONDS) else RULES
     compare(
-        task,
-        {name: partial(make_optimizer, rule, task.steps) for name, (rule, _) in RULES.items()},
-        grids={name: {"learning_rate": rates} for name, (_, rates) in RULES.items()},
+        cell_task(cell),
+        {name: partial(make_optimizer, RULES[name][0], steps) for name in names},
+        grids={name: {"learning_rate": RULES[name][1]} for name in names},
+        steps=steps,
+        eval_every=eval_every,
         seeds=SEEDS,
         tuning_seeds=TUNING_SEEDS,
         extensions=3,
@@ -159,8 +201,8 @@ def run(cell: str, out: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cells", nargs="*", metavar="CELL", help=f"of {', '.join(CELLS)}")
+    parser.add_argument("cells", nargs="*", metavar="CELL", help=f"{', '.join(CELLS)}, …")
     parser.add_argument("--out", default="docs/records")
     given = parser.parse_args()
-    for cell in given.cells or CELLS:
+    for cell in given.cells or (*CELLS, *(f"{cell}{SECONDS}" for cell in CELLS)):
         run(cell, given.out)

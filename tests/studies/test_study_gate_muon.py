@@ -1,5 +1,6 @@
 """`study_gate_muon.py`: its contenders are what their names say."""
 
+import gate_muon_table
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,6 +99,14 @@ def test_every_contender_updates_every_parameter(name, params):
 def test_cells_name_a_task_and_a_size():
     assert len(CELLS) == 6 and {cell.rsplit("_", 1)[0] for cell in CELLS} == set(TASKS)
     assert muon_direction(MOMENTUM, RMS)
+
+
+def test_stars_are_corrected_for_all_entries(monkeypatch):
+    losses = {"gate_muon": [1.0, 1.1, 1.2], "far": [2.0, 2.3, 2.3], "near": [1.105, 1.344, 1.394]}
+    monkeypatch.setattr(gate_muon_table, "last_losses", lambda cell: losses)
+    assert gate_muon_table.ratio_rows(["a"], ["near"]) == [["near", "1.16 *"]]
+    far, near = gate_muon_table.ratio_rows(["a", "b"], ["far", "near"])
+    assert far == ["far", "2.00 *", "2.00 *"] and near == ["near", "1.16", "1.16"]
 
 
 def test_page_has_the_table_of_pairs():

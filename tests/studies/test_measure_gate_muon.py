@@ -1,0 +1,81 @@
+"""`measure_gate_muon.py`: its turns are those of a trial, and equal seconds follow from them."""
+
+from functools import partial
+
+import jax
+import pytest
+import study_gate_muon
+from measure_gate_muon import TIMED, Turns, measure, times_table
+from study_gate_muon import SECONDS, length, make_optimizer, read_times
+
+import lstm_optax as lo
+from lstm_optax.records import append_record
+from lstm_optax.studies.contender import Budget, Contender
+from lstm_optax.studies.study_log import StudyLog
+from lstm_optax.studies.trial import make_trials
+from lstm_optax.tasks import sequences
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A task of a few steps in place of the adding problem."""
+
+    def task(hidden):
+        return sequences(length=4, hidden=hidden, batch=2, held_out=4, steps=6, eval_every=3)
+
+    monkeypatch.setitem(study_gate_muon.TASKS, "adding", task)
+    return task(2)
+
+
+@pytest.fixture
+def times(monkeypatch, tmp_path):
+    """Times in which a step of `gate_muon` takes 1.3 of Nadam's, and one of Adam as long."""
+    seconds = {"gate_muon": [0.13, 0.26, 9.0], "nadam": [0.1, 0.2, 0.3], "adam": [0.1, 0.2, 0.3]}
+    seconds = dict.fromkeys(TIMED, seconds["adam"]) | seconds
+    for of in (0.0, 1.0):  # the last record counts
+        record = {
+            "cell": "adding_32",
+            "seconds": {n: [s + 1 - of for s in seconds[n]] for n in seconds},
+        }
+        append_record(tmp_path / "times.jsonl", record)
+    found = read_times(tmp_path / "times.jsonl")
+    monkeypatch.setattr(study_gate_muon, "read_times", lambda: found)
+    return found
+
+
+def test_turn_takes_steps_of_a_trial(small):
+    rule, rates = study_gate_muon.RULES["gate_muon"]
+    turns = Turns("adding_2", "gate_muon", rounds=1)
+    found = jax.tree.map(lambda leaf: leaf[0], turns.states.params)
+    log = StudyLog(None, "compare", {}, {})
+    factory = partial(make_optimizer, rule, small.steps)
+    contender = Contender("gate_muon", factory, small, Budget(6, 3), log)
+    contender.run(make_trials("gate_muon", {"learning_rate": (min(rates),)}, [0]))
+    (trial,) = log.read().trials.values()
+    first, last = (row["validation"] for row in trial.evaluations)
+    assert float(small.evaluate(found)["validation"]) == pytest.approx(first, rel=1e-5)
+    assert first != pytest.approx(last, rel=1e-4)
+    assert turns.take() > 0 and turns.taken == 6
+
+
+def test_every_round_has_each_optimizer(small):
+    seconds = measure("adding_2", rounds=2)
+    assert list(seconds) == list(TIMED) and all(len(turns) == 2 for turns in seconds.values())
+    assert all(turn > 0 for turns in seconds.values() for turn in turns)
+
+
+def test_diverged_turn_is_no_time(small, monkeypatch):
+    monkeypatch.setitem(study_gate_muon.RULES, "nadam", (lo.sgd, (1e30,)))
+    with pytest.raises(RuntimeError, match="diverged after"):
+        Turns("adding_2", "nadam", rounds=1)
+
+
+def test_equal_seconds_are_more_steps(times):
+    assert length("adding_32") == (400, 50)
+    assert length(f"adding_32{SECONDS}") == (520, 65)  # 1.3 is the median of the ratios
+
+
+def test_table_of_times_has_medians(times):
+    table = times_table(times).splitlines()
+    assert "| nadam, ms | 200.00 |" in table
+    assert "| gate_muon, ratio | 1.30 |" in table and "| adam, ratio | 1.00 |" in table
