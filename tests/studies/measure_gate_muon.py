@@ -1,10 +1,12 @@
 """Measure a training step of optimizers of `study_gate_muon.py`, in the programs of its trials.
 
-    taskset -c 0 python tests/studies/measure_gate_muon.py [CELL …] [--out FILE]
+    taskset -c 0 python tests/studies/measure_gate_muon.py [CELL …] [--rounds N] [--out FILE]
 
 The optimizers of a cell take turns in one process. A turn is one dispatch of the steps between two
-evaluations, without an evaluation. `--out docs/records/gate_muon_steps.jsonl` appends the seconds
-of every turn; of several records of a cell the last one counts.
+evaluations, without an evaluation. The seconds are those of the processor, which other programs
+disturb less than those of the wall; on one idle core both are equal. `--out
+docs/records/gate_muon_steps.jsonl` appends both for every turn; of several records of a cell the
+last one counts.
 """
 
 import argparse
@@ -31,7 +33,7 @@ TIMED = (
     "rmsprop_momentum",
     "momentum_sgd",
 )
-ROUNDS = 7
+ROUNDS = 9
 
 
 class Turns:
@@ -39,14 +41,13 @@ class Turns:
 
     Args:
       cell: task and size.
-      name: of the optimizer; it has the smallest rate of its grid.
-      rounds: number of dispatches.
+      name: of the optimizer; it has the smallest rate of its grid, and 0 after the end of a trial.
     """
 
-    def __init__(self, cell: str, name: str, rounds: int):
+    def __init__(self, cell: str, name: str):
         task, (rule, rates) = cell_task(cell), RULES[name]
         self.steps: int = task.eval_every
-        factory = partial(make_optimizer, rule, (rounds + 1) * self.steps)
+        factory = partial(make_optimizer, rule, task.steps)
         self._program = TrialProgram(task, factory, trials=1)
         self._hyper = [{"learning_rate": min(rates)}]
         batches = [task.batches(position, 0) for position in range(self.steps)]
@@ -55,28 +56,36 @@ class Turns:
         self.taken: int = 0
         self.take()  # compiled, and warm
 
-    def take(self) -> float:
-        """Take the steps of one dispatch, and return the seconds of a step."""
-        began = time.perf_counter()
+    def take(self) -> np.ndarray:
+        """Take the steps of one dispatch; return seconds of a step by processor and by the wall."""
+        began = clocks()
         self.states, result = self._program.advance(
             self.states, self._hyper, self._batches, [self.steps], [False]
         )
         finite, taken = jax.device_get((result.finite, result.step))
-        seconds = time.perf_counter() - began
+        seconds = clocks() - began
         self.taken += self.steps
         if not finite.all() or taken[0] != self.taken:
             raise RuntimeError(f"the training diverged after {taken[0]} steps")
         return seconds / self.steps
 
 
-def measure(cell: str, rounds: int = ROUNDS) -> dict[str, list[float]]:
+def clocks() -> np.ndarray:
+    return np.array([time.process_time(), time.perf_counter()])
+
+
+def measure(cell: str, rounds: int = ROUNDS) -> Record:
     """Return the seconds of a step in each round, for each optimizer."""
-    turns = {name: Turns(cell, name, rounds) for name in TIMED}
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    turns = {name: Turns(cell, name) for name in TIMED}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in turns}
     for _ in range(rounds):
         for name, turn in turns.items():
-            seconds[name].append(turn.take())
-    return seconds
+            found[name].append(turn.take())
+    columns = {name: np.transpose(taken) for name, taken in found.items()}
+    return {
+        clock: {n: [float(f"{s:.4g}") for s in rows[place]] for n, rows in columns.items()}
+        for place, clock in enumerate(("seconds", "wall_seconds"))
+    }
 
 
 def times_table(times: Mapping[str, Record]) -> str:
@@ -91,10 +100,12 @@ def times_table(times: Mapping[str, Record]) -> str:
     return markdown_table(header, rows, align_right=True)
 
 
-def spread(found: Record) -> float:
-    """Return the largest ratio of the upper to the lower quartile of a cell's seconds."""
-    quartiles = (np.quantile(turns, [0.25, 0.75]) for turns in found["seconds"].values())
-    return max(high / low for low, high in quartiles)
+def disturbance(found: Record) -> float:
+    """Return the seconds of the wall divided by those of the processor, of all turns."""
+    wall, processor = (
+        sum(map(sum, found[clock].values())) for clock in ("wall_seconds", "seconds")
+    )
+    return wall / processor
 
 
 def main() -> None:
@@ -105,11 +116,11 @@ def main() -> None:
     given = parser.parse_args()
     times = {}
     for cell in given.cells or CELLS:
-        source = provenance(f"python tests/studies/measure_gate_muon.py {cell}")
-        seconds = measure(cell, given.rounds)
-        digits = {n: [float(f"{s:.4g}") for s in turns] for n, turns in seconds.items()}
-        times[cell] = {"cell": cell, "seconds": digits, "made_by": source}
-        print(f"{cell}: quartiles differ by up to {spread(times[cell]):.2f}", flush=True)
+        command = f"python tests/studies/measure_gate_muon.py {cell} --rounds {given.rounds}"
+        source = provenance(command)
+        times[cell] = {"cell": cell, "made_by": source} | measure(cell, given.rounds)
+        shown = f"{disturbance(times[cell]):.2f}"
+        print(f"{cell}: the wall's seconds are {shown} of the processor's", flush=True)
         if given.out is not None:
             append_record(given.out, times[cell])
     print(times_table(times))

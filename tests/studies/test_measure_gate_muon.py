@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import pytest
 import study_gate_muon
-from measure_gate_muon import TIMED, Turns, measure, times_table
+from measure_gate_muon import TIMED, Turns, disturbance, measure, times_table
 from study_gate_muon import SECONDS, length, make_optimizer, read_times
 
 import lstm_optax as lo
@@ -45,7 +45,7 @@ def times(monkeypatch, tmp_path):
 
 def test_turn_takes_steps_of_a_trial(small):
     rule, rates = study_gate_muon.RULES["gate_muon"]
-    turns = Turns("adding_2", "gate_muon", rounds=1)
+    turns = Turns("adding_2", "gate_muon")
     found = jax.tree.map(lambda leaf: leaf[0], turns.states.params)
     log = StudyLog(None, "compare", {}, {})
     factory = partial(make_optimizer, rule, small.steps)
@@ -55,19 +55,25 @@ def test_turn_takes_steps_of_a_trial(small):
     first, last = (row["validation"] for row in trial.evaluations)
     assert float(small.evaluate(found)["validation"]) == pytest.approx(first, rel=1e-5)
     assert first != pytest.approx(last, rel=1e-4)
-    assert turns.take() > 0 and turns.taken == 6
+    assert all(turns.take() > 0) and turns.taken == 6
 
 
 def test_every_round_has_each_optimizer(small):
-    seconds = measure("adding_2", rounds=2)
-    assert list(seconds) == list(TIMED) and all(len(turns) == 2 for turns in seconds.values())
-    assert all(turn > 0 for turns in seconds.values() for turn in turns)
+    found = measure("adding_2", rounds=2)
+    for seconds in found.values():
+        assert list(seconds) == list(TIMED) and all(len(turns) == 2 for turns in seconds.values())
+        assert all(turn > 0 for turns in seconds.values() for turn in turns)
+
+
+def test_disturbance_is_of_all_turns():
+    found = {"seconds": {"nadam": [1.0, 1.0]}, "wall_seconds": {"nadam": [1.0, 3.0]}}
+    assert disturbance(found) == 2
 
 
 def test_diverged_turn_is_no_time(small, monkeypatch):
     monkeypatch.setitem(study_gate_muon.RULES, "nadam", (lo.sgd, (1e30,)))
     with pytest.raises(RuntimeError, match="diverged after"):
-        Turns("adding_2", "nadam", rounds=1)
+        Turns("adding_2", "nadam")
 
 
 def test_equal_seconds_are_more_steps(times):
