@@ -5,6 +5,7 @@
 Each cell, such as `characters_32`, is a comparison in the folder gate_muon_CELL, which continues
 where it stopped; without names all run. In `characters_32_seconds` Nadam and Adam have the number
 of steps in which Nadam takes the seconds of `gate_muon`, by the records of `measure_gate_muon.py`.
+In `characters_32_fine` the rates of `gate_muon` and of Muon on whole kernels are closer together.
 """
 
 import argparse
@@ -47,9 +48,14 @@ SIZES = 32, 128
 CELLS = tuple(f"{task}_{hidden}" for task in TASKS for hidden in SIZES)
 
 OURS, BASE = "gate_muon", "nadam"
-SECONDS = "_seconds"
-"""End of the name of a cell at equal seconds."""
-IN_SECONDS = BASE, "adam"
+SECONDS, FINE = "_seconds", "_fine"
+"""Ends of the names of cells at equal seconds, and with a finer grid."""
+IN_SECONDS, IN_FINE = (BASE, "adam"), (OURS, "muon")
+FINE_RATES = (0.0125, 0.02, 0.03, 0.045, 0.07)
+MORE_CELLS = (
+    *(f"{cell}{SECONDS}" for cell in CELLS),
+    *(f"characters_{hidden}{FINE}" for hidden in SIZES),
+)
 TIMES = Path(__file__).parents[2] / "docs/records/gate_muon_steps.jsonl"
 
 Rule = Callable[[Any], optax.GradientTransformation]
@@ -152,8 +158,16 @@ def make_optimizer(rule: Rule, steps: int, learning_rate: Any) -> optax.Gradient
 
 def cell_task(cell: str) -> Task:
     """Return the task of a cell, with its number of units."""
-    name, hidden = cell.removesuffix(SECONDS).rsplit("_", 1)
+    name, hidden = cell.split("_")[:2]
     return TASKS[name](int(hidden))
+
+
+def cell_rates(cell: str) -> dict[str, tuple[float, ...]]:
+    """Return the learning rates of each contender of a cell."""
+    if cell.endswith(FINE):
+        return dict.fromkeys(IN_FINE, FINE_RATES)
+    names = IN_SECONDS if cell.endswith(SECONDS) else RULES
+    return {name: RULES[name][1] for name in names}
 
 
 def read_times(path: Path = TIMES) -> dict[str, Record]:
@@ -182,12 +196,11 @@ def length(cell: str) -> tuple[int, int]:
 
 def run(cell: str, out: str) -> None:
     """Run what is missing in a cell."""
-    steps, eval_every = length(cell)
-    names = IN_SECONDS if cell.endswith(SECONDS) else RULES
+    (steps, eval_every), grids = length(cell), cell_rates(cell)
     compare(
         cell_task(cell),
-        {name: partial(make_optimizer, RULES[name][0], steps) for name in names},
-        grids={name: {"learning_rate": RULES[name][1]} for name in names},
+        {name: partial(make_optimizer, RULES[name][0], steps) for name in grids},
+        grids={name: {"learning_rate": rates} for name, rates in grids.items()},
         steps=steps,
         eval_every=eval_every,
         seeds=SEEDS,
@@ -201,8 +214,8 @@ def run(cell: str, out: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cells", nargs="*", metavar="CELL", help=f"{', '.join(CELLS)}, …")
+    parser.add_argument("cells", nargs="*", metavar="CELL", help=", ".join(CELLS + MORE_CELLS))
     parser.add_argument("--out", default="docs/records")
     given = parser.parse_args()
-    for cell in given.cells or (*CELLS, *(f"{cell}{SECONDS}" for cell in CELLS)):
+    for cell in given.cells or (*CELLS, *MORE_CELLS):
         run(cell, given.out)

@@ -10,12 +10,16 @@ from flax import nnx
 from gate_muon_table import RECORDS, pairs_table
 from study_gate_muon import (
     CELLS,
+    FINE_RATES,
     KERNELS,
     MOMENTUM,
+    MORE_CELLS,
     NADAM,
     RMS,
     RULES,
     TASKS,
+    cell_rates,
+    cell_task,
     jordan_momentum,
     muon_on,
     whole_muon,
@@ -99,6 +103,16 @@ def test_every_contender_updates_every_parameter(name, params):
 def test_cells_name_a_task_and_a_size():
     assert len(CELLS) == 6 and {cell.rsplit("_", 1)[0] for cell in CELLS} == set(TASKS)
     assert muon_direction(MOMENTUM, RMS)
+
+
+def test_cells_name_their_contenders():
+    assert set(cell_rates("digits_32")) == set(RULES)
+    assert set(cell_rates("digits_32_seconds")) == {"nadam", "adam"}
+    assert cell_rates("digits_32_seconds")["nadam"] == RULES["nadam"][1]
+    fine = cell_rates("characters_32_fine")
+    assert set(fine) == {"gate_muon", "muon"} and set(fine.values()) == {FINE_RATES}
+    assert max(np.diff(np.log(FINE_RATES))) < 0.5 < min(np.diff(np.log(RULES["muon"][1])))
+    assert all(cell_task(cell).settings["hidden"] in (32, 128) for cell in CELLS + MORE_CELLS)
 
 
 def test_stars_are_corrected_for_all_entries(monkeypatch):
