@@ -22,7 +22,7 @@ SHAPES = [
 LARGE = 2048
 
 
-def programs(time_steps, batch, features, hidden):
+def programs(time_steps, batch, features, hidden, bfloat16=False):
     """Return the calls by name, each with the operations of its products."""
     keys = iter(jax.random.split(jax.random.key(0), 8))
 
@@ -32,14 +32,14 @@ def programs(time_steps, batch, features, hidden):
     x, bias = draw(time_steps, batch, features), draw(4 * hidden)
     kernel_ih, kernel_hh = draw(features, 4 * hidden), draw(hidden, 4 * hidden)
     zero, flags = jnp.zeros((batch, hidden)), jnp.zeros((0, batch), jnp.uint8)
-    forward = jax.jit(calls.forward(False, True))
+    forward = jax.jit(calls.forward(False, True, bfloat16=bfloat16))
     arguments = (x, kernel_ih, kernel_hh, bias, zero, zero, flags)
     outputs, _, _, gates, c_before = forward(*arguments)
     # overwritten in place: a new buffer for each call, made before the clock starts
-    backward = jax.jit(calls.backward(False, 0), donate_argnums=0)
+    backward = jax.jit(calls.backward(False, 0, bfloat16), donate_argnums=0)
     rest = (c_before, kernel_hh, outputs, zero, zero, flags, jnp.zeros(6))
-    weights = jax.jit(calls.weight_gradient(False, features))
-    inputs = jax.jit(calls.input_gradient())
+    weights = jax.jit(calls.weight_gradient(False, features, bfloat16=bfloat16))
+    inputs = jax.jit(calls.input_gradient(bfloat16))
     product = 2 * time_steps * batch * 4 * hidden
     large, square = jax.jit(jnp.matmul), jnp.ones((LARGE, LARGE))
     return {

@@ -16,6 +16,7 @@ using Array = std::vector<double>;
 struct Inputs {
   lstm_optax::Dims dims;
   bool reverse;
+  bool rounded;  // the factors of products, to bfloat16
   Clip clip;
   const float* x;      // [time, rows, features]; null if there are ids
   const int32_t* ids;  // [time, rows] or null: the feature that is 1, the others are 0
@@ -50,7 +51,10 @@ struct Layer : Inputs {  // gates and dz [time, rows, 4, hidden]
       std::copy_n(h, hidden, &h_before[to * hidden]);
       std::copy_n(c, hidden, &c_before[to * hidden]);
       std::copy_n(bias, 4 * hidden, z.begin());
-      for (int64_t k = 0; k < features; ++k) add(input(to, k), kernel_ih, k, z);
+      for (int64_t k = 0; k < features; ++k) {
+        if (!ids) add(input(to, k), kernel_ih, k, z);
+      }
+      for (int64_t n = 0; ids && n < 4 * hidden; ++n) z[n] += kernel_ih[ids[to] * 4 * hidden + n];
       for (int64_t k = 0; k < hidden; ++k) add(h_before[to * hidden + k], kernel_hh, k, z);
       for (int64_t u = 0; u < hidden; ++u) {
         double* gate = &gates[to * 4 * hidden + u];
@@ -104,10 +108,10 @@ struct Layer : Inputs {  // gates and dz [time, rows, 4, hidden]
       if (has(lstm_optax::RESET | lstm_optax::DETACH, to)) std::fill_n(d_h, hidden, 0);
       for (int64_t n = 0; n < 4 * hidden; ++n) {
         for (int64_t k = 0; k < features; ++k) {
-          d_kernel_ih[k * 4 * hidden + n] += input(to, k) * d[n];
+          d_kernel_ih[k * 4 * hidden + n] += factor(input(to, k)) * (ids ? d[n] : factor(d[n]));
         }
         for (int64_t k = 0; k < hidden; ++k) {
-          d_kernel_hh[k * 4 * hidden + n] += h_before[to * hidden + k] * d[n];
+          d_kernel_hh[k * 4 * hidden + n] += factor(h_before[to * hidden + k]) * factor(d[n]);
         }
         d_bias[n] += d[n];
       }
@@ -115,17 +119,24 @@ struct Layer : Inputs {  // gates and dz [time, rows, 4, hidden]
   }
 
  private:
+  // A factor of a product.
+  double factor(double number) const {
+    if (!rounded) return number;
+    int exponent;
+    double digits = std::frexp(number, &exponent);
+    return std::ldexp(std::nearbyint(std::ldexp(digits, 8)), exponent - 8);
+  }
   double input(int64_t at, int64_t k) const {
     return ids ? ids[at] == k : x[at * dims.features + k];
   }
-  void add(double factor, const float* kernel, int64_t k, Array& z) const {
+  void add(double number, const float* kernel, int64_t k, Array& z) const {
     const float* row = kernel + k * 4 * dims.hidden;
-    for (int64_t n = 0; n < 4 * dims.hidden; ++n) z[n] += factor * row[n];
+    for (int64_t n = 0; n < 4 * dims.hidden; ++n) z[n] += factor(number) * factor(row[n]);
   }
   double dot(const double* d, const float* kernel, int64_t k) const {
     double sum = 0;
     const float* row = kernel + k * 4 * dims.hidden;
-    for (int64_t n = 0; n < 4 * dims.hidden; ++n) sum += d[n] * row[n];
+    for (int64_t n = 0; n < 4 * dims.hidden; ++n) sum += factor(d[n]) * factor(row[n]);
     return sum;
   }
   void clipped(double* d, int64_t size, int of) const {

@@ -24,7 +24,15 @@ Results: TypeAlias = tuple[Float[Array, "time batch hidden"], LSTMState]
 
 MOST_ENTRIES = 1024  # of a table, so that a part of its gradient stays in the cache
 
-_differentiable: Any = partial(jax.custom_vjp, nondiff_argnums=(0,))  # not for `reverse`
+_differentiable: Any = partial(jax.custom_vjp, nondiff_argnums=(0,))  # not for `options`
+
+
+class Options(NamedTuple):
+    """What is compiled into a program."""
+
+    reverse: bool
+    remat: bool
+    bfloat16: bool  # the factors of products are rounded, where the CPU can
 
 
 class Inputs(NamedTuple):
@@ -70,6 +78,7 @@ def native_sequence(
             f"backend='native' cannot run this call: {'; '.join(found)}. Use backend='auto' or "
             f"'fused', which run on any device"
         )
+    options = Options(reverse, gradient == "remat", params.kernel_ih.dtype == jnp.bfloat16)
     # Weights of fewer bits are exact in float32; their gradients are rounded to their dtype.
     params = jax.tree.map(lambda a: a.astype(jnp.float32), params)
     if isinstance(x, Lookup):  # an id selects a row of table·W_ih
@@ -78,7 +87,7 @@ def native_sequence(
     else:
         x = x.astype(jnp.float32)
     inputs = Inputs(params, x, state, steps, clip)
-    return _sequence(reverse, gradient == "remat", inputs)
+    return _sequence(options, inputs)
 
 
 def gains_from(x: Lookup) -> bool:
@@ -118,81 +127,80 @@ def missing() -> str | None:
     return library.missing()
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sequence(reverse: bool, remat: bool, inputs: Inputs) -> Results:
+@_differentiable
+def _sequence(options: Options, inputs: Inputs) -> Results:
     """Return the results, and save nothing."""
-    del remat
-    return _run(reverse, False, inputs)[0]
+    return _run(options, False, inputs)[0]
 
 
-def _sequence_forward(reverse: bool, remat: bool, inputs: Inputs) -> tuple[Results, Any]:
+def _sequence_forward(options: Options, inputs: Inputs) -> tuple[Results, Any]:
     # A second derivative differentiates these two, so they call what has a derivative.
-    if remat:
-        return _sequence(reverse, remat, inputs), (inputs, None)
-    results, saved = _saving_sequence(reverse, inputs)
+    if options.remat:
+        return _sequence(options, inputs), (inputs, None)
+    results, saved = _saving_sequence(options, inputs)
     return results, (inputs, saved)
 
 
-def _sequence_backward(reverse: bool, remat: bool, residuals: Any, cotangents: Any) -> tuple:
+def _sequence_backward(options: Options, residuals: Any, cotangents: Any) -> tuple:
     inputs, saved = residuals
-    if remat:
-        saved = _saving_sequence(reverse, inputs)[1]
-    return (_as_cotangents(inputs, *_gradients(reverse, inputs, saved, cotangents)),)
+    if options.remat:
+        saved = _saving_sequence(options, inputs)[1]
+    return (_as_cotangents(inputs, *_gradients(options, inputs, saved, cotangents)),)
 
 
 _sequence.defvjp(_sequence_forward, _sequence_backward)
 
 
 @_differentiable
-def _saving_sequence(reverse: bool, inputs: Inputs) -> tuple[Results, Saved]:
+def _saving_sequence(options: Options, inputs: Inputs) -> tuple[Results, Saved]:
     """Return the results, and what the backward pass reads, which has no derivative."""
-    return _run(reverse, True, inputs)
+    return _run(options, True, inputs)
 
 
-def _saving_sequence_forward(reverse: bool, inputs: Inputs) -> tuple[tuple[Results, Saved], Any]:
-    results, saved = _saving_sequence(reverse, inputs)
+def _saving_sequence_forward(options: Options, inputs: Inputs) -> tuple[tuple[Results, Saved], Any]:
+    results, saved = _saving_sequence(options, inputs)
     return (results, saved), (inputs, saved)
 
 
-def _saving_sequence_backward(reverse: bool, residuals: Any, cotangents: Any) -> tuple:
+def _saving_sequence_backward(options: Options, residuals: Any, cotangents: Any) -> tuple:
     inputs, saved = residuals
-    return (_as_cotangents(inputs, *_gradients(reverse, inputs, saved, cotangents[0])),)
+    return (_as_cotangents(inputs, *_gradients(options, inputs, saved, cotangents[0])),)
 
 
 _saving_sequence.defvjp(_saving_sequence_forward, _saving_sequence_backward)
 
 
-def _run(reverse: bool, save: bool, inputs: Inputs) -> tuple[Results, Saved]:
+def _run(options: Options, save: bool, inputs: Inputs) -> tuple[Results, Saved]:
     params, x, state = inputs.params, inputs.x, inputs.state
-    outputs, h, c, gates, c_before = calls.forward(reverse, save, _are_ids(x))(
-        x, *params, state.h, state.c, _flags(x, inputs.steps)
-    )
+    run = calls.forward(options.reverse, save, _are_ids(x), options.bfloat16)
+    outputs, h, c, gates, c_before = run(x, *params, state.h, state.c, _flags(x, inputs.steps))
     return (outputs, LSTMState(h, c)), Saved(outputs, gates, c_before)
 
 
 @_differentiable
 def _gradients(
-    reverse: bool, inputs: Inputs, saved: Saved, cotangents: tuple[Array, LSTMState]
+    options: Options, inputs: Inputs, saved: Saved, cotangents: tuple[Array, LSTMState]
 ) -> tuple[LSTMParams, Array | None, LSTMState]:
     """Return the gradients of params, x, None for ids, and the first state."""
     params, x, state, steps, clip = inputs
+    reverse, _, bfloat16 = options
     d_outputs, d_last = cotangents
     flags = _flags(x, steps)
     kind, bounds = _clip(clip)
-    dz, d_h, d_c = calls.backward(reverse, kind)(
+    dz, d_h, d_c = calls.backward(reverse, kind, bfloat16)(
         saved.gates, saved.c_before, params.kernel_hh, d_outputs, d_last.h, d_last.c, flags, bounds
     )
-    weights = calls.weight_gradient(reverse, params.kernel_ih.shape[0], _are_ids(x))
+    weights = calls.weight_gradient(reverse, params.kernel_ih.shape[0], _are_ids(x), bfloat16)
     d_ih, d_hh, d_bias = weights(x, state.h, saved.outputs, flags, dz)
-    d_x = None if _are_ids(x) else calls.input_gradient()(dz, params.kernel_ih)
+    d_x = None if _are_ids(x) else calls.input_gradient(bfloat16)(dz, params.kernel_ih)
     return LSTMParams(d_ih, d_hh, d_bias), d_x, LSTMState(d_h, d_c)
 
 
-def _gradients_forward(reverse: bool, inputs: Inputs, saved: Saved, cotangents: Any) -> tuple:
-    return _gradients(reverse, inputs, saved, cotangents), (inputs, cotangents)
+def _gradients_forward(options: Options, inputs: Inputs, saved: Saved, cotangents: Any) -> tuple:
+    return _gradients(options, inputs, saved, cotangents), (inputs, cotangents)
 
 
-def _gradients_backward(reverse: bool, residuals: Any, d_gradients: Any) -> tuple:
+def _gradients_backward(options: Options, residuals: Any, d_gradients: Any) -> tuple:
     """Differentiate the gradient of the fused backend, which is made of JAX's operations."""
     inputs, cotangents = residuals
     params, x, state, steps, clip = inputs
@@ -200,7 +208,7 @@ def _gradients_backward(reverse: bool, residuals: Any, d_gradients: Any) -> tupl
     dense = jax.nn.one_hot(x, params.kernel_ih.shape[0]) if ids else x
 
     def gradients(params, x, state, cotangents):
-        run = partial(fused_sequence, steps=steps, reverse=reverse, clip=clip)
+        run = partial(fused_sequence, steps=steps, reverse=options.reverse, clip=clip)
         d_params, d_x, d_state = jax.vjp(run, params, x, state)[1](cotangents)
         return d_params, None if ids else d_x, d_state
 

@@ -31,6 +31,7 @@ INSTRUCTIONS: dict[
     str, dict[str, list[str]]
 ] = {  # of each machine: the table of kernels, and the flags to compile them with
     "x86_64": {
+        "AVX512_BF16": ["-mavx2", "-mfma", *AVX512, "-mavx512bf16"],
         "AVX512": ["-mavx2", "-mfma", *AVX512],
         "AVX2": ["-mavx2", "-mfma"],
         "BASELINE": [],

@@ -1,6 +1,8 @@
 """The calls into the native library.
 
-All arrays are float32, `flags` uint8; [0, batch] flags say that none is set.
+All arrays are float32, `flags` uint8; [0, batch] flags say that none is set. With `bfloat16` the
+factors of all products are rounded to it, where the CPU has instructions for that; else it changes
+nothing.
 """
 
 import functools
@@ -23,7 +25,9 @@ def padded(hidden: int) -> int:
 
 
 @functools.cache
-def forward(reverse: bool, save: bool, ids: bool = False) -> Callable[..., Any]:
+def forward(
+    reverse: bool, save: bool, ids: bool = False, bfloat16: bool = False
+) -> Callable[..., Any]:
     """Return (x, kernel_ih, kernel_hh, bias, h, c, flags) → (outputs, h, c, gates, c_before).
 
     gates [time, batch, 4, padded(hidden)] and c_before [time, batch, padded(hidden)] are what
@@ -37,14 +41,14 @@ def forward(reverse: bool, save: bool, ids: bool = False) -> Callable[..., Any]:
         shapes = [(time, batch, hidden), h.shape, c.shape]
         shapes += [(saved, batch, 4, units), (saved, batch, units)]
         arguments = (x, kernel_ih, kernel_hh, bias, h, c, flags)
-        return _call("forward", shapes, arguments, reverse=reverse)
+        return _call("forward", shapes, arguments, reverse=reverse, bfloat16=bfloat16)
 
     axes = "f n, h n, n, b h, b h, u b -> t b h, b h, b h, s b g p, s b p"
     return with_row_rules(run, f"{'t b' if ids else 't b f'}, {axes}")
 
 
 @functools.cache
-def backward(reverse: bool, clip: int) -> Callable[..., Any]:
+def backward(reverse: bool, clip: int, bfloat16: bool = False) -> Callable[..., Any]:
     """Return (gates, c_before, kernel_hh, d_outputs, d_h, d_c, flags, bounds) → (dz, d_h, d_c).
 
     dz replaces `gates` in place. `clip` is 0 for none, 1 for bounds on entries, 2 for bounds on
@@ -54,25 +58,28 @@ def backward(reverse: bool, clip: int) -> Callable[..., Any]:
     def run(*arguments):
         gates, d_h, d_c = arguments[0], arguments[4], arguments[5]
         shapes = [gates.shape, d_h.shape, d_c.shape]
-        return _call("backward", shapes, arguments, {0: 0}, reverse=reverse, clip=np.int64(clip))
+        attributes = dict(reverse=reverse, clip=np.int64(clip), bfloat16=bfloat16)
+        return _call("backward", shapes, arguments, {0: 0}, **attributes)
 
     axes = "t b g p, t b p, h n, t b h, b h, b h, u b, k -> t b g p, b h, b h"
     return with_row_rules(run, axes)
 
 
 @functools.cache
-def input_gradient() -> Callable[..., Any]:
+def input_gradient(bfloat16: bool = False) -> Callable[..., Any]:
     """Return (dz, kernel_ih) → d_x."""
 
     def run(dz, kernel_ih):
         shape = (*dz.shape[:2], kernel_ih.shape[0])
-        return _call("input_gradient", [shape], (dz, kernel_ih))[0]
+        return _call("input_gradient", [shape], (dz, kernel_ih), bfloat16=bfloat16)[0]
 
     return with_row_rules(run, "t b g p, f n -> t b f")
 
 
 @functools.cache
-def weight_gradient(reverse: bool, features: int, ids: bool = False) -> Callable[..., Any]:
+def weight_gradient(
+    reverse: bool, features: int, ids: bool = False, bfloat16: bool = False
+) -> Callable[..., Any]:
     """Return (x, h, outputs, flags, dz) → the gradients of kernel_ih, kernel_hh and bias.
 
     With `ids`, x is as in `forward`.
@@ -81,7 +88,8 @@ def weight_gradient(reverse: bool, features: int, ids: bool = False) -> Callable
     def run(x, h, outputs, flags, dz):
         columns = 4 * h.shape[1]
         shapes = [(features, columns), (h.shape[1], columns), (columns,)]
-        return _call("weight_gradient", shapes, (x, h, outputs, flags, dz), reverse=reverse)
+        arguments = (x, h, outputs, flags, dz)
+        return _call("weight_gradient", shapes, arguments, reverse=reverse, bfloat16=bfloat16)
 
     axes = "b h, t b h, u b, t b g p -> f n, h n, n"
     return with_row_rules(run, f"{'t b' if ids else 't b f'}, {axes}")

@@ -32,9 +32,11 @@ const Kernels* best() {
 
 std::atomic<const Kernels*> chosen{nullptr};
 
-const Kernels& kernels() {
+// The kernels in use; with `bfloat16` those that round the factors of products, if there are any.
+const Kernels& kernels(bool bfloat16 = false) {
   if (!chosen) chosen = best();
-  return *chosen;
+  const Kernels* rounding = bfloat16 ? in_bfloat16(chosen) : nullptr;
+  return rounding ? *rounding : *chosen;
 }
 
 using Floats = ffi::Buffer<ffi::F32>;
@@ -133,7 +135,8 @@ int64_t parts_of(ffi::ThreadPool& pool, double operations, double grain) {
 
 ffi::Error forward_call(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats kernel_ih, Floats kernel_hh,
                         Floats bias, Floats h, Floats c, Bytes flags, Result outputs, Result h_last,
-                        Result c_last, Result gates, Result c_before, bool reverse) {
+                        Result c_last, Result gates, Result c_before, bool reverse,
+                        bool bfloat16) {
   Input input(x, kernel_ih);
   if (!input.known() || h.dimensions().size() != 2) {
     return ffi::Error::InvalidArgument("x or h has a wrong rank or type");
@@ -159,15 +162,15 @@ ffi::Error forward_call(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats kernel_ih
   map_in_huge_pages(gates->typed_data(), gates->size_bytes());
   map_in_huge_pages(c_before->typed_data(), c_before->size_bytes());
 
-  const Kernels& kernel = kernels();
-  int64_t for_ih = kernel.packed_gates(features, hidden);
-  Buffer packed(for_ih + kernel.packed_gates(hidden, hidden));
+  const Kernels& kernel = kernels(bfloat16);
+  int64_t for_ih = kernel.packed_gates(features, hidden, input.ids);
+  Buffer packed(for_ih + kernel.packed_gates(hidden, hidden, false));
   float *packed_ih = packed.data(), *packed_hh = packed_ih + for_ih;
   double weights = 4.0 * hidden * (features + hidden);
   double products = 4.0 * hidden * ((input.x ? features : 0) + hidden);
   auto pack = [&](int64_t begin, int64_t end) {
-    kernel.pack_gates(kernel_ih.typed_data(), features, hidden, begin, end, packed_ih);
-    kernel.pack_gates(kernel_hh.typed_data(), hidden, hidden, begin, end, packed_hh);
+    kernel.pack_gates(kernel_ih.typed_data(), features, hidden, input.ids, begin, end, packed_ih);
+    kernel.pack_gates(kernel_hh.typed_data(), hidden, hidden, false, begin, end, packed_hh);
   };
   in_parallel(pool, kernel.gate_blocks(hidden), parts_of(pool, weights, MOVED), pack);
   Forward call{{time, rows, features, hidden}, reverse, input.x, input.ids, h.typed_data(),
@@ -185,7 +188,7 @@ ffi::Error forward_call(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats kernel_ih
 ffi::Error backward_call(ffi::ThreadPool pool, Floats gates, Floats c_before, Floats kernel_hh,
                          Floats d_outputs, Floats d_h_last, Floats d_c_last, Bytes flags,
                          Floats bounds, Result dz, Result d_h_first, Result d_c_first,
-                         bool reverse, int64_t clip) {
+                         bool reverse, bool bfloat16, int64_t clip) {
   if (d_outputs.dimensions().size() != 3) {
     return ffi::Error::InvalidArgument("d_outputs has a wrong rank");
   }
@@ -210,7 +213,7 @@ ffi::Error backward_call(ffi::ThreadPool pool, Floats gates, Floats c_before, Fl
     std::memcpy(dz->typed_data(), gates.typed_data(), gates.size_bytes());
   }
 
-  const Kernels& kernel = kernels();
+  const Kernels& kernel = kernels(bfloat16);
   Buffer packed(kernel.packed_columns(hidden, hidden));
   double weights = 4.0 * hidden * hidden;
   auto pack = [&](int64_t begin, int64_t end) {
@@ -229,7 +232,8 @@ ffi::Error backward_call(ffi::ThreadPool pool, Floats gates, Floats c_before, Fl
   return ffi::Error::Success();
 }
 
-ffi::Error input_gradient_call(ffi::ThreadPool pool, Floats dz, Floats kernel_ih, Result d_x) {
+ffi::Error input_gradient_call(ffi::ThreadPool pool, Floats dz, Floats kernel_ih, Result d_x,
+                               bool bfloat16) {
   if (kernel_ih.dimensions().size() != 2 || d_x->dimensions().size() != 3) {
     return ffi::Error::InvalidArgument("kernel_ih or d_x has a wrong rank");
   }
@@ -242,7 +246,7 @@ ffi::Error input_gradient_call(ffi::ThreadPool pool, Floats dz, Floats kernel_ih
   if (error.failure()) return error;
   map_in_huge_pages(d_x->typed_data(), d_x->size_bytes());
 
-  const Kernels& kernel = kernels();
+  const Kernels& kernel = kernels(bfloat16);
   Buffer packed(kernel.packed_columns(features, hidden));
   double weights = 4.0 * hidden * features;
   auto pack = [&](int64_t begin, int64_t end) {
@@ -251,14 +255,17 @@ ffi::Error input_gradient_call(ffi::ThreadPool pool, Floats dz, Floats kernel_ih
   in_parallel(pool, kernel.column_blocks(features), parts_of(pool, weights, MOVED), pack);
   InputGradient call{
       {time, rows, features, hidden}, dz.typed_data(), packed.data(), d_x->typed_data()};
-  auto run = [&](int64_t begin, int64_t end) { kernel.input_gradient(call, begin, end); };
+  auto run = [&](int64_t begin, int64_t end) {
+    Buffer scratch(kernel.input_scratch(call, end - begin));
+    kernel.input_gradient(call, begin, end, scratch.data());
+  };
   in_parallel(pool, time * rows, parts_of(pool, weights * time * rows, MULTIPLY_ADDS), run);
   return ffi::Error::Success();
 }
 
 ffi::Error weight_gradient_call(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats h, Floats outputs,
                                 Bytes flags, Floats dz, Result d_kernel_ih, Result d_kernel_hh,
-                                Result d_bias, bool reverse) {
+                                Result d_bias, bool reverse, bool bfloat16) {
   Input input(x, *d_kernel_ih);
   if (!input.known() || h.dimensions().size() != 2) {
     return ffi::Error::InvalidArgument("x or h has a wrong rank or type");
@@ -276,7 +283,7 @@ ffi::Error weight_gradient_call(ffi::ThreadPool pool, ffi::AnyBuffer x, Floats h
                    .error();
   if (error.failure()) return error;
 
-  const Kernels& kernel = kernels();
+  const Kernels& kernel = kernels(bfloat16);
   WeightGradient call{{time, rows, features, hidden}, reverse, input.x, input.ids, h.typed_data(),
                       outputs.typed_data(), flags_or_null(flags), dz.typed_data(),
                       d_kernel_ih->typed_data(), d_kernel_hh->typed_data(), d_bias->typed_data()};
@@ -311,7 +318,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_forward, Safe<lstm_optax::forward_call>
                                   .Ret<Floats>()
                                   .Ret<Floats>()
                                   .Ret<Floats>()
-                                  .Attr<bool>("reverse"));
+                                  .Attr<bool>("reverse")
+                                  .Attr<bool>("bfloat16"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_backward, Safe<lstm_optax::backward_call>::call,
                               xla::ffi::Ffi::Bind()
@@ -328,6 +336,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_backward, Safe<lstm_optax::backward_cal
                                   .Ret<Floats>()
                                   .Ret<Floats>()
                                   .Attr<bool>("reverse")
+                                  .Attr<bool>("bfloat16")
                                   .Attr<int64_t>("clip"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_input_gradient,
@@ -336,7 +345,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_input_gradient,
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<Floats>()
                                   .Arg<Floats>()
-                                  .Ret<Floats>());
+                                  .Ret<Floats>()
+                                  .Attr<bool>("bfloat16"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_weight_gradient,
                               Safe<lstm_optax::weight_gradient_call>::call,
@@ -350,7 +360,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lstm_optax_weight_gradient,
                                   .Ret<Floats>()
                                   .Ret<Floats>()
                                   .Ret<Floats>()
-                                  .Attr<bool>("reverse"));
+                                  .Attr<bool>("reverse")
+                                  .Attr<bool>("bfloat16"));
 
 extern "C" {
 
@@ -359,6 +370,9 @@ const char* lstm_optax_sources() { return SOURCES; }
 
 // The name of the instructions in use.
 const char* lstm_optax_instructions() { return lstm_optax::kernels().name; }
+
+// Whether these multiply in bfloat16.
+bool lstm_optax_bfloat16() { return lstm_optax::in_bfloat16(&lstm_optax::kernels()); }
 
 // Use these instructions from now on; false if there are none of this name, or not on this CPU.
 bool lstm_optax_use(const char* name) {

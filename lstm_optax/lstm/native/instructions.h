@@ -11,6 +11,14 @@ constexpr const Kernels* ALL[] = {&AVX512, &AVX2, &BASELINE};
 constexpr const Kernels* ALL[] = {&NEON};
 #endif
 
+// The kernels of ALL that multiply in bfloat16 in place of these, or null.
+inline const Kernels* in_bfloat16([[maybe_unused]] const Kernels* kernels) {
+#if defined(__x86_64__)
+  if (kernels == &AVX512 && __builtin_cpu_supports("avx512bf16")) return &AVX512_BF16;
+#endif
+  return nullptr;
+}
+
 inline bool runs_here([[maybe_unused]] const Kernels* kernels) {
 #if defined(__x86_64__)
   if (kernels == &AVX512) {

@@ -27,6 +27,24 @@ INLINE void copy(const float* from, int64_t size, float* to) {
   for (int64_t k = 0; k < size; ++k) to[k] = from[k];
 }
 
+// Entries of `size` numbers; what fills the last one up is 0.
+constexpr int64_t entries(int64_t size) { return (size + PARTS - 1) / PARTS; }
+
+// Floats that `row_entries` writes, and those of a pair of rows; none if the rows have the entries.
+constexpr int64_t room(int64_t size) { return PARTS == 1 ? 0 : padded(entries(size)); }
+constexpr int64_t pair_room(int64_t size) { return PARTS == 1 ? 0 : padded(size); }
+
+// The entries of consecutive numbers, written to `to` unless they are those of the row itself.
+INLINE const float* row_entries(const float* row, int64_t size, float* to) {
+  if constexpr (PARTS == 1) return row;
+  for (int64_t k = 0; k < size; k += PARTS * LANES) {
+    Vec first = load_some(row + k, size - k);
+    Vec second = k + LANES < size ? load_some(row + k + LANES, size - k - LANES) : Vec{};
+    store(to + k / PARTS, consecutive(first, second));
+  }
+  return to;
+}
+
 // Consecutive parts of one allocation, each aligned like it; without memory it only counts them.
 struct Scratch {
   float* memory;
@@ -75,7 +93,8 @@ INLINE void in_tiles(int64_t count, Run run) {
   }
 }
 
-// sums[r][FIRST + v] += sum over k of a[r][k] * b[k][v], for V vectors; b [depth, V, LANES].
+// sums[r][FIRST + v] += sum over k of a[r][k] * b[k][v], for V vectors; b [depth, V, LANES], with
+// entries of PARTS numbers.
 //
 // Not inlined: the constants of what surrounds it would take registers that the sums need.
 template <int FIRST, int V, int R, int G>
@@ -92,7 +111,7 @@ __attribute__((noinline)) void multiply_pass(Vec (&result)[R][G], const float* c
     for (int v = 0; v < V; ++v) factors[v] = load(b + v * LANES);
     for (int r = 0; r < R; ++r) {
       Vec entry = splat(rows[r][k]);
-      for (int v = 0; v < V; ++v) sums[r][v] += entry * factors[v];
+      for (int v = 0; v < V; ++v) sums[r][v] = add_product(sums[r][v], entry, factors[v]);
     }
   }
   for (int r = 0; r < R; ++r) {
@@ -121,19 +140,26 @@ INLINE int64_t in_block(int64_t depth, int64_t k, int v) {
 
 int64_t gate_blocks(int64_t hidden) { return padded(hidden) / LANES; }
 
-int64_t packed_gates(int64_t depth, int64_t hidden) { return gate_blocks(hidden) * depth * WIDTH; }
+int64_t packed_gates(int64_t depth, int64_t hidden, bool for_ids) {
+  return gate_blocks(hidden) * (for_ids ? depth : entries(depth)) * WIDTH;
+}
 
 // A block has the four gates of LANES units.
-void pack_gates(const float* kernel, int64_t depth, int64_t hidden, int64_t begin, int64_t end,
-                float* packed) {
+void pack_gates(const float* kernel, int64_t depth, int64_t hidden, bool for_ids, int64_t begin,
+                int64_t end, float* packed) {
+  int64_t parts = for_ids ? 1 : PARTS, count = ceil_div(depth, parts);
   for (int64_t block = begin; block < end; ++block) {
-    float* to = packed + block * depth * WIDTH;
+    float* to = packed + block * count * WIDTH;
     int64_t unit = block * LANES;
-    for (int64_t k = 0; k < depth; ++k) {
+    auto numbers = [&](int64_t k, int gate) {
+      const float* from = kernel + (k * 4 + gate) * hidden + unit;
+      return unit < hidden && k < depth ? load_some(from, hidden - unit) : Vec{};
+    };
+    for (int64_t k = 0; k < count; ++k) {
       for (int gate = 0; gate < 4; ++gate) {
-        const float* from = kernel + (k * 4 + gate) * hidden + unit;
-        store(to + in_block(depth, k, gate),
-              unit < hidden ? load_some(from, hidden - unit) : Vec{});
+        Vec first = numbers(parts * k, gate);
+        store(to + in_block(count, k, gate),
+              parts == 1 ? first : paired(first, numbers(parts * k + 1, gate)));
       }
     }
   }
@@ -142,7 +168,7 @@ void pack_gates(const float* kernel, int64_t depth, int64_t hidden, int64_t begi
 int64_t column_blocks(int64_t columns) { return ceil_div(columns, WIDTH); }
 
 int64_t packed_columns(int64_t columns, int64_t hidden) {
-  return ceil_div(columns, LANES) * LANES * 4 * padded(hidden);
+  return ceil_div(columns, LANES) * LANES * entries(4 * padded(hidden));
 }
 
 // A block has WIDTH columns, the last one fewer vectors; k is a gate's unit, padding included.
@@ -151,16 +177,17 @@ void pack_columns(const float* kernel, int64_t columns, int64_t hidden, int64_t 
   int64_t units = padded(hidden), last = least(end * WIDTH, columns);
   for (int64_t first = begin * WIDTH; first < last; first += PASS * LANES) {
     int64_t count = least(PASS * LANES, columns - first), width = ceil_div(count, LANES) * LANES;
-    float* to = packed + first * 4 * units;
+    float* to = packed + first * entries(4 * units);
     for (int gate = 0; gate < 4; ++gate) {
-      for (int64_t unit = 0; unit < units; unit += PAD, to += PAD * width) {
+      for (int64_t unit = 0; unit < units; unit += PAD, to += entries(PAD) * width) {
         // PAD units of all columns at a time, so that whole cache lines are read and written
         int64_t known = least(PAD, hidden - unit);
         for (int64_t column = 0; column < width; ++column) {
           const float* from = kernel + (first + column) * 4 * hidden + gate * hidden + unit;
-          for (int64_t k = 0; k < PAD; ++k) {
-            to[k * width + column] = column < count && k < known ? from[k] : 0;
-          }
+          float numbers[PAD] = {}, to_round[PAD];
+          if (column < count) copy(from, known, numbers);
+          const float* all = row_entries(numbers, PAD, to_round);
+          for (int64_t k = 0; k < entries(PAD); ++k) to[k * width + column] = all[k];
         }
       }
     }
@@ -189,6 +216,7 @@ struct ForwardScratch {
   float *zero, *cells, *unsaved;  // a row of zeros; c of each row; z of a chunk if it is not saved
   const float **x_rows, **h_now;
   float** z_rows;
+  float *x_entries, *h_entries;
   // of the rows that run a step: h_{t-1}; the kernel's row of the id, null for none; z, replaced by
   // the activations; c; and where results go
   const float **h, **of_id;
@@ -199,6 +227,8 @@ struct ForwardScratch {
     zero = scratch.floats(units);
     cells = scratch.floats(rows * units);
     unsaved = scratch.floats(call.gates ? 0 : chunk * 4 * units);
+    x_entries = scratch.floats(call.x ? chunk * room(call.dims.features) : 0);
+    h_entries = scratch.floats(rows * room(call.dims.hidden));
     x_rows = scratch.pointers<const float*>(chunk);
     z_rows = scratch.pointers<float*>(chunk);
     h_now = scratch.pointers<const float*>(rows);
@@ -246,7 +276,8 @@ INLINE void forward_tile(const Forward& call, const ForwardScratch& cells, int64
   int64_t hidden = call.dims.hidden, units = padded(hidden), unit = block * LANES;
   Vec sums[R][4];
   load_inputs(call, cells, row, block, sums);
-  multiply<R, 4>(sums, cells.h + row, call.packed_hh + block * hidden * WIDTH, hidden);
+  int64_t depth = entries(hidden);
+  multiply<R, 4>(sums, cells.h + row, call.packed_hh + block * depth * WIDTH, depth);
   for (int r = 0; r < R; ++r) {
     Vec i = sigmoid(sums[r][0]), f = sigmoid(sums[r][1]);
     Vec g = tanh(sums[r][2]), o = sigmoid(sums[r][3]);
@@ -283,13 +314,15 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
       int64_t t = call.reverse ? time - 1 - first - s : first + s;
       for (int64_t r = 0; r < rows; ++r) {
         int64_t at = t * batch + begin + r, to = s * rows + r;
-        own.x_rows[to] = call.x ? call.x + at * features : nullptr;
+        own.x_rows[to] = call.x ? row_entries(call.x + at * features, features,
+                                              own.x_entries + to * room(features))
+                                : nullptr;
         own.z_rows[to] = call.gates ? call.gates + at * 4 * units : own.unsaved + to * 4 * units;
       }
     }
     for (int64_t block = 0; call.x && block < blocks; ++block) {
       int64_t unit = block * LANES;
-      const float* packed_ih = call.packed_ih + block * features * WIDTH;
+      const float* packed_ih = call.packed_ih + block * entries(features) * WIDTH;
       Vec bias[4];
       load_bias(call, unit, bias);
       in_tiles(steps * rows, [&](auto size, int64_t row) {
@@ -298,7 +331,7 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
         for (int r = 0; r < R; ++r) {
           for (int gate = 0; gate < 4; ++gate) sums[r][gate] = bias[gate];
         }
-        multiply<R, 4>(sums, own.x_rows + row, packed_ih, call.dims.features);
+        multiply<R, 4>(sums, own.x_rows + row, packed_ih, entries(call.dims.features));
         for (int r = 0; r < R; ++r) {
           for (int gate = 0; gate < 4; ++gate) {
             store(own.z_rows[row + r] + gate * units + unit, sums[r][gate]);
@@ -322,7 +355,7 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
         }
         bool known = call.ids && is_feature(call.ids[at], call.dims);
         own.of_id[running] = known ? call.packed_ih + in_block(0, call.ids[at], 0) : nullptr;
-        own.h[running] = own.h_now[r];
+        own.h[running] = row_entries(own.h_now[r], hidden, own.h_entries + running * room(hidden));
         own.z[running] = own.z_rows[s * rows + r];
         own.c[running] = own.cells + r * units;
         own.c_before[running] = call.c_before ? call.c_before + at * units : nullptr;
@@ -346,6 +379,7 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
 
 struct BackwardScratch {
   float *d_h, *d_c;  // of the state after a step
+  float* dz_entries;
   const float** dz_rows;
   float** d_h_rows;
 
@@ -353,6 +387,7 @@ struct BackwardScratch {
     int64_t units = padded(call.dims.hidden);
     d_h = scratch.floats(rows * units);
     d_c = scratch.floats(rows * units);
+    dz_entries = scratch.floats(rows * room(4 * units));
     dz_rows = scratch.pointers<const float*>(rows);
     d_h_rows = scratch.pointers<float*>(rows);
   }
@@ -493,14 +528,15 @@ void backward(const Backward& call, int64_t begin, int64_t end, float* memory) {
         fill_zero(row.d_h, units);
         continue;
       }
-      own.dz_rows[running] = row.gates;
+      own.dz_rows[running] =
+          row_entries(row.gates, 4 * units, own.dz_entries + running * room(4 * units));
       own.d_h_rows[running++] = row.d_h;
     }
-    over_columns(running, hidden, 4 * units, call.packed_hh_t,
+    over_columns(running, hidden, entries(4 * units), call.packed_hh_t,
                  [&](auto tile, auto vectors, int64_t row, int64_t column, const float* block) {
                    constexpr int R = decltype(tile)::value, G = decltype(vectors)::value;
                    Vec sums[R][G] = {};
-                   multiply<R, G>(sums, own.dz_rows + row, block, 4 * units);
+                   multiply<R, G>(sums, own.dz_rows + row, block, entries(4 * units));
                    for (int r = 0; r < R; ++r) {
                      for (int v = 0; v < G; ++v) {
                        store(own.d_h_rows[row + r] + column + v * LANES, sums[r][v]);
@@ -516,12 +552,26 @@ void backward(const Backward& call, int64_t begin, int64_t end, float* memory) {
 
 // ---- gradients of inputs and weights ----
 
-void input_gradient(const InputGradient& call, int64_t begin, int64_t end) {
-  int64_t features = call.dims.features, depth = 4 * padded(call.dims.hidden);
+struct InputScratch {
+  float* dz_entries;
+
+  InputScratch(Scratch& scratch, const InputGradient& call, int64_t rows) {
+    dz_entries = scratch.floats(least(rows, CHUNK) * room(4 * padded(call.dims.hidden)));
+  }
+};
+
+void input_gradient(const InputGradient& call, int64_t begin, int64_t end, float* memory) {
+  int64_t features = call.dims.features, columns = 4 * padded(call.dims.hidden);
+  int64_t depth = entries(columns);
+  Scratch scratch{memory};
+  InputScratch own(scratch, call, end - begin);
   for (int64_t first = begin; first < end; first += CHUNK) {
     int64_t rows = least(CHUNK, end - first);
     const float* dz_rows[CHUNK];
-    for (int64_t r = 0; r < rows; ++r) dz_rows[r] = call.dz + (first + r) * depth;
+    for (int64_t r = 0; r < rows; ++r) {
+      dz_rows[r] = row_entries(call.dz + (first + r) * columns, columns,
+                               own.dz_entries + r * room(columns));
+    }
     over_columns(rows, features, depth, call.packed_ih_t,
                  [&](auto tile, auto vectors, int64_t row, int64_t column, const float* block) {
                    constexpr int R = decltype(tile)::value, G = decltype(vectors)::value;
@@ -547,14 +597,17 @@ int64_t blocks_at_once(const Dims& dims) {
 struct WeightScratch {
   float *zero, *sums, *dz;  // a row of zeros; sums of the inputs, of h and of the bias
   float* of_ids;            // sums of the inputs over the rows since they were last added to `sums`
-  const float **x_rows, **h_rows;
+  float *x_entries, *h_entries;
+  const float **x_rows, **h_rows;  // of the factors of dz, PARTS rows in one
 
   WeightScratch(Scratch& scratch, const WeightGradient& call, int64_t blocks) {
     auto [time, batch, features, hidden] = call.dims;
-    zero = scratch.floats(hidden);
+    zero = scratch.floats(most(features, hidden));
     sums = scratch.floats(least(blocks, blocks_at_once(call.dims)) * (features + hidden + 1) * WIDTH);
     dz = scratch.floats(DEPTH * WIDTH);
     of_ids = scratch.floats(call.ids ? least(blocks, blocks_at_once(call.dims)) * features * WIDTH : 0);
+    x_entries = scratch.floats(call.x ? entries(DEPTH) * pair_room(features) : 0);
+    h_entries = scratch.floats(entries(DEPTH) * pair_room(hidden));
     x_rows = scratch.pointers<const float*>(DEPTH);
     h_rows = scratch.pointers<const float*>(DEPTH);
   }
@@ -585,7 +638,7 @@ __attribute__((noinline)) void add_outer_products(const float* const* rows, int6
     for (int v = 0; v < PASS; ++v) factors[v] = load(part + v * LANES);
     for (int r = 0; r < R; ++r) {
       Vec entry = splat(entries[r]);
-      for (int v = 0; v < PASS; ++v) sums[r][v] += entry * factors[v];
+      for (int v = 0; v < PASS; ++v) sums[r][v] = add_product(sums[r][v], entry, factors[v]);
     }
   }
   for (int r = 0; r < R; ++r) {
@@ -603,30 +656,44 @@ INLINE void add_vectors(const float* from, int64_t size, float* to) {
   for (int64_t k = 0; k < size; k += LANES) store(to + k, load(to + k) + load(from + k));
 }
 
+// Make the entries of pairs of rows from `depth` rows, of which the last may be alone.
+INLINE void pair_rows(const float** rows, int64_t depth, int64_t size, const float* zero, float* to) {
+  if constexpr (PARTS == 1) return;
+  for (int64_t k = 0; k < depth; k += 2, to += pair_room(size)) {
+    const float *first = rows[k], *second = k + 1 < depth ? rows[k + 1] : zero;
+    for (int64_t m = 0; m < size; m += LANES) {
+      store(to + m, paired(load_some(first + m, size - m), load_some(second + m, size - m)));
+    }
+    rows[k / 2] = to;
+  }
+}
+
 // Add the products of some rows to the sums of a block.
 void add_rows(const WeightGradient& call, const WeightScratch& own, int64_t first, int64_t depth,
               int64_t block, float* sums, float* of_ids) {
   auto [time, batch, features, hidden] = call.dims;
+  int64_t columns = 4 * padded(hidden), length = entries(depth);
+  const float* dz = call.dz + first * columns + block * WIDTH;
   Vec bias[GROUP] = {};
-  for (int64_t k = 0; k < depth; ++k) {
+  for (int64_t k = 0; k < depth; k += PARTS) {
     for (int v = 0; v < GROUP; ++v) {
-      Vec part = load(call.dz + (first + k) * 4 * padded(hidden) + block * WIDTH + v * LANES);
-      store(own.dz + in_block(depth, k, v), part);
+      Vec part = load(dz + k * columns + v * LANES), next{};
       bias[v] += part;
+      if (PARTS > 1 && k + 1 < depth) next = load(dz + (k + 1) * columns + v * LANES);
+      if (PARTS > 1) bias[v] += next;
+      store(own.dz + in_block(length, k / PARTS, v), PARTS == 1 ? part : paired(part, next));
     }
   }
   auto add = [&](const float* const* rows, int64_t count, float* to) {
     in_tiles(count, [&](auto size, int64_t m) {
-      add_outer_products<decltype(size)::value>(rows, m, own.dz, depth, to + m * WIDTH);
+      add_outer_products<decltype(size)::value>(rows, m, own.dz, length, to + m * WIDTH);
     });
   };
   if (call.x) add(own.x_rows, features, sums);
   for (int64_t k = 0; call.ids && k < depth; ++k) {
     int32_t id = call.ids[first + k];
     if (!is_feature(id, call.dims)) continue;
-    for (int v = 0; v < GROUP; v += PASS) {
-      add_vectors(own.dz + in_block(depth, k, v), PASS * LANES, of_ids + id * WIDTH + v * LANES);
-    }
+    add_vectors(dz + k * columns, WIDTH, of_ids + id * WIDTH);
   }
   add(own.h_rows, hidden, sums + features * WIDTH);
   for (int v = 0; v < GROUP; ++v) {
@@ -656,7 +723,7 @@ void weight_gradient(const WeightGradient& call, int64_t begin, int64_t end, flo
   int64_t size = (features + hidden + 1) * WIDTH, all = time * batch, for_ids = features * WIDTH;
   Scratch scratch{memory};
   WeightScratch own(scratch, call, end - begin);
-  fill_zero(own.zero, hidden);
+  fill_zero(own.zero, most(features, hidden));
   while (begin < end) {
     int64_t blocks = least(blocks_at_once(call.dims), end - begin);
     fill_zero(own.sums, blocks * size);
@@ -667,6 +734,8 @@ void weight_gradient(const WeightGradient& call, int64_t begin, int64_t end, flo
         own.x_rows[k] = call.x ? call.x + (first + k) * features : nullptr;
         own.h_rows[k] = h_before(call, first + k, own.zero);
       }
+      if (call.x) pair_rows(own.x_rows, depth, features, own.zero, own.x_entries);
+      pair_rows(own.h_rows, depth, hidden, own.zero, own.h_entries);
       for (int64_t block = 0; block < blocks; ++block) {
         float *sums = own.sums + block * size, *of_ids = own.of_ids + block * for_ids;
         add_rows(call, own, first, depth, begin + block, sums, of_ids);
@@ -708,6 +777,7 @@ const Kernels TABLE = {
     forward,
     scratch_size<BackwardScratch, Backward>,
     backward,
+    scratch_size<InputScratch, InputGradient>,
     input_gradient,
     scratch_size<WeightScratch, WeightGradient>,
     weight_gradient,

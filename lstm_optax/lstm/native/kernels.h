@@ -87,9 +87,10 @@ struct Kernels {
   const char* name;
   // A [depth, 4 * hidden] kernel in blocks: a block holds all gates of LANES units.
   int64_t (*gate_blocks)(int64_t hidden);
-  int64_t (*packed_gates)(int64_t depth, int64_t hidden);
-  void (*pack_gates)(const float* kernel, int64_t depth, int64_t hidden, int64_t begin, int64_t end,
-                     float* packed);
+  // An id selects a row, which is not rounded.
+  int64_t (*packed_gates)(int64_t depth, int64_t hidden, bool for_ids);
+  void (*pack_gates)(const float* kernel, int64_t depth, int64_t hidden, bool for_ids, int64_t begin,
+                     int64_t end, float* packed);
   // The transpose of a [columns, 4 * hidden] kernel, in blocks of columns.
   int64_t (*column_blocks)(int64_t columns);
   int64_t (*packed_columns)(int64_t columns, int64_t hidden);
@@ -101,7 +102,8 @@ struct Kernels {
   int64_t (*backward_scratch)(const Backward&, int64_t rows);
   void (*backward)(const Backward&, int64_t begin, int64_t end, float* scratch);
   // Rows [begin, end) of time * rows.
-  void (*input_gradient)(const InputGradient&, int64_t begin, int64_t end);
+  int64_t (*input_scratch)(const InputGradient&, int64_t rows);
+  void (*input_gradient)(const InputGradient&, int64_t begin, int64_t end, float* scratch);
   // Blocks [begin, end) of the columns of dz, as many as gate_blocks.
   int64_t (*weight_scratch)(const WeightGradient&, int64_t blocks);
   void (*weight_gradient)(const WeightGradient&, int64_t begin, int64_t end, float* scratch);
@@ -110,6 +112,8 @@ struct Kernels {
   void (*sigmoid)(const float* x, int64_t size, float* y);
 };
 
-extern const Kernels BASELINE, AVX2, AVX512, NEON;  // defined for the machine that is compiled for
+// Defined for the machine that is compiled for. AVX512_BF16 rounds the factors of all products to
+// bfloat16, and adds them up in float32.
+extern const Kernels BASELINE, AVX2, AVX512, AVX512_BF16, NEON;
 
 }  // namespace lstm_optax

@@ -30,6 +30,7 @@ def load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(HERE / LIBRARY))
     _check_sources(library)
     library.lstm_optax_instructions.restype = ctypes.c_char_p
+    library.lstm_optax_bfloat16.restype = ctypes.c_bool
     library.lstm_optax_use.restype = ctypes.c_bool
     for call in CALLS:
         name = f"lstm_optax_{call}"
@@ -69,6 +70,11 @@ def missing() -> str | None:
 def instructions() -> str:
     """Return the instructions in use: avx512, avx2, baseline or neon."""
     return load().lstm_optax_instructions().decode()
+
+
+def multiplies_in_bfloat16() -> bool:
+    """Return whether the instructions in use include products of bfloat16."""
+    return load().lstm_optax_bfloat16()
 
 
 def use(name: str) -> None:

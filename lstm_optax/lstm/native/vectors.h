@@ -9,6 +9,13 @@
 
 namespace {
 
+// Factors of products are entries of 32 bits: a float, or two bfloat16, the first in the low bits.
+#if defined(__AVX512BF16__)
+constexpr int PARTS = 2;
+#else
+constexpr int PARTS = 1;
+#endif
+
 // The registers hold ROWS * PASS sums, PASS factors and an entry.
 #if defined(__AVX512F__)
 constexpr int LANES = 16, ROWS = 6, PASS = 4;  // 24 sums in 32 registers
@@ -48,6 +55,37 @@ INLINE void store_some(float* p, Vec v, int64_t count) {
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
 #else
   for (int64_t lane = 0; lane < count; ++lane) p[lane] = v[lane];
+#endif
+}
+
+// sum + a * b of the floats, or of both parts of the entries. Those below 2^-126 count as 0.
+INLINE Vec add_product(Vec sum, Vec a, Vec b) {
+#if defined(__AVX512BF16__)
+  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+#else
+  return sum + a * b;
+#endif
+}
+
+// Entries of pairs from two vectors, rounded to bfloat16, and entries of consecutive numbers.
+INLINE Vec paired([[maybe_unused]] Vec first, [[maybe_unused]] Vec second) {
+#if defined(__AVX512BF16__)
+  typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+  auto bits = [](Vec numbers) {
+    Halves halves = reinterpret_cast<Halves>(_mm512_cvtneps_pbh(numbers));
+    return __builtin_convertvector(halves, Ints);
+  };
+  return reinterpret_cast<Vec>(bits(first) | (bits(second) << 16));
+#else
+  return Vec{};
+#endif
+}
+
+INLINE Vec consecutive([[maybe_unused]] Vec first, [[maybe_unused]] Vec second) {
+#if defined(__AVX512BF16__)
+  return reinterpret_cast<Vec>(_mm512_cvtne2ps_pbh(second, first));
+#else
+  return Vec{};
 #endif
 }
 
