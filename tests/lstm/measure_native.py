@@ -2,7 +2,8 @@
 
     python tests/lstm/measure_native.py [TIME BATCH FEATURES HIDDEN]
 
-Last comes a large product of XLA's own, for comparison. Medians of 15 calls, taken in turn. A call
+In float32, and in bfloat16 where the CPU multiplies in it; "all" is the sum of the calls. Last is
+a large product of XLA's own in float32, for comparison. Medians of 15 calls, taken in turn. A call
 includes the packing of the weights, the wake of the threads, and the first touch of its results.
 """
 
@@ -41,7 +42,6 @@ def programs(time_steps, batch, features, hidden, bfloat16=False):
     weights = jax.jit(calls.weight_gradient(False, features, bfloat16=bfloat16))
     inputs = jax.jit(calls.input_gradient(bfloat16))
     product = 2 * time_steps * batch * 4 * hidden
-    large, square = jax.jit(jnp.matmul), jnp.ones((LARGE, LARGE))
     return {
         "forward": (forward, lambda: arguments, product * (features + hidden)),
         "backward": (backward, lambda: (jnp.array(gates), *rest), product * hidden),
@@ -51,13 +51,19 @@ def programs(time_steps, batch, features, hidden, bfloat16=False):
             product * (features + hidden),
         ),
         "inputs": (inputs, lambda: (gates, kernel_ih), product * features),
-        f"XLA {LARGE}³": (large, lambda: (square, square), 2 * LARGE**3),
     }
 
 
 def measure(shape):
     """Print the milliseconds and GFLOP/s of each call of a shape."""
-    found = programs(*shape)
+    dtypes = [False, True] if library.multiplies_in_bfloat16() else [False]
+    found = {
+        (dtype, name): program
+        for dtype in dtypes
+        for name, program in programs(*shape, bfloat16=dtype).items()
+    }
+    large, square = jax.jit(jnp.matmul), jnp.ones((LARGE, LARGE))
+    found[False, "XLA"] = large, lambda: (square, square), 2 * LARGE**3
     taken = {name: [] for name in found}
     for _ in range(15):
         for name, (call, make, _) in found.items():
@@ -65,11 +71,12 @@ def measure(shape):
             began = time.perf_counter()
             jax.block_until_ready(call(*arguments))
             taken[name].append(time.perf_counter() - began)
-    parts = []
-    for name, (_, _, operations) in found.items():
-        seconds = np.median(taken[name])
-        parts.append(f"{name} {1e3 * seconds:.2f} ms, {operations / seconds / 1e9:.0f}")
-    print(*shape, " · ".join(parts), flush=True)
+    for dtype in dtypes:
+        own = {n: (np.median(taken[d, n]), found[d, n][2]) for d, n in found if d == dtype}
+        layer = [value for name, value in own.items() if name != "XLA"]
+        own = {"all": tuple(map(sum, zip(*layer, strict=True))), **own}
+        parts = [f"{n} {1e3 * s:.2f} ms, {o / s / 1e9:.0f}" for n, (s, o) in own.items()]
+        print(*shape, "bfloat16" if dtype else "float32", " · ".join(parts), flush=True)
 
 
 if __name__ == "__main__":

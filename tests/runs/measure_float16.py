@@ -1,12 +1,13 @@
 """Measure how far trainings in half precision end from those in float32, and what causes it.
 
-    python tests/runs/measure_float16.py [SEEDS]
+    python tests/runs/measure_float16.py [SEEDS [PART]]
 
-The run of docs/numerics.md, from each seed in each variant. Shown are differences of the loss from
-float32 of the same seed in %: the mean over seeds with its 95 % interval, and the largest. `train`
-is the mean of the last 50 steps; `rare` is the validation loss without targets that repeat the
-character before them, such as the dashes of a table. The second table has the largest error of a
-parameter's gradient at the end of a training, relative to its norm.
+The run of docs/numerics.md, from each seed in each variant, or in those whose names have PART, such
+as bfloat16. Shown are differences of the loss from float32 of the same seed in %: the mean over
+seeds with its 95 % interval, and the largest. `train` is the mean of the last 50 steps; `rare` is
+the validation loss without targets that repeat the character before them, such as the dashes of a
+table. The second table has the largest error of a parameter's gradient at the end of a training,
+relative to its norm.
 """
 
 import sys
@@ -149,7 +150,8 @@ if __name__ == "__main__":
     spread = 100 * exact.std(1, ddof=1) / exact.mean(1)
     print(f"{'deviation between seeds':40}" + "".join(f"{s:26.2f}" for s in spread))
     references = {Variant(): exact}
-    for name, variant in VARIANTS.items():
+    part = sys.argv[2] if len(sys.argv) > 2 else ""
+    for name, variant in ((n, v) for n, v in VARIANTS.items() if part in n):
         own = Variant(optimizer=variant.optimizer, learning_rate=variant.learning_rate)
         if own not in references:
             references[own] = train(own, seeds)[0]

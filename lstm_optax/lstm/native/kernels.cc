@@ -28,10 +28,10 @@ INLINE void copy(const float* from, int64_t size, float* to) {
 }
 
 // Entries of `size` numbers; what fills the last one up is 0.
-constexpr int64_t entries(int64_t size) { return (size + PARTS - 1) / PARTS; }
+constexpr int64_t entries_of(int64_t size) { return (size + PARTS - 1) / PARTS; }
 
 // Floats that `row_entries` writes, and those of a pair of rows; none if the rows have the entries.
-constexpr int64_t room(int64_t size) { return PARTS == 1 ? 0 : padded(entries(size)); }
+constexpr int64_t room(int64_t size) { return PARTS == 1 ? 0 : padded(entries_of(size)); }
 constexpr int64_t pair_room(int64_t size) { return PARTS == 1 ? 0 : padded(size); }
 
 // The entries of consecutive numbers, written to `to` unless they are those of the row itself.
@@ -141,7 +141,7 @@ INLINE int64_t in_block(int64_t depth, int64_t k, int v) {
 int64_t gate_blocks(int64_t hidden) { return padded(hidden) / LANES; }
 
 int64_t packed_gates(int64_t depth, int64_t hidden, bool for_ids) {
-  return gate_blocks(hidden) * (for_ids ? depth : entries(depth)) * WIDTH;
+  return gate_blocks(hidden) * (for_ids ? depth : entries_of(depth)) * WIDTH;
 }
 
 // A block has the four gates of LANES units.
@@ -168,7 +168,7 @@ void pack_gates(const float* kernel, int64_t depth, int64_t hidden, bool for_ids
 int64_t column_blocks(int64_t columns) { return ceil_div(columns, WIDTH); }
 
 int64_t packed_columns(int64_t columns, int64_t hidden) {
-  return ceil_div(columns, LANES) * LANES * entries(4 * padded(hidden));
+  return ceil_div(columns, LANES) * LANES * entries_of(4 * padded(hidden));
 }
 
 // A block has WIDTH columns, the last one fewer vectors; k is a gate's unit, padding included.
@@ -177,9 +177,9 @@ void pack_columns(const float* kernel, int64_t columns, int64_t hidden, int64_t 
   int64_t units = padded(hidden), last = least(end * WIDTH, columns);
   for (int64_t first = begin * WIDTH; first < last; first += PASS * LANES) {
     int64_t count = least(PASS * LANES, columns - first), width = ceil_div(count, LANES) * LANES;
-    float* to = packed + first * entries(4 * units);
+    float* to = packed + first * entries_of(4 * units);
     for (int gate = 0; gate < 4; ++gate) {
-      for (int64_t unit = 0; unit < units; unit += PAD, to += entries(PAD) * width) {
+      for (int64_t unit = 0; unit < units; unit += PAD, to += entries_of(PAD) * width) {
         // PAD units of all columns at a time, so that whole cache lines are read and written
         int64_t known = least(PAD, hidden - unit);
         for (int64_t column = 0; column < width; ++column) {
@@ -187,7 +187,7 @@ void pack_columns(const float* kernel, int64_t columns, int64_t hidden, int64_t 
           float numbers[PAD] = {}, to_round[PAD];
           if (column < count) copy(from, known, numbers);
           const float* all = row_entries(numbers, PAD, to_round);
-          for (int64_t k = 0; k < entries(PAD); ++k) to[k * width + column] = all[k];
+          for (int64_t k = 0; k < entries_of(PAD); ++k) to[k * width + column] = all[k];
         }
       }
     }
@@ -216,7 +216,7 @@ struct ForwardScratch {
   float *zero, *cells, *unsaved;  // a row of zeros; c of each row; z of a chunk if it is not saved
   const float **x_rows, **h_now;
   float** z_rows;
-  float *x_entries, *h_entries;
+  float *x_entries, *h_entries;  // of those rows that have to be converted
   // of the rows that run a step: h_{t-1}; the kernel's row of the id, null for none; z, replaced by
   // the activations; c; and where results go
   const float **h, **of_id;
@@ -276,7 +276,7 @@ INLINE void forward_tile(const Forward& call, const ForwardScratch& cells, int64
   int64_t hidden = call.dims.hidden, units = padded(hidden), unit = block * LANES;
   Vec sums[R][4];
   load_inputs(call, cells, row, block, sums);
-  int64_t depth = entries(hidden);
+  int64_t depth = entries_of(hidden);
   multiply<R, 4>(sums, cells.h + row, call.packed_hh + block * depth * WIDTH, depth);
   for (int r = 0; r < R; ++r) {
     Vec i = sigmoid(sums[r][0]), f = sigmoid(sums[r][1]);
@@ -322,7 +322,7 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
     }
     for (int64_t block = 0; call.x && block < blocks; ++block) {
       int64_t unit = block * LANES;
-      const float* packed_ih = call.packed_ih + block * entries(features) * WIDTH;
+      const float* packed_ih = call.packed_ih + block * entries_of(features) * WIDTH;
       Vec bias[4];
       load_bias(call, unit, bias);
       in_tiles(steps * rows, [&](auto size, int64_t row) {
@@ -331,7 +331,7 @@ void forward(const Forward& call, int64_t begin, int64_t end, float* memory) {
         for (int r = 0; r < R; ++r) {
           for (int gate = 0; gate < 4; ++gate) sums[r][gate] = bias[gate];
         }
-        multiply<R, 4>(sums, own.x_rows + row, packed_ih, entries(call.dims.features));
+        multiply<R, 4>(sums, own.x_rows + row, packed_ih, entries_of(call.dims.features));
         for (int r = 0; r < R; ++r) {
           for (int gate = 0; gate < 4; ++gate) {
             store(own.z_rows[row + r] + gate * units + unit, sums[r][gate]);
@@ -532,11 +532,11 @@ void backward(const Backward& call, int64_t begin, int64_t end, float* memory) {
           row_entries(row.gates, 4 * units, own.dz_entries + running * room(4 * units));
       own.d_h_rows[running++] = row.d_h;
     }
-    over_columns(running, hidden, entries(4 * units), call.packed_hh_t,
+    over_columns(running, hidden, entries_of(4 * units), call.packed_hh_t,
                  [&](auto tile, auto vectors, int64_t row, int64_t column, const float* block) {
                    constexpr int R = decltype(tile)::value, G = decltype(vectors)::value;
                    Vec sums[R][G] = {};
-                   multiply<R, G>(sums, own.dz_rows + row, block, entries(4 * units));
+                   multiply<R, G>(sums, own.dz_rows + row, block, entries_of(4 * units));
                    for (int r = 0; r < R; ++r) {
                      for (int v = 0; v < G; ++v) {
                        store(own.d_h_rows[row + r] + column + v * LANES, sums[r][v]);
@@ -562,7 +562,7 @@ struct InputScratch {
 
 void input_gradient(const InputGradient& call, int64_t begin, int64_t end, float* memory) {
   int64_t features = call.dims.features, columns = 4 * padded(call.dims.hidden);
-  int64_t depth = entries(columns);
+  int64_t depth = entries_of(columns);
   Scratch scratch{memory};
   InputScratch own(scratch, call, end - begin);
   for (int64_t first = begin; first < end; first += CHUNK) {
@@ -590,7 +590,7 @@ void input_gradient(const InputGradient& call, int64_t begin, int64_t end, float
 
 // Blocks whose sums stay in the cache while the rows of x, h and dz pass by.
 int64_t blocks_at_once(const Dims& dims) {
-  constexpr int64_t FLOATS = 1 << 16;
+  constexpr int64_t FLOATS = PARTS << 16;  // the rows are paired anew for as many blocks
   return most(1, FLOATS / ((dims.features + dims.hidden + 1) * WIDTH));
 }
 
@@ -606,8 +606,8 @@ struct WeightScratch {
     sums = scratch.floats(least(blocks, blocks_at_once(call.dims)) * (features + hidden + 1) * WIDTH);
     dz = scratch.floats(DEPTH * WIDTH);
     of_ids = scratch.floats(call.ids ? least(blocks, blocks_at_once(call.dims)) * features * WIDTH : 0);
-    x_entries = scratch.floats(call.x ? entries(DEPTH) * pair_room(features) : 0);
-    h_entries = scratch.floats(entries(DEPTH) * pair_room(hidden));
+    x_entries = scratch.floats(call.x ? entries_of(DEPTH) * pair_room(features) : 0);
+    h_entries = scratch.floats(entries_of(DEPTH) * pair_room(hidden));
     x_rows = scratch.pointers<const float*>(DEPTH);
     h_rows = scratch.pointers<const float*>(DEPTH);
   }
@@ -672,7 +672,7 @@ INLINE void pair_rows(const float** rows, int64_t depth, int64_t size, const flo
 void add_rows(const WeightGradient& call, const WeightScratch& own, int64_t first, int64_t depth,
               int64_t block, float* sums, float* of_ids) {
   auto [time, batch, features, hidden] = call.dims;
-  int64_t columns = 4 * padded(hidden), length = entries(depth);
+  int64_t columns = 4 * padded(hidden), length = entries_of(depth);
   const float* dz = call.dz + first * columns + block * WIDTH;
   Vec bias[GROUP] = {};
   for (int64_t k = 0; k < depth; k += PARTS) {
