@@ -1,11 +1,13 @@
-"""`deepobs-momentum`: the rows of an embedding that TensorFlow 1 leaves alone, and the trials."""
+"""`deepobs-momentum`: the steps of an embedding's rows, and the trials."""
 
 import jax.numpy as jnp
 import numpy as np
 from small_data import use_small_data
 
-from lstm_optax.reproductions import reproduce
-from lstm_optax.reproductions.char_rnn_momentum import MOMENTUM, READINGS, lazy_momentum
+from lstm_optax.reproductions import REPRODUCTIONS, reproduce
+from lstm_optax.reproductions.char_rnn_momentum import MOMENTUM, lazy_momentum
+
+NAME = "deepobs-momentum"
 
 
 def test_rows_without_gradient_keep_their_velocity():
@@ -21,8 +23,26 @@ def test_rows_without_gradient_keep_their_velocity():
     np.testing.assert_allclose(state.velocity["embedding"], [first[0], velocity[1]], rtol=1e-6)
 
 
+def test_row_steps_once_per_occurrence():
+    times, rate = np.array([400, 7, 0.1]), 0.5
+    gradients = np.random.default_rng(0).normal(size=(5, 3, 2))
+    tx = lazy_momentum(rate, times)
+    state = tx.init({"embedding": jnp.zeros((3, 2))})
+    position, velocity, found = np.zeros((3, 2)), np.zeros((3, 2)), np.zeros((3, 2))
+    for gradient in gradients:
+        steps, state = tx.update({"embedding": jnp.asarray(gradient, jnp.float32)}, state)
+        found += steps["embedding"]
+        for row, count in enumerate([400, 7, 1]):
+            for _ in range(count):
+                velocity[row] = MOMENTUM * velocity[row] + gradient[row] / count
+                position[row] -= rate * velocity[row]
+    np.testing.assert_allclose(found, position, rtol=1e-4)
+    np.testing.assert_allclose(state.velocity["embedding"], velocity, rtol=1e-4)
+
+
 def test_every_reading_is_trained(tmp_path, monkeypatch):
-    use_small_data(tmp_path / "text.txt", monkeypatch, "deepobs-momentum")
-    records = reproduce("deepobs-momentum", data=tmp_path / "text.txt", seeds=2, quick=True)
+    use_small_data(tmp_path / "text.txt", monkeypatch, NAME)
+    records = reproduce(NAME, data=tmp_path / "text.txt", seeds=2, quick=True)
     ended = [trial.optimizer for trial in records.trials.values() if trial.end]
-    assert sorted(ended) == sorted([*READINGS] * 2)
+    rows = {number.row for number in REPRODUCTIONS[NAME].published}
+    assert sorted(ended) == sorted([*rows] * 2)
