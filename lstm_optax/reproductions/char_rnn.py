@@ -68,7 +68,7 @@ def measure(study: StudyRecords, reproduction: Reproduction) -> dict[tuple[str, 
     found: dict[tuple[str, str], list[float]] = {}
     for trial in study.trials.values():
         for record in trial.evaluations if trial.end else []:
-            epoch = f"epoch {record['step'] // epoch_steps}"
+            epoch = f"epoch {round(record['step'] / epoch_steps)}"
             value = math.nan if record["test"] is None else record["test"]
             found.setdefault((trial.optimizer, epoch), []).append(value)
     epochs = {number.at for number in reproduction.published}

@@ -1,5 +1,6 @@
 """Momentum in DeepOBS's `tolstoi_char_rnn`, by other readings of its source."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -76,10 +77,11 @@ def nesterov(learning_rate: Any) -> optax.GradientTransformation:
 
 
 def make_plan(options: Options) -> Plan:
-    """Return the trials: each reading with each seed, at the rate of the momentum there."""
-    text = (options.data or b"").decode("utf-8")
+    """Return the trials: each reading with each seed, at the rates of `OPTIMIZERS`."""
+    data = options.data or b""
+    text = data.decode("utf-8")
     codes = Vocabulary.of(text).encode(text)
-    readings = {
+    rules = {
         "Nesterov": nesterov,
         "lazy embedding rows": lazy_momentum,
         "one step per occurrence": partial(
@@ -87,5 +89,10 @@ def make_plan(options: Options) -> Plan:
         ),
     }
     rate = OPTIMIZERS["Momentum"][2]
-    optimizers = {f"Momentum, {name}": (rule, {}, rate) for name, rule in readings.items()}
-    return plan_of(options, optimizers, {"momentum": MOMENTUM})
+    optimizers = {f"Momentum, {name}": (rule, {}, rate) for name, rule in rules.items()}
+    line_feeds = {f"{name}, line feeds": OPTIMIZERS[name] for name in ("Momentum", "SGD")}
+    facts = {"momentum": MOMENTUM}
+    plan = plan_of(options, optimizers, facts)
+    other_text = replace(options, data=data.replace(b"\r\n", b"\n"))
+    groups = [*plan.groups, *plan_of(other_text, line_feeds, facts).groups]
+    return replace(plan, groups=groups)

@@ -146,13 +146,19 @@ _ALL = (
     ),
     Reproduction(
         name="deepobs-momentum",
-        claim="momentum's test loss on War and Peace, by three other readings of the source",
+        claim="momentum's test loss on War and Peace, by other readings of the source",
         source="Schneider, Balles & Hennig, 2019, DeepOBS, arXiv:1903.05499, tolstoi_char_rnn",
         trained="the model of deepobs-char-rnn",
         published=tuple(
-            Published(f"Momentum, {reading}", f"epoch {epoch}", value)
-            for reading in ("Nesterov", "lazy embedding rows", "one step per occurrence")
-            for epoch, value in _DEEPOBS["Momentum"].items()
+            Published(f"{row}, {reading}", f"epoch {epoch}", value)
+            for row, reading in (
+                ("Momentum", "Nesterov"),
+                ("Momentum", "lazy embedding rows"),
+                ("Momentum", "one step per occurrence"),
+                ("Momentum", "line feeds"),
+                ("SGD", "line feeds"),
+            )
+            for epoch, value in _DEEPOBS[row].items()
         ),
         module="char_rnn_momentum",
         metric="test loss in nats",

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from small_data import use_small_data
 
-from lstm_optax.reproductions import REPRODUCTIONS, reproduce
+from lstm_optax.reproductions import REPRODUCTIONS, compare_with_published, reproduce
+from lstm_optax.reproductions._reproduce import make_plan
 from lstm_optax.reproductions.char_rnn_momentum import MOMENTUM, lazy_momentum
 
 NAME = "deepobs-momentum"
@@ -41,8 +42,23 @@ def test_row_steps_once_per_occurrence():
 
 
 def test_every_reading_is_trained(tmp_path, monkeypatch):
+    lines = np.random.default_rng(0).choice(list("abcde "), size=(60, 7))
+    monkeypatch.setattr(
+        "small_data.small_text", lambda: "".join(map(lambda line: "".join(line) + "\r\n", lines))
+    )
     use_small_data(tmp_path / "text.txt", monkeypatch, NAME)
     records = reproduce(NAME, data=tmp_path / "text.txt", seeds=2, quick=True)
-    ended = [trial.optimizer for trial in records.trials.values() if trial.end]
-    rows = {number.row for number in REPRODUCTIONS[NAME].published}
-    assert sorted(ended) == sorted([*rows] * 2)
+    found = compare_with_published(records)
+    assert [number.row for number in found] == list(
+        dict.fromkeys(number.row for number in REPRODUCTIONS[NAME].published)
+    )
+    assert {number.at for number in found} == {"epoch 1"}
+    assert {len(number.ours.values) for number in found} == {2}
+
+
+def test_line_feeds_shorten_text(tmp_path, monkeypatch):
+    monkeypatch.setattr("small_data.small_text", lambda: "abcde  \r\n" * 60)
+    use_small_data(tmp_path / "text.txt", monkeypatch, NAME)
+    groups = make_plan(NAME, data=tmp_path / "text.txt", quick=True).groups
+    sizes = {"line feeds" in g.name: (g.task.settings["symbols"], g.task.steps) for g in groups}
+    assert sizes == {False: (8, 13), True: (7, 11)}
