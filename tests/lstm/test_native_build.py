@@ -1,7 +1,9 @@
 """How the native library is compiled and installed, and what is said where it is not."""
 
+import ctypes
 import importlib
 import os
+import platform
 import sys
 import types
 from pathlib import Path
@@ -74,6 +76,24 @@ def test_first_error_of_compiler_is_shown(tmp_path):
     assert first == "the C++ compiler failed: kernels.cc:1:2: error: no"
     assert rest == ["warned", "kernels.cc:1:2: error: no", "more"]
     assert not list(tmp_path.iterdir())
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86-64")
+def test_old_compiler_leaves_bfloat16_out(tmp_path):
+    """The library of a compiler without AVX512_BF16 loads, and multiplies in float32."""
+    try:
+        found = build.find_compiler()
+    except build.BuildError as error:
+        pytest.skip(str(error))
+    script = (
+        f'case "$*" in *avx512bf16*) echo unknown >&2; exit 1;; esac; exec {found.command[0]} "$@"'
+    )
+    old = found._replace(command=["sh", "-c", script, "sh"])
+    made = ctypes.CDLL(str(build.build(tmp_path, old)))
+    made.lstm_optax_bfloat16.restype = made.lstm_optax_use.restype = ctypes.c_bool
+    assert not made.lstm_optax_bfloat16() and made.lstm_optax_use(b"baseline")
 
 
 def test_compiler_that_does_not_start_is_named(tmp_path):

@@ -31,7 +31,7 @@ INSTRUCTIONS: dict[
     str, dict[str, list[str]]
 ] = {  # of each machine: the table of kernels, and the flags to compile them with
     "x86_64": {
-        "AVX512_BF16": ["-mavx2", "-mfma", *AVX512, "-mavx512bf16"],
+        "AVX512_BF16": ["-mavx2", "-mfma", *AVX512, "-mavx512bf16"],  # left out if not known
         "AVX512": ["-mavx2", "-mfma", *AVX512],
         "AVX2": ["-mavx2", "-mfma"],
         "BASELINE": [],
@@ -93,6 +93,7 @@ def build(folder: Path, compiler: Compiler) -> Path:
     objects = [
         (["kernels.cc", f"-DTABLE={table}", f'-DNAME="{table.lower()}"', *flags], table)
         for table, flags in INSTRUCTIONS[compiler.machine].items()
+        if table != "AVX512_BF16" or _knows(compiler, flags)
     ]
     stamp = f'-DSOURCES="{fingerprint()}"'
     objects.append((["ffi.cc", stamp, "-isystem", _jaxlib_headers()], "ffi"))
@@ -111,6 +112,15 @@ def build(folder: Path, compiler: Compiler) -> Path:
         shutil.copy(partial, f"{library}.partial")
         os.replace(f"{library}.partial", library)  # a running process keeps the former library
     return library
+
+
+def _knows(compiler: Compiler, flags: list[str]) -> bool:
+    """Return whether the compiler has these flags: those for bfloat16 are of GCC 10, Clang 9."""
+    command = [*compiler.command, *flags, "-fsyntax-only", "-x", "c++", os.devnull]
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def fingerprint() -> str | None:

@@ -112,8 +112,10 @@ struct Kernels {
   void (*sigmoid)(const float* x, int64_t size, float* y);
 };
 
-// Defined for the machine that is compiled for. AVX512_BF16 rounds the factors of all products to
-// bfloat16, and adds them up in float32.
-extern const Kernels BASELINE, AVX2, AVX512, AVX512_BF16, NEON;
+extern const Kernels BASELINE, AVX2, AVX512, NEON;  // defined for the machine that is compiled for
+
+// Rounds the factors of all products to bfloat16, and adds them up in float32. At address 0 where
+// the compiler did not have the instructions.
+extern const Kernels AVX512_BF16 __attribute__((weak));
 
 }  // namespace lstm_optax
