@@ -4,6 +4,7 @@ import ctypes
 import importlib
 import os
 import platform
+import re
 import sys
 import types
 from pathlib import Path
@@ -27,6 +28,24 @@ LINUX = pytest.mark.skipif(
 def _no_choice(monkeypatch):
     for name in ("CXX", "LSTM_OPTAX_BUILD", "LSTM_OPTAX_NATIVE"):
         monkeypatch.delenv(name, raising=False)
+
+
+def instructions_of_cpu():
+    """Return what Linux says that this CPU can run, and whether that multiplies in bfloat16."""
+    if platform.machine() != "x86_64":
+        return "neon", False
+    flags = set(re.findall(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)[0].split())
+    if flags >= {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"}:
+        return "avx512", "avx512_bf16" in flags
+    return ("avx2" if flags >= {"avx2", "fma"} else "baseline"), False
+
+
+@LINUX
+@pytest.mark.skipif(library.missing() is not None, reason=str(library.missing()))
+def test_widest_instructions_of_cpu_are_used():
+    instructions, bfloat16 = instructions_of_cpu()
+    assert library.instructions() == instructions
+    assert library.multiplies_in_bfloat16() in {bfloat16, False}  # an old compiler has none
 
 
 # ---- the compiler ----

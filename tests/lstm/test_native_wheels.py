@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from test_native_build import instructions_of_cpu
 
 from lstm_optax.lstm.native import build
 
@@ -101,7 +102,7 @@ def test_wheel_is_for_this_platform(tmp_path):
     assert inside >= {build.LIBRARY, "kernels.cc", "kernels.h", "exports.map", "build.py"}
     assert not inside & {build.REASON, "hook.py"}
     check_library(wheel, tmp_path)
-    assert show_installed(wheel, tmp_path) in ("avx512", "avx2", "baseline", "neon")
+    assert show_installed(wheel, tmp_path) == instructions_of_cpu()[0]
 
 
 def test_wheel_without_compiler_says_why(tmp_path):
@@ -123,5 +124,8 @@ def test_zig_makes_release_wheel(tmp_path, machine, name):
     assert wheel.name.endswith(f"-py3-none-manylinux_2_28_{machine}.whl")
     read, glibc = check_library(wheel, tmp_path)
     assert name in read and glibc <= (2, 28)
+    with zipfile.ZipFile(wheel) as archive:
+        has_bfloat16 = b"avx512_bf16" in archive.read(f"{FOLDER}/{build.LIBRARY}")
+    assert has_bfloat16 == (machine == "x86_64")
     if machine == MACHINE:
-        assert show_installed(wheel, tmp_path) in ("avx512", "avx2", "baseline", "neon")
+        assert show_installed(wheel, tmp_path) == instructions_of_cpu()[0]

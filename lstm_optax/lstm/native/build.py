@@ -90,14 +90,14 @@ def build(folder: Path, compiler: Compiler) -> Path:
     Raises:
       BuildError: the compiler failed, or there are no headers of jaxlib.
     """
-    objects = [
-        (["kernels.cc", f"-DTABLE={table}", f'-DNAME="{table.lower()}"', *flags], table)
-        for table, flags in INSTRUCTIONS[compiler.machine].items()
-        if table != "AVX512_BF16" or _knows(compiler, flags)
-    ]
-    stamp = f'-DSOURCES="{fingerprint()}"'
-    objects.append((["ffi.cc", stamp, "-isystem", _jaxlib_headers()], "ffi"))
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor() as threads:
+        objects = [
+            (["kernels.cc", f"-DTABLE={table}", f'-DNAME="{table.lower()}"', *flags], table)
+            for table, flags in INSTRUCTIONS[compiler.machine].items()
+            if table != "AVX512_BF16" or _knows(compiler, flags, work)
+        ]
+        stamp = f'-DSOURCES="{fingerprint()}"'
+        objects.append((["ffi.cc", stamp, "-isystem", _jaxlib_headers()], "ffi"))
 
         def compile_one(arguments, name):
             _run([*compiler.command, *OPTIONS, "-c", *arguments, "-o", f"{work}/{name}.o"])
@@ -114,9 +114,9 @@ def build(folder: Path, compiler: Compiler) -> Path:
     return library
 
 
-def _knows(compiler: Compiler, flags: list[str]) -> bool:
+def _knows(compiler: Compiler, flags: list[str], work: str) -> bool:
     """Return whether the compiler has these flags: those for bfloat16 are of GCC 10, Clang 9."""
-    command = [*compiler.command, *flags, "-fsyntax-only", "-x", "c++", os.devnull]
+    command = [*compiler.command, *flags, "-c", "-x", "c++", os.devnull, "-o", f"{work}/empty.o"]
     try:
         return subprocess.run(command, capture_output=True).returncode == 0
     except OSError:

@@ -10,30 +10,49 @@
 namespace lstm_optax {
 
 #if defined(__x86_64__)
+
 constexpr const Kernels* ALL[] = {&AVX512, &AVX2, &BASELINE};
+
+struct Cpu {
+  bool avx2 = false, avx512 = false, bfloat16 = false;
+};
+
+// By CPUID: __builtin_cpu_supports finds nothing in a library of zig, and older compilers do not
+// know the name of bfloat16. The numbers of the bits are those of Intel's and AMD's manuals.
+inline Cpu this_cpu() {
+  Cpu cpu;
+  unsigned a, b, c, d;
+  auto all = [](unsigned bits, auto... wanted) { return ((bits >> wanted & 1) & ...) != 0; };
+  constexpr int FMA = 12, OSXSAVE = 27;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !all(c, FMA, OSXSAVE)) return cpu;
+  unsigned saved, high;  // the registers that the system saves for each thread
+  __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return cpu;
+  constexpr int LEAF_AVX2 = 5, F = 16, DQ = 17, BW = 30, VL = 31, BFLOAT16 = 5;
+  cpu.avx2 = all(saved, 1, 2) && all(b, LEAF_AVX2);
+  cpu.avx512 = cpu.avx2 && all(saved, 5, 6, 7) && all(b, F, DQ, BW, VL);
+  cpu.bfloat16 = cpu.avx512 && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && all(a, BFLOAT16);
+  return cpu;
+}
+
+inline bool runs_here(const Kernels* kernels) {
+  Cpu cpu = this_cpu();
+  return kernels == &AVX512 ? cpu.avx512 : kernels == &AVX2 ? cpu.avx2 : true;
+}
+
+// The kernels that multiply in bfloat16 in place of these, or null.
+inline const Kernels* in_bfloat16(const Kernels* kernels) {
+  static const bool has = &AVX512_BF16 && this_cpu().bfloat16;
+  return has && kernels == &AVX512 ? &AVX512_BF16 : nullptr;
+}
+
 #elif defined(__aarch64__)
+
 constexpr const Kernels* ALL[] = {&NEON};
-#endif
 
-// The kernels of ALL that multiply in bfloat16 in place of these, or null.
-inline const Kernels* in_bfloat16([[maybe_unused]] const Kernels* kernels) {
-#if defined(__x86_64__)
-  unsigned a, b, c, d;  // of CPUID leaf 7.1: older compilers have no name for bit 5 of EAX
-  bool has = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5));
-  if (kernels == &AVX512 && &AVX512_BF16 && has) return &AVX512_BF16;
-#endif
-  return nullptr;
-}
+inline bool runs_here(const Kernels*) { return true; }
+inline const Kernels* in_bfloat16(const Kernels*) { return nullptr; }
 
-inline bool runs_here([[maybe_unused]] const Kernels* kernels) {
-#if defined(__x86_64__)
-  if (kernels == &AVX512) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  }
-  if (kernels == &AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
-  return true;
-}
 
 }  // namespace lstm_optax
