@@ -1,4 +1,4 @@
-"""Print the tables of docs/gate_muon.md: rivals at equal steps, seconds, rivals at equal seconds.
+"""Print the tables of docs/gate_muon.md: equal steps, a finer grid, times, equal seconds.
 
 python tests/studies/gate_muon_table.py
 """
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from measure_gate_muon import times_table
-from study_gate_muon import CELLS, IN_SECONDS, OURS, RULES, SECONDS, read_times
+from study_gate_muon import CELLS, FINE, IN_FINE, IN_SECONDS, OURS, RULES, SECONDS, read_times
 
 from lstm_optax.records import markdown_table
 from lstm_optax.studies import StudyRecords, paired_tests, read_study, summarize
@@ -35,11 +35,12 @@ def cells_with_records(end: str = "") -> list[str]:
 def cell_tests(cell: str, rivals: Sequence[str] = RIVALS, end: str = "") -> dict[str, PairedTest]:
     """Return the paired test of the logarithms of each rival's losses minus those of ours.
 
-    `end` is that of the cell of the rivals.
+    `end` is that of the rivals' cell; ours are from the same cell, or else from that without it.
     """
-    ours, theirs = last_losses(cell), last_losses(cell + end)
+    theirs = last_losses(cell + end)
+    ours = theirs.get(OURS) or last_losses(cell)[OURS]
     return {
-        rival: paired_tests({rival: theirs[rival], OURS: ours[OURS]}, relative=True)[0]
+        rival: paired_tests({rival: theirs[rival], OURS: ours}, relative=True)[0]
         for rival in rivals
     }
 
@@ -81,5 +82,15 @@ def seconds_table() -> str:
     return with_header(cells, [*ratio_rows(cells, IN_SECONDS, SECONDS), *lengths])
 
 
+def fine_table() -> str:
+    """Return the table of the cells with a finer grid, with the chosen rates."""
+    cells = cells_with_records(FINE)
+    rows = ratio_rows(cells, IN_FINE[1:], FINE)
+    for name in IN_FINE:
+        choices = (read_cell(cell + FINE).choices[name]["hyper"] for cell in cells)
+        rows.append([f"rate of {name}", *(f"{hyper['learning_rate']:g}" for hyper in choices)])
+    return with_header(cells, rows)
+
+
 if __name__ == "__main__":
-    print(pairs_table(), times_table(read_times()), seconds_table(), sep="\n\n")
+    print(pairs_table(), fine_table(), times_table(read_times()), seconds_table(), sep="\n\n")

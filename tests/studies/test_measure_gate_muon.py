@@ -1,12 +1,14 @@
 """`measure_gate_muon.py`: its turns are those of a trial, and equal seconds follow from them."""
 
+import re
 from functools import partial
 
 import jax
 import pytest
 import study_gate_muon
+from gate_muon_table import RECORDS, cells_with_records, read_cell, seconds_table
 from measure_gate_muon import TIMED, Turns, disturbance, measure, times_table
-from study_gate_muon import SECONDS, length, make_optimizer, read_times
+from study_gate_muon import CELLS, SECONDS, length, make_optimizer, read_times
 
 import lstm_optax as lo
 from lstm_optax.records import append_record
@@ -14,6 +16,8 @@ from lstm_optax.studies.contender import Budget, Contender
 from lstm_optax.studies.study_log import StudyLog
 from lstm_optax.studies.trial import make_trials
 from lstm_optax.tasks import sequences
+
+PAGE = RECORDS.parent / "gate_muon.md"
 
 
 @pytest.fixture
@@ -85,3 +89,27 @@ def test_table_of_times_has_medians(times):
     table = times_table(times).splitlines()
     assert "| nadam, ms | 200.00 |" in table
     assert "| gate_muon, ratio | 1.30 |" in table and "| adam, ratio | 1.00 |" in table
+
+
+def test_page_has_table_of_times():
+    times = read_times()
+    assert set(times) == set(CELLS)
+    assert times_table(times) in PAGE.read_text("utf-8")
+    assert all(len(set(map(len, of["seconds"].values()))) == 1 for of in times.values())
+
+
+def test_times_are_those_of_a_clean_commit():
+    for record in read_times().values():
+        assert re.fullmatch("[0-9a-f]{40}", record["made_by"]["commit"])
+
+
+def test_page_has_table_at_equal_seconds():
+    assert cells_with_records(SECONDS) == list(CELLS)
+    assert seconds_table() in PAGE.read_text("utf-8")
+
+
+@pytest.mark.parametrize("cell", cells_with_records(SECONDS))
+def test_study_at_equal_seconds_has_its_steps(cell):
+    task = read_cell(f"{cell}{SECONDS}").study["task"]
+    assert (task["steps"], task["eval_every"]) == length(f"{cell}{SECONDS}")
+    assert task["settings"] == read_cell(cell).study["task"]["settings"]

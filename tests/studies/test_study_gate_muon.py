@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from gate_muon_table import RECORDS, pairs_table
+from gate_muon_table import RECORDS, cells_with_records, fine_table, pairs_table
 from study_gate_muon import (
     CELLS,
     FINE_RATES,
@@ -123,5 +123,7 @@ def test_stars_are_corrected_for_all_entries(monkeypatch):
     assert far == ["far", "2.00 *", "2.00 *"] and near == ["near", "1.16", "1.16"]
 
 
-def test_page_has_the_table_of_pairs():
-    assert pairs_table() in (RECORDS.parent / "gate_muon.md").read_text("utf-8")
+def test_page_has_tables_of_pairs():
+    page = (RECORDS.parent / "gate_muon.md").read_text("utf-8")
+    assert cells_with_records() == list(CELLS) and pairs_table() in page
+    assert fine_table() in page
