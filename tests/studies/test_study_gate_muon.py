@@ -112,7 +112,8 @@ def test_cells_name_their_contenders():
     fine = cell_rates("characters_32_fine")
     assert set(fine) == {"gate_muon", "muon"} and set(fine.values()) == {FINE_RATES}
     assert max(np.diff(np.log(FINE_RATES))) < 0.5 < min(np.diff(np.log(RULES["muon"][1])))
-    assert all(cell_task(cell).settings["hidden"] in (32, 128) for cell in CELLS + MORE_CELLS)
+    cells = [cell for cell in CELLS + MORE_CELLS if not cell.startswith("digits")]  # scikit-learn's
+    assert {cell_task(cell).settings["hidden"] for cell in cells} == {32, 128}
 
 
 def test_stars_are_corrected_for_all_entries(monkeypatch):
