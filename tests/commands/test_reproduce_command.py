@@ -68,7 +68,7 @@ def test_each_reproduction_runs_small(name, capsys, work, monkeypatch):
     shown = " ".join(capsys.readouterr().out.split())
     assert f"trials, folder studies/{name}-quick" in shown and found.source in shown
     if name == NAME:
-        assert re.search(r"Adam epoch 1 \d\S* \(\S+\) 1\.703 [+-]\d\.\d+ (yes|no) ", shown)
+        assert re.search(r"Adam epoch 1 \d\S* \(\S+\) 1\.75 [+-]\d\.\d+ (yes|no) ", shown)
     before = (work / f"studies/{name}-quick/records.jsonl").read_bytes()
     assert main(command) == 0
     assert (work / f"studies/{name}-quick/records.jsonl").read_bytes() == before
