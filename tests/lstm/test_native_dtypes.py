@@ -19,7 +19,7 @@ T, B, F, H = 5, 3, 7, 37  # odd: pairs that are not full
 def rounding():
     """Skip the test where products of bfloat16 are computed in float32."""
     if not library.multiplies_in_bfloat16():
-        pytest.skip("this CPU has no AVX512_BF16")
+        pytest.skip("this CPU, or the compiler of the library, has no AVX512_BF16")
 
 
 def rounded(tree):

@@ -19,7 +19,7 @@ struct Cpu {
 
 // By CPUID: __builtin_cpu_supports finds nothing in a library of zig, and older compilers do not
 // know the name of bfloat16. The numbers of the bits are those of Intel's and AMD's manuals.
-inline Cpu this_cpu() {
+inline Cpu read_cpu() {
   Cpu cpu;
   unsigned a, b, c, d;
   auto all = [](unsigned bits, auto... wanted) { return ((bits >> wanted & 1) & ...) != 0; };
@@ -35,14 +35,19 @@ inline Cpu this_cpu() {
   return cpu;
 }
 
+inline const Cpu& this_cpu() {
+  static const Cpu cpu = read_cpu();
+  return cpu;
+}
+
 inline bool runs_here(const Kernels* kernels) {
-  Cpu cpu = this_cpu();
+  const Cpu& cpu = this_cpu();
   return kernels == &AVX512 ? cpu.avx512 : kernels == &AVX2 ? cpu.avx2 : true;
 }
 
 // The kernels that multiply in bfloat16 in place of these, or null.
 inline const Kernels* in_bfloat16(const Kernels* kernels) {
-  static const bool has = &AVX512_BF16 && this_cpu().bfloat16;
+  bool has = &AVX512_BF16 && this_cpu().bfloat16;
   return has && kernels == &AVX512 ? &AVX512_BF16 : nullptr;
 }
 

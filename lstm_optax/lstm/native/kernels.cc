@@ -28,11 +28,11 @@ INLINE void copy(const float* from, int64_t size, float* to) {
 }
 
 // Entries of `size` numbers; what fills the last one up is 0.
-constexpr int64_t entries_of(int64_t size) { return (size + PARTS - 1) / PARTS; }
+INLINE int64_t entries_of(int64_t size) { return ceil_div(size, PARTS); }
 
 // Floats that `row_entries` writes, and those of a pair of rows; none if the rows have the entries.
-constexpr int64_t room(int64_t size) { return PARTS == 1 ? 0 : padded(entries_of(size)); }
-constexpr int64_t pair_room(int64_t size) { return PARTS == 1 ? 0 : padded(size); }
+INLINE int64_t room(int64_t size) { return PARTS == 1 ? 0 : padded(entries_of(size)); }
+INLINE int64_t pair_room(int64_t size) { return PARTS == 1 ? 0 : padded(size); }
 
 // The entries of consecutive numbers, written to `to` unless they are those of the row itself.
 INLINE const float* row_entries(const float* row, int64_t size, float* to) {
