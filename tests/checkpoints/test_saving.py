@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from limits import free_descriptors, limited
+from many_devices import first_devices
 from plain import plain_for
 
 import lstm_optax as lo
@@ -317,7 +318,7 @@ def test_first_copy_stays_until_second_is_whole(saved, monkeypatch, place, end, 
 
 def sharded(state, count: int):
     """Return the state on `count` devices, with the leaves of two rows or more split by rows."""
-    mesh = Mesh(np.array(jax.devices()[:count]), ("rows",))
+    mesh = Mesh(np.array(first_devices(count)), ("rows",))
 
     def place(leaf):
         split = np.ndim(leaf) and np.shape(leaf)[0] % count == 0

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
+from many_devices import first_devices
 from rows import LSTM, H, Row, close, member, signature, trajectory
 
 STEPS = 6
@@ -234,7 +235,8 @@ def empty_nodes_and_scalars_are_taken(row: Row):
 
 def moments_are_sharded_like_parameters(row: Row):
     """Moments are stored where their parameters are, and stay there."""
-    mesh, tx = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,)), row.build()
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,), devices=first_devices(8))
+    tx = row.build()
     for whole, spec in row.tree.sharded:
         params = jax.device_put(whole, NamedSharding(mesh, spec))
         size = jax.tree.leaves(params)[0].size

@@ -51,7 +51,9 @@ def exported(function, symbolic, *arguments):
 
 
 def same_bits(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    """On a CPU; on a GPU the kernels depend on whether the compiler knows the sizes."""
+    rtol = 0 if jax.default_backend() == "cpu" else 1e-6
+    chex.assert_trees_all_close(found, expected, rtol=rtol, atol=0)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(expected))
 
 

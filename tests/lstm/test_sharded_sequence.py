@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from many_devices import needs_devices
 
 from lstm_optax import CotangentClip, LSTMParams, LSTMState, lstm_sequence
 
-pytestmark = pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+pytestmark = needs_devices(2)
 T, B, F, H = 5, 4, 3, 4
 AT_ROWS = P(None, "rows")
 SPECS = (LSTMParams(P(), P(), P()), AT_ROWS, LSTMState(P("rows"), P("rows")), P("rows"), AT_ROWS)

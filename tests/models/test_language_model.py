@@ -234,7 +234,7 @@ def test_lengths_freeze_carry():
     model = make()
     _, carry = model(TOKENS, seq_lengths=np.array([3, 1]))
     _, alone = model(TOKENS[:1, 1:])
-    np.testing.assert_allclose(carry[0].c[1:], alone[0].c, rtol=1e-6)
+    np.testing.assert_allclose(carry[0].c[1:], alone[0].c, rtol=3e-6)
 
 
 def test_cotangent_clip_acts_in_layer():

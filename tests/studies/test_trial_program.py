@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from many_devices import first_devices
 from quadratic import (
     assert_same_rows,
     batches,
@@ -66,7 +67,7 @@ def slow_after(count, names):
 
 
 def on_devices(layout):
-    return layout | {"devices": jax.devices()[: layout["devices"]]}
+    return layout | {"devices": first_devices(layout["devices"])}
 
 
 @pytest.mark.parametrize("name", slow_after(1, FACTORIES))
@@ -113,7 +114,7 @@ def test_layout_changes_a_trial(name, alone):
 def test_neighbours_change_a_trial():
     trials = rate_trials((0.1, 0.03, 1e15, 0.01, 0.2))
     alone, _ = run_trials(lo.adam, trials[:1], layout="map")
-    devices = jax.devices()[:2]
+    devices = first_devices(2)
     for order in (trials, trials[::-1]):
         records, _ = run_trials(lo.adam, order, layout="map", devices=devices)
         found = records[trials[0].name].evaluations
@@ -149,7 +150,7 @@ def test_double_precision_is_lost(x64):
 @pytest.mark.slow
 def test_programs_of_equal_shape_compile_once():
     trials = rate_trials((0.1, 0.2, 0.3, 0.4, 0.5))
-    _, runner = run_trials(lo.sgd, trials, layout="map", devices=jax.devices()[:2])
+    _, runner = run_trials(lo.sgd, trials, layout="map", devices=first_devices(2))
     runner.run(rate_trials((0.7, 0.8, 0.9), (1, 2)))
     assert runner.program.traces == 1
     assert runner.program._advance._cache_size() == 1
@@ -157,7 +158,7 @@ def test_programs_of_equal_shape_compile_once():
 
 
 def test_state_of_one_slot_is_exchanged():
-    program = TrialProgram(make_task(), lo.adam, trials=2, devices=jax.devices()[:2])
+    program = TrialProgram(make_task(), lo.adam, trials=2, devices=first_devices(2))
     hyper = [{"learning_rate": 0.1}, {"learning_rate": 0.2}]
     states = program.start(None, hyper, [3, 4], [True, True])
     first = program.take(states, 0)
@@ -178,7 +179,7 @@ def test_unknown_layout_is_accepted():
 def test_slot_without_steps_changes(layout):
     program = TrialProgram(make_task(), lo.adam, trials=2, layout=layout, devices=jax.devices()[:1])
     if layout == "map":
-        program = TrialProgram(make_task(), lo.adam, trials=2, devices=jax.devices()[:2])
+        program = TrialProgram(make_task(), lo.adam, trials=2, devices=first_devices(2))
     hyper = [{"learning_rate": 0.1}, {"learning_rate": 0.2}]
     states = program.start(None, hyper, [3, 4], [True, True])
     before = program.take(states, 0), program.take(states, 1)

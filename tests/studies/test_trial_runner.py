@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from many_devices import first_devices
 from quadratic import (
     assert_same_rows,
     batches,
@@ -47,7 +48,7 @@ def test_divergence_is_not_marked_or_costs_steps():
     assert bad in (2, 3), "the middle of the first interval"
     rates = (0.1, LARGE, 0.2, 0.3, 0.05)
     trials = rate_trials(rates)
-    records, _ = run_trials(lo.sgd, trials, layout="map", devices=jax.devices()[:2])
+    records, _ = run_trials(lo.sgd, trials, layout="map", devices=first_devices(2))
     diverged = records[trials[1].name]
     assert diverged.diverged
     assert (diverged.end["step"], diverged.end["status"]) == (bad, "diverged")
@@ -83,7 +84,7 @@ def test_free_slot_stays_empty():
     trials = rate_trials((LARGE, 0.1, 0.2, 0.3))
     order = []
     log = StudyLog(None, "sweep", {}, {})
-    program = TrialProgram(make_task(), lo.sgd, trials=4, devices=jax.devices()[:2], layout="map")
+    program = TrialProgram(make_task(), lo.sgd, trials=4, devices=first_devices(2), layout="map")
     runner = TrialRunner(
         program,
         log,
@@ -148,7 +149,7 @@ def test_more_slots_than_trials_fail(layout):
 @pytest.mark.parametrize("layout", ["map", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_pause_changes_a_trial(layout):
     trials = rate_trials((0.1, LARGE, 0.2, 0.3, 0.05))
-    options = dict(layout=layout, devices=jax.devices()[:2])
+    options = dict(layout=layout, devices=first_devices(2))
     whole, _ = run_trials(lo.adam, trials, **options)
     _, runner = run_trials(lo.adam, trials, until=4, **options)
     paused = runner.log.read().trials
@@ -174,7 +175,7 @@ def test_seconds_contain_compilation_or_other_trials(monkeypatch):
     for layout in ("map", "vmap"):
         seconds = []
         program = TrialProgram(
-            make_task(), lo.sgd, trials=3, layout=layout, devices=jax.devices()[:2]
+            make_task(), lo.sgd, trials=3, layout=layout, devices=first_devices(2)
         )
         log = StudyLog(None, "sweep", {}, {})
         options = dict(steps=12, eval_every=4, on_compile=seconds.append)
@@ -215,7 +216,7 @@ def test_frozen_trial_receives_batches():
         return batches(position, seed)
 
     trials = rate_trials((LARGE, 0.1, 0.2), (1000, 1001))
-    options = dict(layout="map", devices=jax.devices()[:4])
+    options = dict(layout="map", devices=first_devices(4))
     run_trials(lo.sgd, trials, make_task(batches=recorded), **options)
     positions = {position for position, seed in asked if seed != 0}
     assert positions == set(range(12))

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 import toy
+from many_devices import first_devices
 from reproducible import reproducible
 
 import lstm_optax as lo
@@ -144,7 +145,7 @@ def test_rewind_resets_bad_carry():
 
 @pytest.mark.slow
 def test_rewind_keeps_the_devices():
-    sharding = lo.BatchSharding(devices=jax.devices()[:2])
+    sharding = lo.BatchSharding(devices=first_devices(2))
     (batches, _), kept = broken_at(6), Kept()
     result = fit_and_rewind(batches, kept, sharding=sharding)
     for leaf in jax.tree.leaves(result.state):

@@ -10,6 +10,7 @@ import pytest
 from build_models import language_model
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from many_devices import first_devices
 
 import lstm_optax as lo
 from lstm_optax.training import bytes_moved, bytes_per_device, seconds_to_move
@@ -51,7 +52,7 @@ def test_bytes_equal_those_of_init(name, params):
 @pytest.mark.parametrize("devices", [2, 4, 8])
 def test_divided_bytes_equal_those_of_shards(devices):
     """The arrays are divided by `NamedSharding`, along the first axis that allows it."""
-    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+    mesh = Mesh(np.array(first_devices(devices)), ("data",))
 
     def place(leaf):
         axes = [axis for axis, length in enumerate(leaf.shape) if length % devices == 0]
@@ -137,7 +138,7 @@ def test_compiled_step_reduces_gradient_once(devices):
     optimizer = lo.nadam(1e-2)
     carry = nnx.merge(graphdef, params).lstm.initial_carry(8)
     state = lo.init_state(params, optimizer, carry, jax.random.key(0))
-    sharding = lo.BatchSharding(devices=jax.devices()[:devices])
+    sharding = lo.BatchSharding(devices=first_devices(devices))
     placed = sharding.state(state), sharding.batches(np.zeros((2, 5, 8), np.int32))
     step = lo.make_step(loss, optimizer)
     text = compiled.optimized(program_of(step).lower(*placed, np.int32(2))).as_text()

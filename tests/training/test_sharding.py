@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import toy
 from flax import nnx
+from many_devices import needs_devices
 from reproducible import reproducible
 
 import lstm_optax as lo
 from lstm_optax.training.step import program_of
 
+pytestmark = needs_devices(toy.ROWS)
 CARRY = np.zeros(toy.ROWS, np.float32)
 DEVICES = jax.devices()[: toy.ROWS]
 SHARDING = lo.BatchSharding(devices=DEVICES)

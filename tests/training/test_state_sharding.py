@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from many_devices import first_devices, needs_devices
 from plain import plain_for
 
 import lstm_optax as lo
@@ -17,6 +18,7 @@ from lstm_optax.training.step import program_of
 
 ROWS, STEPS, WIDTH = 8, 4, 16
 ROUNDING = 2e-6  # the devices add the terms of a mean in another order
+pytestmark = needs_devices(8)
 SPLIT = lo.BatchSharding(shard_state=True)
 
 
@@ -115,7 +117,7 @@ def test_restored_state_is_split_again(tmp_path):
     checkpoints = lo.Checkpoints(tmp_path)
     result = train(lo.nadam(1e-2), SPLIT)
     checkpoints.save(STEPS, result.state)
-    for sharding in (SPLIT, lo.BatchSharding(devices=jax.devices()[:2])):
+    for sharding in (SPLIT, lo.BatchSharding(devices=first_devices(2))):
         like = sharding.state(start(lo.nadam(1e-2))[1])
         _, state, _ = checkpoints.restore(like)
         chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(result.state))

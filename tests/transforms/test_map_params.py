@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from many_devices import first_devices
 from mapped_params import copies_of_parameters
 from rows import lstm_params_of
 from table import GATE_RULES, OURS
@@ -37,7 +38,7 @@ def test_map_params_skips_blocks(name):
 @pytest.mark.parametrize("name", ["nadam", "awd_sgd", "gate_muon"])
 def test_map_params_shards_a_state(name):
     """Optax's recipe: moments where their parameters are, the rest on every device."""
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,), devices=first_devices(8))
     lstm = lo.LSTMParams(jnp.ones((8, 16)), jnp.ones((4, 16)), jnp.ones(16))
     params = {"lstm": lstm, "head": jnp.ones((8, 2))}
     everywhere = NamedSharding(mesh, PartitionSpec())
