@@ -10,7 +10,7 @@ from lstm_optax.training.metrics import StepMetrics, optimizer_events
 from lstm_optax.training.state import TrainState
 from lstm_optax.training.update_ratio import update_ratios
 from lstm_optax.transforms import global_norm
-from lstm_optax.transforms._finite import choose, new_if, remains_finite
+from lstm_optax.transforms._finite import new_if, remains_finite
 
 Updated = tuple[Any, Any, StepMetrics]
 """Parameters and state of the optimizer, which a failed step leaves as they were, and metrics."""
@@ -25,8 +25,8 @@ def update_if_finite(
 ) -> Updated:
     """Update if loss and gradient are finite.
 
-    On a CPU only a condition around the whole update both keeps the old numbers and writes the new
-    ones in place. A choice between the two afterwards would copy the moments.
+    Only a condition around the whole update both keeps the old numbers and writes the new ones in
+    place. A choice between the two afterwards would copy the moments.
     """
 
     def take(grads, opt_state, params):
@@ -38,7 +38,7 @@ def update_if_finite(
         return params, opt_state, _no_ratios(params), _sizes(grads)
 
     norm = global_norm(grads)
-    params, opt_state, ratios, largest = choose(
+    params, opt_state, ratios, largest = jax.lax.cond(
         jnp.isfinite(loss) & jnp.isfinite(norm),
         take,
         leave,
@@ -64,15 +64,17 @@ def update_and_check(
     events, norm = optimizer_events(state.opt_state, opt_state), global_norm(grads)
     # a guard may wrap the optimizer of some parameters only: the step counts as skipped only if
     # the updates of all parameters are finite
-    skipped = choose(
+    skipped = jax.lax.cond(
         events.skipped, lambda u: jnp.isfinite(global_norm(u)), lambda u: jnp.bool_(False), updates
     )
     opt_states = state.opt_state, opt_state
     mended = events.zeroed & ~skipped
-    norm = choose(mended, _mended_norm, lambda norm, *_: norm, norm, grads, updates, opt_states)
+    norm = jax.lax.cond(
+        mended, _mended_norm, lambda norm, *_: norm, norm, grads, updates, opt_states
+    )
     taken = skipped | (jnp.isfinite(loss) & jnp.isfinite(norm))
     # under a condition, since a usual step need not read every gradient once more
-    largest = choose(taken & ~skipped, _no_sizes, _sizes, grads)
+    largest = jax.lax.cond(taken & ~skipped, _no_sizes, _sizes, grads)
     new = optax.apply_updates(state.params, updates), opt_state
     kept = new_if(taken, new, (state.params, state.opt_state))
     overflowed = skipped & events.overflowed

@@ -1,6 +1,5 @@
-"""Whether trees of arrays are finite, and what to do if they are not."""
+"""Whether trees of arrays are finite."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,20 +34,6 @@ def zero_unless(finite: jax.Array, tree: Any) -> Any:
 def new_if(finite: jax.Array, new: Any, old: Any) -> Any:
     """Return the tree `new` if `finite`, else `old`."""
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
-
-def choose(
-    condition: jax.Array, if_true: Callable[..., Any], if_false: Callable[..., Any], *operands: Any
-) -> Any:
-    """Return `if_true(*operands)` if the condition holds, else `if_false(*operands)`.
-
-    A CPU computes only one of the two, and can write its result over the operands. On a GPU a
-    condition stops the launch of all later kernels until the host has read its value. There both
-    are computed, and the choice is fused with what computes them.
-    """
-    if jax.default_backend() == "cpu":
-        return jax.lax.cond(condition, if_true, if_false, *operands)
-    return new_if(condition, if_true(*operands), if_false(*operands))
 
 
 def is_finite_loss(extra_args: dict[str, Any]) -> jax.Array:

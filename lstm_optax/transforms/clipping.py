@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 
 from lstm_optax.checks import BOUND, LENGTH, SHARE, check_choice
-from lstm_optax.transforms._finite import choose
 from lstm_optax.transforms.derivatives import safe_sqrt
 from lstm_optax.transforms.dtypes import real_only
 from lstm_optax.transforms.scalars import Scalar, increment, scalar
@@ -181,7 +180,7 @@ def _scaled_norm(tree: Any) -> _ScaledNorm:
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves] or [one > 0]))
         return safe_sqrt(_sum_of_squares([scale * x for x in kept], dtype)), scale, finite
 
-    scaled_root, scale, finite = choose(in_range, plain, scaled, leaves)
+    scaled_root, scale, finite = jax.lax.cond(in_range, plain, scaled, leaves)
     return _ScaledNorm(scaled_root, scale, finite, jnp.sqrt(squares))
 
 
