@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -132,6 +133,7 @@ def test_markdown_table():
     assert records.markdown_table(["a", "b"], []) == "| a | b |\n| --- | --- |"
 
 
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 def test_commit_belongs_to_this_package(tmp_path, monkeypatch):
     def git(*words):
         subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)

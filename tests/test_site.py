@@ -131,6 +131,13 @@ def test_search_finds_nadam(site, page):
     assert page.problems == []
 
 
+def test_code_can_be_copied(site, page):
+    address, _ = site
+    page.goto(address + "getting_started.html")
+    shown = page.locator("div.highlight").count()
+    assert shown == page.locator("button.copybtn").count() > 5
+
+
 def test_formulas_are_drawn(site, page):
     """As MathML with a width, without a script."""
     address, _ = site

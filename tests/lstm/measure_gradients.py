@@ -1,5 +1,7 @@
 """Measure forward and backward pass of the layer for each way to get the gradient, and Flax.
 
+On a GPU also with 1 and 8 steps per iteration of the loops, instead of 4.
+
 python tests/lstm/measure_gradients.py
 """
 
@@ -12,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from lstm_optax import LSTMParams, lstm_sequence
-from lstm_optax.lstm.backends import cudnn
+from lstm_optax.lstm.backends import cudnn, fused
 
 SHAPES = (
     (365, 256, 32, 64),
@@ -22,11 +24,14 @@ SHAPES = (
     (35, 20, 650, 650),
 )
 ROUNDS, CALLS = 5, 3
+UNROLL = fused.UNROLL
 
 
 def main() -> None:
     """Print milliseconds for each shape (time, batch, features, hidden) and way."""
-    ways = {name: dict(gradient=name) for name in ("stored", "remat", "autodiff")}
+    ways: dict[str, dict] = {name: dict(gradient=name) for name in ("stored", "remat", "autodiff")}
+    if jax.default_backend() != "cpu":
+        ways |= {f"stored, {n} per iteration": dict(unroll=n) for n in (1, 8)}
     if not cudnn.missing():
         ways["cudnn"] = dict(backend="cudnn")
     for shape in SHAPES:
@@ -63,6 +68,9 @@ def _draw(steps: int, batch: int, features: int, hidden: int) -> tuple[LSTMParam
 
 
 def _compile(options, params, x):
+    options = dict(options)
+    fused.UNROLL = options.pop("unroll", UNROLL)
+
     def loss(params, x):
         return jnp.sum(jnp.sin(lstm_sequence(params, x, **options)[0]))
 

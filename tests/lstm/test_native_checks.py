@@ -66,14 +66,15 @@ def sanitizer(tmp_path):
     return find
 
 
-def test_kernels_stay_within_their_arrays(sanitizer, tmp_path):
+@pytest.mark.parametrize("layers", [40, pytest.param(400, marks=pytest.mark.soak)])
+def test_kernels_stay_within_their_arrays(sanitizer, tmp_path, layers):
     """All kernels of this CPU on random layers, in arrays of the exact size."""
     option = "-fsanitize=address,undefined"
     compiler = sanitizer(option)
     sources = kernels(compiler.machine, option, "-fno-sanitize-recover=all")
     sources.append((HERE / "native_check.cc", []))  # its own loops would be slow
-    said = run([compiled(compiler, tmp_path / "check", sources, option), "100"])
-    assert "100 layers, largest error" in said
+    program = compiled(compiler, tmp_path / "check", sources, option)
+    assert f"{layers} layers, largest error" in run([program, str(layers)], seconds=900)
 
 
 def test_threads_share_nothing_unguarded(sanitizer, tmp_path):

@@ -1,6 +1,7 @@
 """The table of reproductions: names, data files and their errors."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from lstm_optax.reproductions import REPRODUCTIONS, DataFile, reproduce
 from lstm_optax.reproductions.published import find_reproduction
 from lstm_optax.studies import StudyError
 
+PAGE = Path(__file__).parents[2] / "docs/reproduce.md"
 FILE = DataFile("some text", hashlib.sha256(b"text").hexdigest(), "https://example.org")
 NEEDS_FILE = [name for name, found in REPRODUCTIONS.items() if found.data]
 EXPECTED = rf"expected some text \(SHA-256 {FILE.sha256}\): get it from https://example.org"
@@ -44,6 +46,12 @@ def test_byte_order_mark_does_not_count(tmp_path, mark):
 def test_reproduction_without_its_data_fails(name):
     with pytest.raises(StudyError, match=f"pass the file with .*{REPRODUCTIONS[name].data.sha256}"):
         reproduce(name)
+
+
+@pytest.mark.parametrize("name", REPRODUCTIONS)
+def test_docs_have_the_command(name):
+    data = " --data " if REPRODUCTIONS[name].data else "\n"
+    assert f"\nlstm-optax reproduce {name}{data}" in PAGE.read_text(encoding="utf-8")
 
 
 def test_one_seed_has_no_interval():
