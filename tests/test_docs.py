@@ -197,6 +197,9 @@ def test_readme_has_ratios_of_records():
     assert f"`nn.LSTM` ({means['layer', 'step', 'torch']:.1f})" in text
     both = [f"{second['layer', 'step', name]:.1f}" for name in ("flax-nnx", "torch")]
     assert f"the means were {both[0]} and {both[1]}" in text
+    gpu = bench_means(first, "gpu")
+    both = [f"{gpu['layer', 'step', name]:.1f}" for name in ("flax-nnx", "torch")]
+    assert f"on an H100, without C++, {both[0]} and {both[1]}." in text
 
 
 def test_second_cpu_has_means_of_records():
