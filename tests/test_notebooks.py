@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -21,6 +22,7 @@ BADGE = (
 ADDRESS = re.compile(r"https?://[^\s)\"]*/lstm_optax[^\s)\"]*")
 INSTALL = re.compile(r"%pip install -q {source}(.*)")
 NEEDS = {"05_port_from_pytorch.ipynb": ["torch"], "06_forecasting.ipynb": ["vega_datasets"]}
+LIMIT = 90  # seconds of a whole notebook
 NOT_PORTABLE = re.compile(r"(?<![\w.:/])/(tmp|home|root|work|usr|opt|Users|content)/|[A-Z]:\\\\")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -55,6 +57,12 @@ def check_outputs(notebook) -> None:
         assert not any(kind == "error" for kind, _ in kinds), source(cell)
         assert not any(name == "stderr" for _, name in kinds), source(cell)
         assert bool(kinds) == shows_something(source(cell)), f"{kinds} after\n{source(cell)}"
+
+
+def processor_seconds() -> float:
+    """Return those of all ended children; other programs on the machine hardly change them."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def test_there_are_notebooks():
@@ -127,8 +135,11 @@ def test_notebook_runs_at_small_size(path, tmp_path, monkeypatch):
     for cell in code_cells(notebook):
         cell["outputs"], cell["execution_count"] = [], None
     place = {"metadata": {"path": str(tmp_path)}}
+    before = processor_seconds()
     nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources=place
-    ).execute()  # raises at the first cell that does
+        notebook, timeout=LIMIT, kernel_name="python3", resources=place
+    ).execute()  # raises at the first cell that does, or that takes longer than the limit
+    taken = processor_seconds() - before
+    assert 1 < taken < LIMIT, f"{path.name} took {taken:.0f} s of the processor"
     check_outputs(notebook)
     assert not list(tmp_path.iterdir()), "a notebook leaves no files behind"
