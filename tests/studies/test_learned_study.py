@@ -35,6 +35,7 @@ def linear_family():
     )
 
 
+@pytest.mark.slow
 def test_window_derivative_is_exact_for_constant_gradient(key):
     family, theta, steps = linear_family(), trained(key), 3
     episodes = start_episodes(family, theta, key, 100)

@@ -62,6 +62,7 @@ def test_turn_takes_steps_of_a_trial(small):
     assert all(turns.take() > 0) and turns.taken == 6
 
 
+@pytest.mark.slow
 def test_every_round_has_each_optimizer(small):
     found = measure("adding_2", rounds=2)
     for seconds in found.values():
