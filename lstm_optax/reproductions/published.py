@@ -162,7 +162,7 @@ _ALL = (
         ),
         module="char_rnn_momentum",
         metric="test loss in nats",
-        epochs=1,
+        epochs=3,
         data=WAR_AND_PEACE,
     ),
     Reproduction(
