@@ -51,6 +51,6 @@ def test_every_reading_is_planned(tmp_path, monkeypatch):
 def test_line_feeds_shorten_text(tmp_path, monkeypatch):
     monkeypatch.setattr("small_data.small_text", lambda: "abcde  \r\n" * 60)
     use_small_data(tmp_path / "text.txt", monkeypatch, NAME)
-    groups = make_plan(NAME, data=tmp_path / "text.txt", quick=True).groups
+    groups = make_plan(NAME, data=tmp_path / "text.txt", epochs=1, quick=True).groups
     sizes = {"line feeds" in g.name: (g.task.settings["symbols"], g.task.steps) for g in groups}
     assert sizes == {False: (8, 13), True: (7, 11)}
