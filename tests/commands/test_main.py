@@ -882,7 +882,7 @@ def test_killed_run_resumes_exactly(work, finished, capsys):
 
 
 @pytest.mark.parametrize(
-    "most", [pytest.param(2, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
+    "most", [pytest.param(1, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
 )
 def test_repeatedly_killed_run_resumes_exactly(work, most):
     """Runs are killed at random times, as often as `most` in all; each ends as an unbroken one."""

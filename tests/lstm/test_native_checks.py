@@ -66,7 +66,7 @@ def sanitizer(tmp_path):
     return find
 
 
-@pytest.mark.parametrize("layers", [40, pytest.param(400, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("layers", [25, pytest.param(400, marks=pytest.mark.soak)])
 def test_kernels_stay_within_their_arrays(sanitizer, tmp_path, layers):
     """All kernels of this CPU on random layers, in arrays of the exact size."""
     option = "-fsanitize=address,undefined"

@@ -153,8 +153,9 @@ def test_programs_of_equal_shape_compile_once():
     _, runner = run_trials(lo.sgd, trials, layout="map", devices=first_devices(2))
     runner.run(rate_trials((0.7, 0.8, 0.9), (1, 2)))
     assert runner.program.traces == 1
-    assert runner.program._advance._cache_size() == 1
-    assert runner.program._start._cache_size() == 1
+    # 0 if JAX dropped the program after use: all functions of a process share one cache
+    assert runner.program._advance._cache_size() <= 1
+    assert runner.program._start._cache_size() <= 1
 
 
 def test_state_of_one_slot_is_exchanged():

@@ -58,7 +58,7 @@ def test_sharded_fit_compiles_once():
     step = lo.make_step(toy.loss, toy.OPTIMIZER)
     options = dict(steps=12, eval_every=4, steps_per_dispatch=3, sharding=SHARDING)
     lo.fit(step, toy.start()[1], toy.batches, **options)
-    assert program_of(step)._cache_size() == 1
+    assert program_of(step)._cache_size() <= 1  # 0 if JAX dropped it from its cache of all programs
 
 
 @pytest.mark.parametrize("dispatches", [1, 2, 4])
