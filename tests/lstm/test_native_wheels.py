@@ -114,11 +114,9 @@ def test_wheel_without_compiler_says_why(tmp_path):
     assert "there is no native library: no C++ compiler" in show_installed(wheel, tmp_path)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not importlib.util.find_spec("ziglang"), reason="needs ziglang")
-@pytest.mark.parametrize(
-    ("machine", "name"),
-    [("x86_64", "X86-64"), pytest.param("aarch64", "AArch64", marks=pytest.mark.soak)],
-)
+@pytest.mark.parametrize(("machine", "name"), [("x86_64", "X86-64"), ("aarch64", "AArch64")])
 def test_zig_makes_release_wheel(tmp_path, machine, name):
     wheel, names, _ = make_wheel(tmp_path, LSTM_OPTAX_BUILD=f"zig-{machine}", PATH=str(tmp_path))
     assert wheel.name.endswith(f"-py3-none-manylinux_2_28_{machine}.whl")
