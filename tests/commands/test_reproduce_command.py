@@ -67,6 +67,8 @@ def test_each_reproduction_runs_small(name, capsys, work, monkeypatch):
     assert main(command) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"trials, folder studies/{name}-quick" in shown and found.source in shown
+    rows = {"Adam"} if name == NAME else {number.row for number in found.published}
+    assert all(row in shown for row in rows)
     if name == NAME:
         assert re.search(r"Adam epoch 1 \d\S* \(\S+\) 1\.75 [+-]\d\.\d+ (yes|no) ", shown)
     before = (work / f"studies/{name}-quick/records.jsonl").read_bytes()

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from build_models import language_model, sequence_model
-from compiled import optimized
+from compiled import assert_same, optimized
 from flax import nnx
 
 import lstm_optax as lo
@@ -51,9 +51,7 @@ def exported(function, symbolic, *arguments):
 
 
 def same_bits(found, expected):
-    """On a CPU; on a GPU the kernels depend on whether the compiler knows the sizes."""
-    rtol = 0 if jax.default_backend() == "cpu" else 1e-6
-    chex.assert_trees_all_close(found, expected, rtol=rtol, atol=0)
+    assert_same(found, expected)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(expected))
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from build_models import language_model
+from compiled import ROUNDING
 from flax import nnx
 
 import lstm_optax as lo
@@ -234,7 +235,7 @@ def test_lengths_freeze_carry():
     model = make()
     _, carry = model(TOKENS, seq_lengths=np.array([3, 1]))
     _, alone = model(TOKENS[:1, 1:])
-    np.testing.assert_allclose(carry[0].c[1:], alone[0].c, rtol=3e-6)
+    np.testing.assert_allclose(carry[0].c[1:], alone[0].c, rtol=max(1e-6, ROUNDING))
 
 
 def test_cotangent_clip_acts_in_layer():

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import toy
+from compiled import assert_same
 from many_devices import needs_devices
 from reproducible import reproducible
 
@@ -239,8 +240,7 @@ def fit_and_keep(optimizer, evaluate, **options):
 def test_average_is_evaluated_and_recorded(optimizer, since):
     result, evaluated, passed = fit_and_keep(optimizer, rising_loss)
     for record, params, (last, opt_state) in zip(result.history, evaluated, passed, strict=True):
-        expected = jax.device_get(lo.eval_params(opt_state, last))
-        chex.assert_trees_all_close(params, expected, rtol=1e-6)  # equal on a CPU
+        assert_same(params, jax.device_get(lo.eval_params(opt_state, last)))
         assert record["averaging"] == (record["step"] >= since)
         differs = any(not np.array_equal(params[n], last[n]) for n in last)
         assert differs == record["averaging"]
